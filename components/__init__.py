@@ -1,0 +1,1 @@
+"""KFP components, one a file, named verb_noun."""

@@ -1,0 +1,1 @@
+"""One file a compression method, and the choice among recipes."""

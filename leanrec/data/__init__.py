@@ -1,0 +1,1 @@
+"""Raw interactions: sources, ingest, vocabularies."""

@@ -1,0 +1,1 @@
+"""Metrics, protocols and the promotion decision, all pure functions."""

@@ -1,0 +1,1 @@
+"""The fused graph and the golden requests."""

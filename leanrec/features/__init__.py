@@ -1,0 +1,1 @@
+"""Features by ibis, the training set and the online rows by Feast."""

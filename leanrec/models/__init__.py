@@ -1,0 +1,1 @@
+"""Architectures only: plain modules, no training."""

@@ -1,0 +1,1 @@
+"""Rankers: from a user row and candidates to scores."""

@@ -1,0 +1,1 @@
+"""Retrievers: from a user row to candidates."""

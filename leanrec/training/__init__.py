@@ -1,0 +1,1 @@
+"""The parallel plan, the loop, checkpoints, the torchrun entry point."""

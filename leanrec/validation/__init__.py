@@ -1,0 +1,1 @@
+"""Great Expectations suites for the tables, and their report."""

@@ -1,0 +1,1 @@
+"""Wiring: compile, run here, submit there."""
