@@ -8,6 +8,7 @@ from pathlib import Path
 
 from leanrec.errors import GateError
 from leanrec.files import read_json, write_json
+from leanrec.journal import step
 
 GATE_FILE = "gate.json"
 
@@ -46,7 +47,8 @@ def write_gate(folder: Path, gate: str, checks: list[Check]) -> bool:
     return passed
 
 
-def enforce_gate(folder: Path) -> None:
+@step("enforce_gate")
+def enforce_gate(*, folder: Path) -> None:
     """Stop with a GateError that names every missed bound in the `gate.json` of `folder`."""
     gate = read_json(Path(folder) / GATE_FILE)
     missed = [check for check in gate["checks"] if not check["passed"]]

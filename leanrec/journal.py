@@ -1,8 +1,13 @@
-"""The run's journal: one line a step, with its seconds and, if it failed, why.
+"""The run's journal: what each step did, when, for how long and, if it failed, why.
 
 `leanrec run` names the file in the environment variable LEANREC_JOURNAL, and every step that
-runs below it appends to it. Where the variable is unset (in the cluster, where Kubeflow keeps
-these facts itself) nothing is written. No step ever reads the journal: it is no way to pass data.
+runs below it appends JSON lines to it. Where the variable is unset (in the cluster, where
+Kubeflow keeps these facts itself) nothing is written. No step ever reads the journal: it is
+what a person watches, and no way to pass data.
+
+    {"kind": "started",  "step": "train_models", "time": 1750000000.0, "paths": {"output": "..."}}
+    {"kind": "progress", "step": "train_models", "done": 3, "total": 30, "message": "retriever: loss 5.1"}
+    {"kind": "finished", "step": "train_models", "time": 1750000031.0, "seconds": 31.0, "error": null}
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -29,7 +35,8 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            started = time.time()
+            paths = {key: str(value) for key, value in kwargs.items() if isinstance(value, Path)}
+            _append({"kind": "started", "step": name, "time": time.time(), "paths": paths})
             clock = time.perf_counter()
             error: BaseException | None = None
             try:
@@ -38,29 +45,66 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 error = raised
                 raise
             finally:
-                _append(_line(name, started, time.perf_counter() - clock, error))
+                seconds = time.perf_counter() - clock
+                _append(
+                    {
+                        "kind": "finished",
+                        "step": name,
+                        "time": time.time(),
+                        "seconds": seconds,
+                        "error": _facts_of(error),
+                    }
+                )
 
         return wrapper
 
     return decorate
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The journal's lines, oldest first: step, started (epoch seconds), seconds, error."""
+def report_progress(name: str, done: int, total: int, message: str = "") -> None:
+    """Tell whoever watches that the step `name` has done `done` of `total`."""
+    _append({"kind": "progress", "step": name, "done": done, "total": total, "message": message})
+
+
+@dataclass
+class StepRecord:
+    """One execution of a step as the journal tells it; `seconds` is None while it runs."""
+
+    step: str
+    started: float
+    paths: dict[str, str] = field(default_factory=dict)
+    seconds: float | None = None
+    error: dict[str, Any] | None = None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of the journal, oldest first; an unfinished last line is left out."""
     if not Path(path).exists():
         return []
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
+    text = Path(path).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def _line(name: str, started: float, seconds: float, error: BaseException | None) -> dict[str, Any]:
-    line: dict[str, Any] = {"step": name, "started": started, "seconds": seconds, "error": None}
-    if error is not None:
-        line["error"] = {
-            "type": type(error).__name__,
-            "message": str(error),
-            "ours": isinstance(error, LeanRecError),
-        }
-    return line
+def read_journal(path: Path) -> list[StepRecord]:
+    """The steps that ran, oldest first. A step that was reused from the cache did not run."""
+    records: list[StepRecord] = []
+    running: dict[str, StepRecord] = {}
+    for line in read_lines(path):
+        if line["kind"] == "started":
+            record = StepRecord(step=line["step"], started=line["time"], paths=line["paths"])
+            running[line["step"]] = record
+            records.append(record)
+        elif line["kind"] == "finished" and line["step"] in running:
+            record = running.pop(line["step"])
+            record.seconds = line["seconds"]
+            record.error = line["error"]
+    return records
+
+
+def _facts_of(error: BaseException | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {"type": type(error).__name__, "message": str(error), "ours": isinstance(error, LeanRecError)}
 
 
 def _append(line: dict[str, Any]) -> None:
