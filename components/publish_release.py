@@ -1,0 +1,42 @@
+"""Put the chosen graphs into the model repository."""
+
+from kfp import dsl
+
+from components.image import PIPELINE_IMAGE
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def publish_release(
+    release: dict,
+    name: str,
+    lineage: dict,
+    compressed: dsl.Input[dsl.Model],
+    features: dsl.Input[dsl.Dataset],
+    evaluation: dsl.Input[dsl.Artifact],
+    parity: dsl.Input[dsl.Artifact],
+    published: dsl.Output[dsl.Artifact],
+):
+    """Publish version N+1 beside N, whole or not at all.
+
+    Args:
+        release: Settings of the section `release`.
+        name: Name of the run's configuration.
+        lineage: What the release was made from: run, code version, data digest.
+    """
+    from pathlib import Path
+
+    from leanrec.config import ReleaseSettings
+    from leanrec.release.publish import publish_release
+
+    published.metadata.update(
+        publish_release(
+            ReleaseSettings.parse(release),
+            name=name,
+            compressed=Path(compressed.path),
+            features=Path(features.path),
+            evaluation=Path(evaluation.path),
+            parity=Path(parity.path),
+            lineage=lineage,
+            output=Path(published.path),
+        )
+    )

@@ -1,0 +1,39 @@
+"""Draw the run's report."""
+
+from kfp import dsl
+
+from components.image import PIPELINE_IMAGE
+
+
+@dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
+def write_report(
+    name: str,
+    validation: dsl.Input[dsl.Artifact],
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
+    compressed: dsl.Input[dsl.Model],
+    parity: dsl.Input[dsl.Artifact],
+    published: dsl.Input[dsl.Artifact],
+    smoke: dsl.Input[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+):
+    """Gather the steps' figures into one self-contained page.
+
+    Args:
+        name: Name of the run's configuration.
+    """
+    from pathlib import Path
+
+    from leanrec.report.page import write_page
+
+    write_page(
+        name=name,
+        validation=Path(validation.path),
+        model=Path(model.path),
+        evaluation=Path(evaluation.path),
+        compressed=Path(compressed.path),
+        parity=Path(parity.path),
+        release=Path(published.path),
+        smoke=Path(smoke.path),
+        output=Path(report.path),
+    )

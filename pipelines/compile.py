@@ -1,0 +1,48 @@
+"""Compile the pipeline into the IR YAML that KFP runs, here and in a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler
+
+from leanrec.config import RunSettings
+from leanrec.files import atomic_directory
+from pipelines.placement import Placement
+from pipelines.recommender import build_pipeline
+
+SECTIONS = (
+    "data",
+    "validation",
+    "features",
+    "feature_store",
+    "training",
+    "evaluation",
+    "compression",
+    "release",
+)
+
+
+def compile_pipeline(placement: Placement, output: Path) -> None:
+    """Write the pipeline's IR YAML to `output`, whole or not at all."""
+    output = Path(output)
+    with atomic_directory(output.parent / f".{output.name}.compiled") as folder:
+        package = folder / "pipeline.yaml"
+        compiler.Compiler().compile(build_pipeline(placement), str(package))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        package.replace(output)
+    (output.parent / f".{output.name}.compiled").rmdir()
+
+
+def arguments_of(
+    settings: RunSettings, *, run: str, code_version: str, key_fingerprint: str
+) -> dict[str, Any]:
+    """The pipeline's arguments: a section each, and what the release is made from."""
+    sections = {name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}
+    return {
+        "name": settings.name,
+        **sections,
+        "lineage": {"run": run, "code_version": code_version},
+        "key_fingerprint": key_fingerprint,
+    }
