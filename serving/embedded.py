@@ -1,0 +1,203 @@
+"""Run the real Triton on one model repository: `python -m serving.embedded --repository DIR`.
+
+The launcher finds tritonserver in the serving environment, proves that tensors arrive as sent, prints
+the addresses as one line of JSON, follows the repository's release.json, and ends with everything that
+it started. It needs the standard library only.
+
+Exit status: 0 after SIGINT or SIGTERM, 2 with one sentence when it cannot serve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from leanrec.errors import LeanRecError, ServingError
+from leanrec.files import write_json
+from serving.environment import BACKENDS, ServingEnvironment, find_environment
+from serving.reloader import Reloader, configured_models
+from serving.server import Ports, Triton, reserve_ports
+
+WORK_PREFIX = "leanrec-triton-"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton's Python backend keeps its regions
+NUMBERS = [1, 2, 3]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = _parse(arguments)
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        serve(options, stopping)
+    except LeanRecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def serve(options: argparse.Namespace, stopping: threading.Event) -> None:
+    """Start Triton, announce it, follow the releases until `stopping` is set, and end it for sure."""
+    repository: Path = options.repository.absolute()
+    if not repository.is_dir():
+        raise ServingError(f"{repository}: no such folder; --repository names a Triton model repository")
+    if not configured_models(repository) and not options.allow_empty:
+        raise ServingError(
+            f"{repository}: it holds no model; publish a release first, or wait for one with --allow-empty"
+        )
+    environment = find_environment(options.python)
+    ports = reserve_ports(
+        options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port
+    )
+    with _work_folder() as work:
+        triton = Triton(ports, None if options.verbose else work / "triton.log")
+        announcement = Announcement(options.announce, ports)
+        try:
+            triton.start(_command(environment, work, repository, options.verbose), environment.variables())
+            triton.wait_until_live(options.timeout_s)
+            _prove_round_trip(triton)
+            reloader = Reloader(repository, triton.ask, announcement.update)
+            reloader.check_started()
+            announcement.publish()
+            reloader.start()
+            while not stopping.wait(0.2):
+                triton.check_running()
+            reloader.stop()
+        finally:
+            announcement.withdraw()
+            triton.stop()
+
+
+class Announcement:
+    """What the launcher tells the world: one JSON line, and a file that is always whole.
+
+    The file also says which versions are loaded, and `problem` says why the newest state is not.
+    """
+
+    def __init__(self, file: Path | None, ports: Ports) -> None:
+        self._file = file
+        self._facts: dict[str, Any] = {**ports.addresses(), "pid": os.getpid()}
+        self._public = False
+
+    def publish(self) -> None:
+        """Say that the server is ready."""
+        self._public = True
+        print(json.dumps(self._facts), flush=True)
+        self._write()
+
+    def update(self, models: dict[str, list[int]], problem: str | None) -> None:
+        """Note the versions that answer, and what keeps others from doing so; both are logged."""
+        self._facts |= {"models": models, "problem": problem}
+        if problem:
+            print(f"problem: {problem}", file=sys.stderr, flush=True)
+        if self._public:
+            self._write()
+
+    def withdraw(self) -> None:
+        """Take the file away, so that nobody goes to a server that is gone."""
+        if self._public and self._file:
+            self._file.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        if self._file:
+            write_json(self._file, self._facts)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serving.embedded", description=__doc__.splitlines()[0])
+    parser.add_argument("--repository", type=Path, required=True, help="Triton model repository")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
+    parser.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one")
+    parser.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
+    parser.add_argument("--python", type=Path, help="python of the serving environment")
+    parser.add_argument("--announce", type=Path, help="file that gets the addresses once Triton is ready")
+    parser.add_argument("--allow-empty", action="store_true", help="start before the first release")
+    parser.add_argument("--timeout-s", type=float, default=120, help="seconds Triton may take to start")
+    parser.add_argument("--verbose", action="store_true", help="Triton's log on standard error")
+    return parser.parse_args(arguments)
+
+
+def _command(environment: ServingEnvironment, work: Path, repository: Path, verbose: bool) -> list[str]:
+    backends = work / "backends"
+    environment.lay_out_backends(backends)
+    (work / "checks" / "echo" / "1").mkdir(parents=True)
+    shutil.copy2(BACKENDS / "echo" / "config.pbtxt", work / "checks" / "echo" / "config.pbtxt")
+    shutil.copy2(BACKENDS / "echo" / "model.py", work / "checks" / "echo" / "1" / "model.py")
+    return [
+        str(environment.binary),
+        f"--model-repository={repository}",
+        f"--model-repository={work / 'checks'}",
+        f"--backend-directory={backends}",
+        f"--backend-config=python,shm-region-prefix-name={work.name}",
+        "--model-control-mode=explicit",
+        # A broken version must not keep the good ones from starting; check_started looks at each model.
+        "--exit-on-error=false",
+        *(f"--load-model={name}" for name in (*configured_models(repository), "echo")),
+        "--exit-timeout-secs=5",
+        "--allow-gpu-metrics=false",
+        f"--log-info={str(verbose).lower()}",
+    ]
+
+
+def _prove_round_trip(triton: Triton) -> None:
+    """Send numbers through the Python stub; a ServingError when they do not come back as sent."""
+    sent = {"name": "sent", "shape": [len(NUMBERS)], "datatype": "INT64", "data": NUMBERS}
+    status, answer = triton.ask("POST", "/v2/models/echo/infer", {"inputs": [sent]})
+    received = answer["outputs"][0]["data"] if status == 200 else answer
+    if received != NUMBERS:
+        raise ServingError(
+            f"the start-up round trip sent {NUMBERS} and received {received}: Triton's Python stub cannot be"
+            " trusted with this environment; install requirements/serving.lock afresh (numpy must be 1.26)"
+        )
+    triton.ask("POST", "/v2/repository/models/echo/unload", {})
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A temporary folder held by a lock, removed at the end with the shared memory named after it.
+
+    A launcher that was killed could not clean up; its folder is known by its free lock and goes now.
+    """
+    for stale in Path(tempfile.gettempdir()).glob(f"{WORK_PREFIX}*"):
+        with suppress_missing(), (stale / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(stale)
+    work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX))
+    with (work / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield work
+        finally:
+            _remove(work)
+
+
+@contextmanager
+def suppress_missing() -> Iterator[None]:
+    """Pass over a folder that another launcher holds, has just made or has just removed."""
+    try:
+        yield
+    except OSError:
+        pass
+
+
+def _remove(work: Path) -> None:
+    for region in SHARED_MEMORY.glob(f"*{work.name}*"):
+        region.unlink(missing_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
