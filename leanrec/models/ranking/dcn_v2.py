@@ -1,0 +1,111 @@
+"""The ranker: DCNv2 (Wang et al. 2021, arXiv:2008.13535), cross layers beside a deep network, three heads.
+
+Heads: watch (does the user take the item up at all), like (given that he does, is the rating at least the
+liked threshold), rating (how many stars). As in ESMM (Ma et al. 2018, arXiv:1804.07931) lists are ordered by
+P(watch) * P(like): the probability that the user watches and likes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from leanrec.config import RankerSettings
+from leanrec.models.inputs import ItemInputs, UserInputs, known_index
+from leanrec.models.layers import MLP, HistoryPooling, SparseArch, item_dense, mean_of_present, user_dense
+from leanrec.schema import USER_STATISTICS, ModelSpec
+
+
+class Heads(NamedTuple):
+    """What the ranker says of candidates; each [B, C]."""
+
+    watch: Tensor
+    """Logit of P(the user takes the item up)."""
+    like: Tensor
+    """Logit of P(rating >= liked threshold | taken up)."""
+    rating: Tensor
+    """Expected rating."""
+
+    def score(self) -> Tensor:
+        """P(watch) * P(like), [B, C] in 0..1."""
+        return torch.sigmoid(self.watch) * torch.sigmoid(self.like)
+
+
+class CrossNetwork(nn.Module):
+    """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, over the last axis."""
+
+    def __init__(self, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(num_layers))
+
+    def forward(self, first: Tensor) -> Tensor:
+        """[..., width] in and out."""
+        crossed = first
+        for layer in self.layers:
+            crossed = first * layer(crossed) + crossed
+        return crossed
+
+
+class DCNv2Ranker(nn.Module):
+    """Scores C candidates for each of B users; d = settings.dim."""
+
+    category_indices: Tensor
+    item_dense: Tensor
+
+    def __init__(self, spec: ModelSpec, settings: RankerSettings, items: ItemInputs) -> None:
+        super().__init__()
+        self.spec = spec
+        attributes = {f"attribute_{i}": n for i, n in enumerate(spec.attribute_cardinalities.values())}
+        tables = {
+            "user": spec.num_users,
+            "item": spec.num_items,
+            "category": spec.num_categories,
+            **attributes,
+        }
+        features = {name: name for name in tables} | {"history": "item"}
+        self.sparse = SparseArch(tables, features, settings.dim)
+        self.pooling = HistoryPooling(spec.history_length, spec.liked_threshold)
+        self.user_width = settings.dim * (2 + len(attributes)) + len(USER_STATISTICS)
+        self.item_width = settings.dim * 2 + 3
+        width = self.user_width + self.item_width + 2
+        self.cross = CrossNetwork(width, settings.cross_layers)
+        self.deep = MLP(width, settings.hidden, settings.dropout)
+        self.over = nn.Linear(width + self.deep.width, 3)
+        self.register_buffer("category_indices", items.category_indices)
+        self.register_buffer("item_dense", item_dense(items.release_year, items.statistics))
+
+    def user_features(self, user: UserInputs) -> Tensor:
+        """The DenseArch and SparseArch of the user side; [B, user_width]."""
+        history = known_index(user.history, self.spec.num_items)
+        indices = {"user": user.user_index, "history": history}
+        for i in range(len(self.spec.attribute_cardinalities)):
+            indices[f"attribute_{i}"] = user.user_attributes[:, i : i + 1]
+        vectors = self.sparse(indices)
+        pooled = self.pooling(vectors.pop("history"), history, user.history_ratings)
+        row = [vector.squeeze(1) for vector in vectors.values()]
+        return torch.cat([*row, pooled, user_dense(user.user_statistics, self.spec.liked_threshold)], dim=1)
+
+    def item_features(self, item_index: Tensor | None = None) -> Tensor:
+        """The same of the item side, for item_index [...] or for all N; [..., item_width]."""
+        if item_index is None:
+            item_index = torch.arange(self.spec.num_items, device=self.category_indices.device)
+        categories = self.category_indices[item_index]
+        vectors = self.sparse({"item": item_index, "category": categories})
+        described = mean_of_present(vectors["category"], categories)
+        return torch.cat([vectors["item"], described, self.item_dense[item_index]], dim=-1)
+
+    def forward(self, user_features: Tensor, item_features: Tensor, retrieval_score: Tensor) -> Heads:
+        """User features [B, U], item features [B, C, I], retrieval scores [B, C]; answers three [B, C]."""
+        wide = user_features.unsqueeze(1).expand(-1, item_features.shape[1], -1)
+        affinity = self._affinity(user_features, item_features)
+        row = torch.cat([wide, item_features, affinity, retrieval_score.unsqueeze(2)], dim=2)
+        watch, like, rating = self.over(torch.cat([self.cross(row), self.deep(row)], dim=2)).unbind(dim=2)
+        return Heads(watch, like, rating + self.spec.liked_threshold)
+
+    def _affinity(self, user_features: Tensor, item_features: Tensor) -> Tensor:
+        """The dot product of the pooled history and the item, [B, C, 1]: InteractionArch."""
+        dim = self.sparse.dim
+        pooled = user_features[:, self.user_width - dim - len(USER_STATISTICS) : -len(USER_STATISTICS)]
+        return (item_features[:, :, :dim] * pooled.unsqueeze(1)).sum(dim=2, keepdim=True)

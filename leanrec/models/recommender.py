@@ -1,0 +1,188 @@
+"""The whole recommender as one plain module: what is trained, saved, exported and served.
+
+Shapes: B users · H history length · A user attributes · S user statistics · L seen items · C candidates ·
+N items · D retriever width · K = top_k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from leanrec.config import TrainingSettings
+from leanrec.errors import ConfigError, ExportError
+from leanrec.files import read_json, write_json
+from leanrec.models.inputs import ItemInputs, UserInputs, known_index
+from leanrec.models.ranking.dcn_v2 import DCNv2Ranker, Heads
+from leanrec.models.retrieval.two_tower import TwoTower
+from leanrec.schema import UNKNOWN_INDEX, ModelSpec
+
+MASKED = -30_000.0
+"""Retrieval score of an item that must not be recommended; float16 holds it."""
+
+
+WEIGHTS_FILE = "model.safetensors"
+SPEC_FILE = "model.json"
+
+
+class Recommender(nn.Module):
+    """Retrieve `num_candidates` items by dot product, rank them, answer the best `top_k`.
+
+    `freeze_items` computes the item side once; after it `forward` reads the result as constants. Train the
+    parts (`retriever`, `dcn`), freeze, then serve.
+    """
+
+    item_vectors: Tensor
+    item_features: Tensor
+    blocked: Tensor
+
+    def __init__(self, spec: ModelSpec, settings: TrainingSettings, items: ItemInputs) -> None:
+        super().__init__()
+        self.num_candidates = min(settings.num_candidates, spec.num_items - 1)
+        self.top_k = min(settings.top_k, self.num_candidates)
+        self.spec = spec = replace(spec, top_k=self.top_k)
+        self.settings = settings
+        self.retriever = TwoTower(spec, settings.retriever, items)
+        self.dcn = DCNv2Ranker(spec, settings.ranker, items)
+        self.register_buffer("item_vectors", torch.zeros(spec.num_items, settings.retriever.dim), False)
+        self.register_buffer("item_features", torch.zeros(spec.num_items, self.dcn.item_width), False)
+        blocked = torch.zeros(1, spec.num_items)
+        blocked[0, UNKNOWN_INDEX] = MASKED
+        self.register_buffer("blocked", blocked, False)
+
+    @torch.no_grad()
+    def freeze_items(self) -> Recommender:
+        """Compute the item vectors [N, D] and item features [N, I] that `forward` gathers; answers self."""
+        self.item_vectors = self.retriever.item_vectors().detach().contiguous()
+        self.item_features = self.dcn.item_features().detach().contiguous()
+        return self
+
+    def forward(
+        self,
+        user_index: Tensor,
+        user_attributes: Tensor,
+        user_statistics: Tensor,
+        history: Tensor,
+        history_ratings: Tensor,
+        seen: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The user row and the items seen [B, L]; answers item_index and score [B, K], best first.
+
+        Where fewer than K items are left, the rest is index 0 with score 0.
+        """
+        user = UserInputs(user_index, user_attributes, user_statistics, history, history_ratings)
+        retrieval = self.retriever.user_vectors(user) @ self.item_vectors.T
+        candidates, available = self._retrieve(retrieval, seen)
+        heads = self._rank(user, candidates, retrieval.gather(1, candidates))
+        score = torch.where(available, heads.score(), torch.full_like(heads.watch, -1.0))
+        best, place = torch.topk(score, self.top_k, dim=1)
+        item_index = candidates.gather(1, place)
+        return torch.where(best >= 0, item_index, torch.zeros_like(item_index)), best.clamp(min=0.0)
+
+    def rank(self, user: UserInputs, candidates: Tensor) -> Heads:
+        """The ranker's heads for candidates [B, C], each [B, C]."""
+        candidates = known_index(candidates, self.spec.num_items)
+        vectors = self.retriever.user_vectors(user)
+        retrieval = (self.item_vectors[candidates] * vectors.unsqueeze(1)).sum(dim=2)
+        return self._rank(user, candidates, retrieval)
+
+    def ranker(self) -> Ranker:
+        """The second half, for callers that bring their own candidates; shares this module's weights."""
+        return Ranker(self)
+
+    def _retrieve(self, retrieval: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """The best candidates [B, num_candidates] by retrieval score [B, N], and which may be shown."""
+        seen = known_index(seen, self.spec.num_items)
+        masked = retrieval.scatter(1, seen, MASKED) + self.blocked
+        score, candidates = torch.topk(masked, self.num_candidates, dim=1)
+        return candidates, score > MASKED / 2
+
+    def _rank(self, user: UserInputs, candidates: Tensor, retrieval: Tensor) -> Heads:
+        features: Tensor = self.item_features[candidates]
+        heads: Heads = self.dcn(self.dcn.user_features(user), features, retrieval)
+        return heads
+
+
+class Ranker(nn.Module):
+    """The ranker alone, as it is served."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        super().__init__()
+        self.recommender = recommender
+        self.spec = recommender.spec
+
+    def forward(
+        self,
+        user_index: Tensor,
+        user_attributes: Tensor,
+        user_statistics: Tensor,
+        history: Tensor,
+        history_ratings: Tensor,
+        candidates: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The user row and candidates [B, C]; answers score, like and rating, each [B, C] in their order."""
+        user = UserInputs(user_index, user_attributes, user_statistics, history, history_ratings)
+        heads = self.recommender.rank(user, candidates)
+        return heads.score(), torch.sigmoid(heads.like), heads.rating
+
+
+def save_model(recommender: Recommender, folder: Path) -> None:
+    """Write `model.safetensors` (weights and item table) and `model.json` (spec, settings) into `folder`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().clone() for name, value in recommender.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS_FILE)
+    described = {
+        "spec": asdict(recommender.spec),
+        "settings": recommender.settings.model_dump(mode="json"),
+        "num_categories_per_item": recommender.retriever.category_indices.shape[1],
+    }
+    write_json(folder / SPEC_FILE, described)
+
+
+def load_model(folder: Path) -> Recommender:
+    """The recommender that `save_model` wrote into `folder`, in eval mode, items frozen.
+
+    Raises an ExportError that names the file and what is wrong with it.
+    """
+    folder = Path(folder)
+    described = _read_description(folder / SPEC_FILE)
+    try:
+        spec = ModelSpec(**described["spec"])
+        settings = TrainingSettings.parse(described["settings"])
+        width = int(described["num_categories_per_item"])
+        recommender = Recommender(spec, settings, _blank_items(spec.num_items, width))
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise ExportError(f"{folder / SPEC_FILE}: not a model's description ({error}); train again") from None
+    try:
+        recommender.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(
+            f"{folder / WEIGHTS_FILE}: the weights do not fit the model ({reason}); train again"
+        ) from None
+    return recommender.freeze_items().eval()
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        described = read_json(path)
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path}: cannot be read ({error}); train again") from None
+    if not isinstance(described, dict):
+        raise ExportError(f"{path}: holds {type(described).__name__}, not a model's description; train again")
+    return described
+
+
+def _blank_items(num_items: int, num_categories: int) -> ItemInputs:
+    return ItemInputs(
+        category_indices=torch.zeros(num_items, num_categories, dtype=torch.long),
+        release_year=torch.zeros(num_items),
+        statistics=torch.zeros(num_items, 3),
+    )
