@@ -12,6 +12,7 @@ what a person watches, and no way to pass data.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from leanrec.errors import LeanRecError
+from leanrec.errors import HostError, LeanRecError
 
 JOURNAL_VARIABLE = "LEANREC_JOURNAL"
 
@@ -41,6 +42,9 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             error: BaseException | None = None
             try:
                 return function(*args, **kwargs)
+            except OSError as raised:
+                error = _host_error(name, raised)
+                raise error from raised
             except BaseException as raised:
                 error = raised
                 raise
@@ -99,6 +103,17 @@ def read_journal(path: Path) -> list[StepRecord]:
             record.seconds = line["seconds"]
             record.error = line["error"]
     return records
+
+
+def _host_error(name: str, error: OSError) -> OSError | HostError:
+    """A full disk is the user's to mend, whichever step meets it first."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return error
+    where = error.filename or "its output"
+    return HostError(
+        f"step {name}: the disk is full ({error.strerror}) while writing {where}; "
+        "free some space and run again: nothing half-written was kept"
+    )
 
 
 def _facts_of(error: BaseException | None) -> dict[str, Any] | None:

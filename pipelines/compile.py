@@ -8,7 +8,7 @@ from typing import Any
 from kfp import compiler
 
 from leanrec.config import RunSettings
-from leanrec.files import atomic_directory
+from leanrec.files import atomic_file
 from pipelines.placement import Placement
 from pipelines.recommender import build_pipeline
 
@@ -26,13 +26,8 @@ SECTIONS = (
 
 def compile_pipeline(placement: Placement, output: Path) -> None:
     """Write the pipeline's IR YAML to `output`, whole or not at all."""
-    output = Path(output)
-    with atomic_directory(output.parent / f".{output.name}.compiled") as folder:
-        package = folder / "pipeline.yaml"
-        compiler.Compiler().compile(build_pipeline(placement), str(package))
-        output.parent.mkdir(parents=True, exist_ok=True)
-        package.replace(output)
-    (output.parent / f".{output.name}.compiled").rmdir()
+    with atomic_file(output) as beside:
+        compiler.Compiler().compile(build_pipeline(placement), str(beside))
 
 
 def arguments_of(

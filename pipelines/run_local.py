@@ -125,7 +125,7 @@ def _failure(folder: RunFolder, status: int) -> LeanRecError:
     if error.get("ours"):
         return ERRORS_BY_NAME.get(error["type"], LeanRecError)(error["message"])
     return LeanRecError(
-        f"step {failed.step} failed with {error['type']}: {error['message']}; the whole story is in {folder.log}"
+        f"step {failed.step} failed with {error['type']}: {error['message']}; see {folder.log}"
     )
 
 

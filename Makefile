@@ -1,0 +1,54 @@
+# Two environments: .venv (pipeline) and .venv-serving (Triton). They meet only at gRPC and at files.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+CONFIG ?= configs/movielens-100k.yaml
+BIN := .venv/bin
+# The CPU build, where pip finds one; on a GPU host pip takes the CUDA build of the same version.
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint bench lock images test-images clean
+
+help: ## Show what there is
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready .venv-serving/.ready ## Create both environments from the locks
+
+.venv/.ready: requirements/dev.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install -q "$(TORCH)"
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-serving/.ready: requirements/serving.lock
+	$(PYTHON) -m venv .venv-serving
+	.venv-serving/bin/python -m pip install -q --no-deps --require-hashes -r requirements/serving.lock
+	@touch $@
+
+run: setup ## Take MovieLens-100K to recommendations answered by Triton
+	$(BIN)/leanrec run $(CONFIG)
+
+test: setup ## Run the tests, with real servers
+	tools/system-packages.sh
+	$(BIN)/pytest
+
+lint: setup ## Check style, types and prose rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## Measure us beside a peer (NAME=...)
+	$(BIN)/leanrec bench $(NAME)
+
+lock: ## Resolve requirements/*.in into requirements/*.lock
+	tools/lock.sh
+
+images: ## Build the container images
+	tools/images.sh build
+
+test-images: setup images ## Run the images as the manifests would
+	$(BIN)/pytest -m images
+
+clean: ## Remove environments, runs and stores
+	rm -rf .venv .venv-serving runs stores data .pytest_cache .ruff_cache .mypy_cache *.egg-info

@@ -1,0 +1,167 @@
+"""The pipeline's steps one at a time, by hand: each reads and writes one work folder.
+
+`leanrec ingest CONFIG`, `leanrec train CONFIG` and the others call the very functions that the
+pipeline's components call; only where artifacts lie differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leanrec.config import RunSettings
+from leanrec.errors import ConfigError
+from leanrec.gates import enforce_gate
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkFolder:
+    """Artifacts by name below one folder; one that is missing says which command makes it."""
+
+    path: Path
+
+    def new(self, artifact: str) -> Path:
+        """Where `artifact` is to be written."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self.path / artifact
+
+    def made(self, artifact: str) -> Path:
+        """Where `artifact` was written; a ConfigError names the command that makes it."""
+        path = self.path / artifact
+        if not path.exists():
+            raise ConfigError(
+                f"{self.path}: no artifact {artifact!r} yet; run `leanrec {MADE_BY[artifact]}` first"
+            )
+        return path
+
+
+def ingest(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
+    """Raw files to events, items and users."""
+    from leanrec.data.ingest import ingest
+    from leanrec.data.pseudonyms import load_key
+
+    summary = ingest(
+        settings.data,
+        key=load_key(),
+        events=work.new("events.parquet"),
+        items=work.new("items.parquet"),
+        users=work.new("users.parquet"),
+    )
+    return {"events": summary.num_events, "items": summary.num_items, "users": summary.num_users}
+
+
+def validate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
+    """Hold the tables against their expectations; a GateError when one fails."""
+    from leanrec.validation.validate import validate_tables
+
+    report = work.new("validation")
+    passed = validate_tables(settings.validation, settings.data, **_tables(work), output=report)
+    enforce_gate(folder=report)
+    return {"passed": passed, "report": str(report)}
+
+
+def features(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
+    """Feature tables, the training set, and the online rows."""
+    from leanrec.data.vocabulary import latest_vocabulary
+    from leanrec.features.build import build_features
+    from leanrec.features.store import build_training_set, materialize_features
+
+    previous = latest_vocabulary(Path(settings.release.repository))
+    tables = work.new("features")
+    build_features(
+        settings.features, settings.data, **_tables(work), previous_vocabulary=previous, output=tables
+    )
+    events = work.made("events.parquet")
+    build_training_set(
+        settings.feature_store, events=events, features=tables, output=work.new("training_set.parquet")
+    )
+    return materialize_features(settings.feature_store, features=tables, output=work.new("online.json"))
+
+
+def train(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
+    """Train the retriever and the ranker."""
+    from leanrec.training.train import train_models
+
+    return train_models(settings.training, **_known(work), output=work.new("model"))
+
+
+def evaluate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
+    """Measure beside the baselines; a GateError when a bound is missed."""
+    from leanrec.evaluation.evaluate import evaluate_models
+
+    report = work.new("evaluation")
+    passed = evaluate_models(settings.evaluation, model=work.made("model"), **_known(work), output=report)
+    enforce_gate(folder=report)
+    return {"passed": passed, "report": str(report)}
+
+
+def export(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
+    """The fused graph and the ranker graph, in float32."""
+    from leanrec.export.graphs import export_graphs
+
+    return export_graphs(
+        settings.release, model=work.made("model"), **_known(work), output=work.new("graphs")
+    )
+
+
+def compress(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
+    """Try every recipe and choose one."""
+    from leanrec.compression.compress import compress_models
+
+    return compress_models(
+        settings.compression, graphs=work.made("graphs"), **_known(work), output=work.new("compressed")
+    )
+
+
+def publish(settings: RunSettings, work: WorkFolder, *, code_version: str) -> dict[str, Any]:
+    """Prove parity in a real Triton, then publish version N+1."""
+    from leanrec.release.parity import check_parity
+    from leanrec.release.publish import publish_release
+
+    parity = work.new("parity")
+    compressed = work.made("compressed")
+    check_parity(settings.release, graphs=work.made("graphs"), compressed=compressed, output=parity)
+    enforce_gate(folder=parity)
+    return publish_release(
+        settings.release,
+        name=settings.name,
+        compressed=compressed,
+        features=work.made("features"),
+        evaluation=work.made("evaluation"),
+        parity=parity,
+        lineage={"run": str(work.path), "code_version": code_version},
+        output=work.new("release.json"),
+    )
+
+
+def _tables(work: WorkFolder) -> dict[str, Path]:
+    return {table: work.made(f"{table}.parquet") for table in ("events", "items", "users")}
+
+
+def _known(work: WorkFolder) -> dict[str, Path]:
+    return {"features": work.made("features"), "training_set": work.made("training_set.parquet")}
+
+
+STEPS: dict[str, Callable[[RunSettings, WorkFolder], dict[str, Any]]] = {
+    "ingest": ingest,
+    "validate": validate,
+    "features": features,
+    "train": train,
+    "evaluate": evaluate,
+    "export": export,
+    "compress": compress,
+}
+
+MADE_BY = {
+    "events.parquet": "ingest",
+    "items.parquet": "ingest",
+    "users.parquet": "ingest",
+    "features": "features",
+    "training_set.parquet": "features",
+    "model": "train",
+    "evaluation": "evaluate",
+    "graphs": "export",
+    "compressed": "compress",
+}

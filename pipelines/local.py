@@ -1,0 +1,126 @@
+"""A run on this machine from beginning to end: its folder, the pipeline, the report."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from leanrec.config import RunSettings
+from leanrec.data.pseudonyms import key_fingerprint, load_key
+from leanrec.errors import ConfigError, LeanRecError
+from leanrec.files import read_json, write_json
+from leanrec.journal import read_journal
+from leanrec.report.page import ReportInputs, build_report, write_latest
+from pipelines.code_version import code_version
+from pipelines.compile import arguments_of, compile_pipeline
+from pipelines.placement import Placement
+from pipelines.run_local import RunFolder, run_pipeline
+
+OUTPUTS = {
+    "validate_tables": "validation",
+    "build_features": "features",
+    "build_training_set": "training_set",
+    "train_models": "model",
+    "evaluate_models": "evaluation",
+    "export_graphs": "graphs",
+    "compress_models": "compressed",
+    "check_parity": "parity",
+    "publish_release": "release",
+    "smoke_test_release": "smoke",
+}
+"""The artifact that each step writes."""
+
+RENAMED = {"published": "release"}
+
+ARTIFACTS = ("events", "items", "users", *OUTPUTS.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run came to."""
+
+    folder: Path
+    report: Path
+    figures: dict[str, Any]
+    answers: dict[str, Any]
+
+
+def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) -> Outcome:
+    """Run the pipeline for `settings` in a new run folder; the report is drawn whatever happens.
+
+    Raises:
+        LeanRecError: Of the step that failed, after the report was drawn.
+    """
+    folder = _new_folder(settings)
+    version = code_version()
+    write_json(folder.path / "settings.json", settings.model_dump(mode="json"))
+    facts = {"name": settings.name, "run": folder.path.name, "code_version": version}
+    facts["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+    compile_pipeline(Placement(image=f"leanrec/pipeline:{version}"), folder.package)
+    arguments = arguments_of(
+        settings,
+        run=folder.path.name,
+        code_version=version,
+        key_fingerprint=key_fingerprint(load_key()),
+    )
+    clock = time.perf_counter()
+    try:
+        run_pipeline(folder, arguments, cache=Path(settings.runs) / "cache", watch=watch)
+    except BaseException as error:
+        facts["failure"] = str(error) if isinstance(error, LeanRecError) else "stopped by hand"
+        raise
+    finally:
+        facts["seconds"] = time.perf_counter() - clock
+        write_json(folder.path / "facts.json", facts)
+        report = redraw_report(folder.path)
+    made = artifacts_of(folder)
+    return Outcome(
+        folder=folder.path,
+        report=report,
+        figures={**facts, "release": read_json(made["release"]), "report": str(report)},
+        answers=read_json(made["smoke"]),
+    )
+
+
+def redraw_report(path: Path) -> Path:
+    """Draw the report of the run in `path` from what it left; the page's path."""
+    folder = RunFolder(path=path)
+    if not (path / "facts.json").exists():
+        raise ConfigError(f"{path}: no run lies there; `leanrec run CONFIG` makes one")
+    inputs = ReportInputs(
+        settings=read_json(path / "settings.json"),
+        facts=read_json(path / "facts.json"),
+        journal=read_journal(folder.journal),
+        **artifacts_of(folder),
+    )
+    build_report(inputs, path)
+    write_latest(path.parent, path)
+    return path / "report.html"
+
+
+def artifacts_of(folder: RunFolder) -> dict[str, Path]:
+    """Every artifact that a step of the run made or was given, by name; reused ones included."""
+    found: dict[str, Path] = {}
+    for record in read_journal(folder.journal):
+        for key, path in record.paths.items():
+            name = OUTPUTS.get(record.step) if key == "output" else RENAMED.get(key, key)
+            if name in ARTIFACTS and Path(path).exists():
+                found[name] = Path(path)
+    return found
+
+
+def _new_folder(settings: RunSettings) -> RunFolder:
+    stamp = f"{settings.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    for attempt in itertools.count(1):
+        path = Path(settings.runs) / (stamp if attempt == 1 else f"{stamp}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return RunFolder(path=path)
+    raise AssertionError("unreachable")
