@@ -1,0 +1,69 @@
+"""A small KFP endpoint: it takes what the real API server takes and remembers it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+API = "/apis/v2beta1"
+
+
+@dataclass
+class Endpoint:
+    """Its address and what it was sent: bodies by path."""
+
+    address: str = ""
+    received: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@contextmanager
+def kfp_endpoint() -> Iterator[Endpoint]:
+    """Serve on a free port of this machine until the block ends."""
+    endpoint = Endpoint()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith(f"{API}/healthz"):
+                self.answer({"multi_user": False})
+            elif self.path.startswith(f"{API}/experiments"):
+                self.answer({"experiments": []})
+            else:
+                self.answer({}, status=404)
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            path = self.path.split("?")[0].removeprefix(API)
+            endpoint.received.setdefault(path, []).append(
+                json.loads(body) if body[:1] == b"{" else body.decode()
+            )
+            answers = {
+                "/experiments": {"experiment_id": "e1", "display_name": "leanrec"},
+                "/runs": {"run_id": "r1", "display_name": "run"},
+                "/recurringruns": {"recurring_run_id": "rr1"},
+            }
+            self.answer(answers.get(path, {}), status=200 if path in answers else 404)
+
+        def answer(self, value: Any, status: int = 200) -> None:
+            text = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    endpoint.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield endpoint
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

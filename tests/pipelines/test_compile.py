@@ -1,0 +1,86 @@
+"""The compiled pipeline: the same bytes every time, and what a cluster needs in it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.compile import compile_pipeline
+from pipelines.placement import Placement
+
+CLUSTER = Placement(
+    image="registry.example/leanrec/pipeline:1",
+    training_image="registry.example/leanrec/training-gpu:1",
+    num_gpus=4,
+    shared_memory="16Gi",
+    volume_claim="workspace",
+    key_secret="key",
+)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("package") / "pipeline.yaml"
+    compile_pipeline(CLUSTER, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def spec(package: Path) -> dict:
+    return next(yaml.safe_load_all(package.read_text()))
+
+
+@pytest.fixture(scope="module")
+def platform(package: Path) -> dict:
+    _, platform = yaml.safe_load_all(package.read_text())
+    return platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def executor(spec: dict, name: str) -> dict:
+    return spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+
+
+def test_two_compiles_are_the_same_bytes(package: Path, tmp_path: Path) -> None:
+    compile_pipeline(CLUSTER, tmp_path / "again.yaml")
+    assert (tmp_path / "again.yaml").read_bytes() == package.read_bytes()
+
+
+def test_nothing_is_installed_when_a_step_starts(package: Path) -> None:
+    assert "pip install" not in package.read_text()
+
+
+def test_training_has_its_image_its_gpus_and_shared_memory(spec: dict, platform: dict) -> None:
+    training = executor(spec, "train-models")
+    assert training["image"] == "registry.example/leanrec/training-gpu:1"
+    assert training["resources"]["accelerator"]["resourceCount"] == "4"
+    (shared,) = platform["exec-train-models"]["emptyDirMounts"]
+    assert (shared["mountPath"], shared["medium"], shared["sizeLimit"]) == ("/dev/shm", "Memory", "16Gi")
+
+
+def test_every_other_step_runs_the_pipeline_image(spec: dict) -> None:
+    images = {
+        name: found["container"]["image"] for name, found in spec["deploymentSpec"]["executors"].items()
+    }
+    del images["exec-train-models"]
+    assert set(images.values()) == {"registry.example/leanrec/pipeline:1"}
+
+
+def test_steps_that_change_the_world_are_never_reused(spec: dict) -> None:
+    tasks = spec["root"]["dag"]["tasks"]
+    fresh = {name for name, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")}
+    assert {"publish-release", "materialize-features", "smoke-test-release"} <= fresh
+    assert "train-models" not in fresh
+
+
+def test_a_release_waits_for_every_gate(spec: dict) -> None:
+    tasks = spec["root"]["dag"]["tasks"]
+
+    def before(name: str) -> set[str]:
+        direct = set(tasks[name].get("dependentTasks", []))
+        return direct.union(*(before(other) for other in direct))
+
+    assert {"enforce-gate", "enforce-gate-2", "enforce-gate-3"} <= before("publish-release")
+
+
+def test_only_ingest_reads_the_pseudonym_key(platform: dict) -> None:
+    assert [name for name, found in platform.items() if "secretAsEnv" in found] == ["exec-ingest-events"]
