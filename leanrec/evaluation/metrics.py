@@ -55,7 +55,7 @@ def relevance_of(lists: Ints, relevant: Sequence[Ints], num_items: int) -> Bools
 def recall_at(relevance: Bools, num_relevant: Ints, k: int) -> Floats:
     """The share of a user's relevant items that the first `k` places hold, [B]."""
     _check_lists(relevance, num_relevant, k)
-    return relevance[:, :k].sum(axis=1) / np.asarray(num_relevant, dtype=np.float64)
+    return np.asarray(relevance[:, :k].sum(axis=1) / np.asarray(num_relevant, dtype=np.float64))
 
 
 def ndcg_at(relevance: Bools, num_relevant: Ints, k: int) -> Floats:
@@ -70,14 +70,14 @@ def ndcg_at(relevance: Bools, num_relevant: Ints, k: int) -> Floats:
 def hit_rate_at(relevance: Bools, num_relevant: Ints, k: int) -> Floats:
     """1 where the first `k` places hold a relevant item, else 0, [B]."""
     _check_lists(relevance, num_relevant, k)
-    return relevance[:, :k].any(axis=1).astype(np.float64)
+    return np.asarray(relevance[:, :k].any(axis=1), dtype=np.float64)
 
 
 def mrr_at(relevance: Bools, num_relevant: Ints, k: int) -> Floats:
     """1 / place of the first relevant item within `k` places, 0 where there is none, [B]."""
     _check_lists(relevance, num_relevant, k)
     head = relevance[:, :k]
-    return np.where(head.any(axis=1), 1.0 / (head.argmax(axis=1) + 1.0), 0.0)
+    return np.asarray(np.where(head.any(axis=1), 1.0 / (head.argmax(axis=1) + 1.0), 0.0))
 
 
 def coverage_at(lists: Ints, k: int, num_items: int) -> float:
