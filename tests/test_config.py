@@ -1,0 +1,78 @@
+"""Settings: strict, frozen, and clear about what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from leanrec.config import FeatureSettings, RunSettings, TrainingSettings, load_settings
+from leanrec.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+LEAST = {
+    "name": "tiny",
+    "data": {"source": "movielens-100k"},
+    "feature_store": {"repository": "f"},
+    "release": {"repository": "m"},
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_configuration_that_we_ship_loads(path: Path) -> None:
+    assert load_settings(path).name
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"traning": {}}, "unknown setting 'traning'; did you mean 'training'?"),
+        (
+            {"training": {"ranker": {"epoch": 3}}},
+            "unknown setting 'training.ranker.epoch'; did you mean 'epochs'?",
+        ),
+        ({"release": {}}, "setting 'release.repository' is missing; add it"),
+        ({"features": {"test_fraction": 0.9}}, "setting 'features.test_fraction': .*less than 0.5.*0.9"),
+        ({"data": {"source": "csv"}}, "source csv needs the files 'events' and 'items'"),
+        ({"name": "No Spaces"}, "setting 'name'.*No Spaces"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_way_out(change: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        RunSettings.parse({**LEAST, **change})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("- a\n", "holds list, not a mapping"), ("a: [", "not a YAML file"), ("", "holds NoneType")],
+)
+def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        load_settings(tmp_path / "run.yaml")
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+        load_settings(Path("nowhere.yaml"))
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        FeatureSettings().history_length = 3
+
+
+def test_integers_that_came_back_from_json_as_floats_are_integers() -> None:
+    assert TrainingSettings.parse({"num_processes": 2.0}).num_processes == 2
+
+
+def test_every_setting_is_explained() -> None:
+    def unexplained(section: type, prefix: str = "") -> list[str]:
+        missing = []
+        for name, field in section.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                missing += unexplained(inner, f"{prefix}{name}.")
+            elif not field.description and not (prefix == "" and name in RunSettings.model_fields):
+                missing.append(prefix + name)
+        return missing
+
+    assert unexplained(RunSettings) == []
