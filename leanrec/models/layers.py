@@ -26,8 +26,8 @@ class SparseArch(nn.Module):
         self.features = dict(features)
         self.dim = dim
         self.tables = nn.ModuleDict({name: nn.Embedding(rows, dim) for name, rows in tables.items()})
-        for table in self.tables.values():
-            nn.init.normal_(table.weight, std=dim**-0.5)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=dim**-0.5)
 
     def forward(self, indices: dict[str, Tensor]) -> dict[str, Tensor]:
         """Feature -> int64 indices of any shape [...]; answers feature -> vectors [..., dim]."""

@@ -64,6 +64,7 @@ class DCNv2Ranker(nn.Module):
             "category": spec.num_categories,
             **attributes,
         }
+        self.row_features = ("user", *attributes)
         features = {name: name for name in tables} | {"history": "item"}
         self.sparse = SparseArch(tables, features, settings.dim)
         self.pooling = HistoryPooling(spec.history_length, spec.liked_threshold)
@@ -77,23 +78,36 @@ class DCNv2Ranker(nn.Module):
         self.register_buffer("item_dense", item_dense(items.release_year, items.statistics))
 
     def user_features(self, user: UserInputs) -> Tensor:
-        """The DenseArch and SparseArch of the user side; [B, user_width]."""
-        history = known_index(user.history, self.spec.num_items)
-        indices = {"user": user.user_index, "history": history}
-        for i in range(len(self.spec.attribute_cardinalities)):
-            indices[f"attribute_{i}"] = user.user_attributes[:, i : i + 1]
-        vectors = self.sparse(indices)
-        pooled = self.pooling(vectors.pop("history"), history, user.history_ratings)
-        row = [vector.squeeze(1) for vector in vectors.values()]
-        return torch.cat([*row, pooled, user_dense(user.user_statistics, self.spec.liked_threshold)], dim=1)
+        """The SparseArch and DenseArch of the user side; [B, user_width]."""
+        return self.user_arch(user, self.sparse(self.user_indices(user)))
 
     def item_features(self, item_index: Tensor | None = None) -> Tensor:
         """The same of the item side, for item_index [...] or for all N; [..., item_width]."""
         if item_index is None:
             item_index = torch.arange(self.spec.num_items, device=self.category_indices.device)
-        categories = self.category_indices[item_index]
-        vectors = self.sparse({"item": item_index, "category": categories})
-        described = mean_of_present(vectors["category"], categories)
+        return self.item_arch(item_index, self.sparse(self.item_indices(item_index)))
+
+    def user_indices(self, user: UserInputs) -> dict[str, Tensor]:
+        """What the user side looks up: feature -> indices."""
+        indices = {"user": user.user_index, "history": user.history}
+        for i in range(len(self.spec.attribute_cardinalities)):
+            indices[f"attribute_{i}"] = user.user_attributes[:, i : i + 1]
+        return indices
+
+    def item_indices(self, item_index: Tensor) -> dict[str, Tensor]:
+        """What the item side looks up: feature -> indices."""
+        return {"item": item_index, "category": self.category_indices[item_index]}
+
+    def user_arch(self, user: UserInputs, vectors: dict[str, Tensor]) -> Tensor:
+        """[B, user_width] from the user row and the vectors of `user_indices`."""
+        history = known_index(user.history, self.spec.num_items)
+        pooled = self.pooling(vectors["history"], history, user.history_ratings)
+        row = [vectors[name].squeeze(1) for name in self.row_features]
+        return torch.cat([*row, pooled, user_dense(user.user_statistics, self.spec.liked_threshold)], dim=1)
+
+    def item_arch(self, item_index: Tensor, vectors: dict[str, Tensor]) -> Tensor:
+        """[..., item_width] from item_index [...] and the vectors of `item_indices`."""
+        described = mean_of_present(vectors["category"], self.category_indices[item_index])
         return torch.cat([vectors["item"], described, self.item_dense[item_index]], dim=-1)
 
     def forward(self, user_features: Tensor, item_features: Tensor, retrieval_score: Tensor) -> Heads:

@@ -35,6 +35,7 @@ class TwoTower(nn.Module):
             "category": spec.num_categories,
             **attributes,
         }
+        self.row_features = ("user", *attributes)
         self.sparse = SparseArch(tables, {name: name for name in tables}, settings.dim)
         self.pooling = HistoryPooling(spec.history_length, spec.liked_threshold)
         width = settings.dim * (2 + len(attributes)) + len(USER_STATISTICS)
@@ -46,21 +47,34 @@ class TwoTower(nn.Module):
 
     def user_vectors(self, user: UserInputs) -> Tensor:
         """The user row of B users; answers [B, D]."""
-        history = known_index(user.history, self.spec.num_items)
-        indices = {"user": user.user_index, "history": history}
-        for i in range(len(self.spec.attribute_cardinalities)):
-            indices[f"attribute_{i}"] = user.user_attributes[:, i : i + 1]
-        vectors = self.sparse(indices)
-        pooled = self.pooling(vectors.pop("history"), history, user.history_ratings)
-        row = [vector.squeeze(1) for vector in vectors.values()]
-        dense = user_dense(user.user_statistics, self.spec.liked_threshold)
-        return pooled + self.user_out(self.user_mlp(torch.cat([*row, pooled, dense], dim=1)))
+        return self.user_tower(user, self.sparse(self.user_indices(user)))
 
     def item_vectors(self, item_index: Tensor | None = None) -> Tensor:
         """The vectors of the items in item_index [M], or of all; [M or N, D]."""
         if item_index is None:
             item_index = torch.arange(self.spec.num_items, device=self.category_indices.device)
-        categories = self.category_indices[item_index]
-        vectors = self.sparse({"item": item_index, "category": categories})
-        described = mean_of_present(vectors["category"], categories)
+        return self.item_tower(item_index, self.sparse(self.item_indices(item_index)))
+
+    def user_indices(self, user: UserInputs) -> dict[str, Tensor]:
+        """What the user tower looks up: feature -> indices."""
+        indices = {"user": user.user_index, "history": user.history}
+        for i in range(len(self.spec.attribute_cardinalities)):
+            indices[f"attribute_{i}"] = user.user_attributes[:, i : i + 1]
+        return indices
+
+    def item_indices(self, item_index: Tensor) -> dict[str, Tensor]:
+        """What the item tower looks up: feature -> indices."""
+        return {"item": item_index, "category": self.category_indices[item_index]}
+
+    def user_tower(self, user: UserInputs, vectors: dict[str, Tensor]) -> Tensor:
+        """[B, D] from the user row and the vectors of `user_indices`."""
+        history = known_index(user.history, self.spec.num_items)
+        pooled = self.pooling(vectors["history"], history, user.history_ratings)
+        row = [vectors[name].squeeze(1) for name in self.row_features]
+        dense = user_dense(user.user_statistics, self.spec.liked_threshold)
+        return pooled + self.user_out(self.user_mlp(torch.cat([*row, pooled, dense], dim=1)))
+
+    def item_tower(self, item_index: Tensor, vectors: dict[str, Tensor]) -> Tensor:
+        """[..., D] from item_index [...] and the vectors of `item_indices`."""
+        described = mean_of_present(vectors["category"], self.category_indices[item_index])
         return vectors["item"] + described + self.item_out(self.item_dense[item_index])
