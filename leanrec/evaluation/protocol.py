@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from leanrec.errors import ConfigError, DataError
 from leanrec.evaluation import metrics
 from leanrec.evaluation.metrics import Floats, Ints
-from leanrec.evaluation.rows import Tensors, pad_lists, read_user_rows
+from leanrec.evaluation.rows import Tensors, read_user_rows, stack_lists
 from leanrec.files import read_json
-from leanrec.schema import UNKNOWN_INDEX
+from leanrec.schema import UNKNOWN_INDEX, ModelSpec
 
 Split = Literal["valid", "test"]
 EARLIER: dict[str, tuple[str, ...]] = {"valid": ("train",), "test": ("train", "valid")}
@@ -102,8 +102,9 @@ def load_protocol(
 
     Raises a DataError when nothing is held out in `split`, or none of it is liked and new to its user.
     """
-    spec = read_json(Path(features) / "spec.json")
-    num_items, history_length = int(spec["num_items"]), int(spec["history_length"])
+    # Data does not fix how long a list is; nothing here depends on it.
+    spec = ModelSpec(**{"top_k": HEADLINE_K, **read_json(Path(features) / "spec.json")})
+    num_items = spec.num_items
     events = _read_events(Path(training_set))
     held = _held_out(events, split)
     seen = _pairs_of(events, np.isin(events["split"], EARLIER[split]), num_items)
@@ -117,11 +118,11 @@ def load_protocol(
     users = _sample(np.unique(relevant // num_items), max_users)
     pair_rows = _sample(np.flatnonzero(held), max_pairs)
     first_rows = _first_row_of(events, held, users)
-    rows = read_user_rows(Path(training_set), np.union1d(pair_rows, first_rows), history_length)
+    rows = read_user_rows(Path(training_set), np.union1d(pair_rows, first_rows), spec)
     return Protocol(
         split=split,
         num_items=num_items,
-        requests={**rows.take(first_rows), "seen": pad_lists(_items_of(users, seen, num_items))},
+        requests={**rows.take(first_rows), "seen": stack_lists(_items_of(users, seen, num_items))},
         relevant=_items_of(users, relevant, num_items),
         user=users,
         pairs=RatedPairs(

@@ -5,7 +5,7 @@ import pytest
 
 from leanrec.errors import ConfigError, DataError
 from leanrec.evaluation.protocol import evaluate_lists, evaluate_scores, load_protocol
-from leanrec.evaluation.rows import pad_lists
+from leanrec.evaluation.rows import stack_lists
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_tensors_have_the_served_types_and_shapes(protocol):
 
 
 def test_a_perfect_list_and_a_perfect_score_get_perfect_figures(protocol):
-    perfect = pad_lists(protocol.relevant)
+    perfect = stack_lists(protocol.relevant)
     perfect = np.pad(perfect, ((0, 0), (0, 30 - perfect.shape[1])))
     figures = evaluate_lists(perfect, protocol, (5, 20))
     assert figures["ndcg@10"] == figures["recall@20"] == figures["hit_rate@5"] == figures["mrr@5"] == 1.0
