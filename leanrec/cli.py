@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -42,14 +43,24 @@ BY_HAND = Path("runs/by-hand")
 
 def main() -> None:
     """Run the command line; every error of ours ends as one sentence."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_by_hand)
     try:
-        app(standalone_mode=True)
+        app()
     except LeanRecError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    except StoppedByHand:
+        print("error: stopped by hand; nothing half-written was kept, run again to go on", file=sys.stderr)
+        sys.exit(2)
+
+
+class StoppedByHand(BaseException):
+    """Ctrl-C or SIGTERM; no `except Exception` on the way out may swallow it."""
+
+
+def _stop_by_hand(*_: object) -> NoReturn:
+    raise StoppedByHand
 
 
 @app.command()

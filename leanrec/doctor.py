@@ -18,6 +18,7 @@ MIN_MEMORY_BYTES = 4 * 2**30
 MIN_SHARED_MEMORY_BYTES = 64 * 2**20
 MIN_DISK_BYTES = 5 * 2**30
 SERVING_PYTHON = Path(".venv-serving/bin/python")
+"""Looked for in the working directory, then beside the code."""
 
 PINNED = {
     "torch": "2.13.0",
@@ -122,12 +123,14 @@ def _serving_environment() -> Iterator[Finding]:
         "root = pathlib.Path(u.find_spec('pytriton').origin).parent / 'tritonserver';"
         "print(numpy.__version__, onnxruntime.__version__, (root / 'bin' / 'tritonserver').exists())"
     )
-    if not SERVING_PYTHON.exists():
+    beside = Path(__file__).parent.parent / SERVING_PYTHON
+    python = next((path for path in (SERVING_PYTHON, beside) if path.exists()), None)
+    if python is None:
         yield Finding(
             subject="Triton", state="error", seen=f"no {SERVING_PYTHON}", mend="`make setup` creates it"
         )
         return
-    answer = subprocess.run([str(SERVING_PYTHON), "-c", probe], capture_output=True, text=True, check=False)
+    answer = subprocess.run([str(python), "-c", probe], capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         last = (answer.stderr.strip().splitlines() or ["no answer"])[-1]
         yield Finding(subject="Triton", state="error", seen=last, mend="`make setup` installs it again")

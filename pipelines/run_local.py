@@ -7,6 +7,7 @@ run's journal, tells what happens, and sees to it that nothing is left behind wh
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from leanrec.journal import JOURNAL_VARIABLE, StepRecord, read_journal, read_lin
 
 POLL_S = 0.1
 STOP_GRACE_S = 15.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +139,10 @@ def _silent_end(records: list[StepRecord], folder: RunFolder, status: int) -> st
 
 
 def _execute(folder: RunFolder) -> int:
-    """The body of the runner's own process."""
+    """The body of the runner's own process, which ends with the one that watches it."""
     from kfp import components, local
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
     request = read_json(folder.arguments)
     local.init(
