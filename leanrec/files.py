@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from leanrec.errors import HostError
+
+_DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -30,6 +35,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         _fsync(beside)
         beside.replace(path)
         _fsync(path.parent)
+    except OSError as error:
+        raise _explained(error, path) from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -46,9 +53,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     try:
         yield beside
         beside.chmod(0o755)
-        for file in beside.rglob("*"):
-            _fsync(file)
-        _fsync(beside)
+        fsync_tree(beside)
         if path.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
             path.rename(retired / path.name)
@@ -57,8 +62,17 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         else:
             beside.rename(path)
         _fsync(path.parent)
+    except OSError as error:
+        raise _explained(error, path) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Return once `folder` and everything below it are on the disk."""
+    for path in Path(folder).rglob("*"):
+        _fsync(path)
+    _fsync(folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,6 +106,16 @@ def size_in_bytes(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _explained(error: OSError, path: Path) -> Exception:
+    """A HostError in place of a full disk's error number; any other error as it is."""
+    if error.errno not in _DISK_IS_FULL:
+        return error
+    return HostError(
+        f"{path}: the disk is full ({os.strerror(error.errno)}) and nothing was written; "
+        f"free space in {path.parent} or choose another folder"
+    )
 
 
 def _fsync(path: Path) -> None:

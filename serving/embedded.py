@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,13 @@ from serving.server import Ports, Triton, reserve_ports
 WORK_PREFIX = "leanrec-triton-"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton's Python backend keeps its regions
 NUMBERS = [1, 2, 3]
+ECHO = """
+name: "echo"
+backend: "python"
+input [ { name: "sent" data_type: TYPE_INT64 dims: [ -1 ] } ]
+output [ { name: "received" data_type: TYPE_INT64 dims: [ -1 ] } ]
+instance_group [ { kind: KIND_CPU count: 1 } ]
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
+    if options.until_eof:
+        threading.Thread(target=_await_eof, args=(stopping,), daemon=True).start()
     try:
         serve(options, stopping)
     except LeanRecError as error:
@@ -94,12 +103,12 @@ class Announcement:
     def publish(self) -> None:
         """Say that the server is ready."""
         self._public = True
-        print(json.dumps(self._facts), flush=True)
         self._write()
+        print(json.dumps(self._facts), flush=True)
 
-    def update(self, models: dict[str, list[int]], problem: str | None) -> None:
-        """Note the versions that answer, and what keeps others from doing so; both are logged."""
-        self._facts |= {"models": models, "problem": problem}
+    def update(self, models: dict[str, list[int]] | None, problem: str | None) -> None:
+        """Note the versions that answer, and what keeps others from doing so; a problem is logged."""
+        self._facts |= {"problem": problem} if models is None else {"models": models, "problem": problem}
         if problem:
             print(f"problem: {problem}", file=sys.stderr, flush=True)
         if self._public:
@@ -124,17 +133,25 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
     parser.add_argument("--python", type=Path, help="python of the serving environment")
     parser.add_argument("--announce", type=Path, help="file that gets the addresses once Triton is ready")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input is closed")
     parser.add_argument("--allow-empty", action="store_true", help="start before the first release")
     parser.add_argument("--timeout-s", type=float, default=120, help="seconds Triton may take to start")
     parser.add_argument("--verbose", action="store_true", help="Triton's log on standard error")
     return parser.parse_args(arguments)
 
 
+def _await_eof(stopping: threading.Event) -> None:
+    """Set `stopping` when whoever holds the other end of standard input has closed it or is gone."""
+    while os.read(0, 1024):
+        pass
+    stopping.set()
+
+
 def _command(environment: ServingEnvironment, work: Path, repository: Path, verbose: bool) -> list[str]:
     backends = work / "backends"
     environment.lay_out_backends(backends)
     (work / "checks" / "echo" / "1").mkdir(parents=True)
-    shutil.copy2(BACKENDS / "echo" / "config.pbtxt", work / "checks" / "echo" / "config.pbtxt")
+    (work / "checks" / "echo" / "config.pbtxt").write_text(ECHO, encoding="utf-8")
     shutil.copy2(BACKENDS / "echo" / "model.py", work / "checks" / "echo" / "1" / "model.py")
     return [
         str(environment.binary),
@@ -172,7 +189,8 @@ def _work_folder() -> Iterator[Path]:
     A launcher that was killed could not clean up; its folder is known by its free lock and goes now.
     """
     for stale in Path(tempfile.gettempdir()).glob(f"{WORK_PREFIX}*"):
-        with suppress_missing(), (stale / "lock").open("a") as lock:
+        # OSError: another launcher holds the folder, or has just made or removed it.
+        with suppress(OSError), (stale / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(stale)
     work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX))
@@ -182,15 +200,6 @@ def _work_folder() -> Iterator[Path]:
             yield work
         finally:
             _remove(work)
-
-
-@contextmanager
-def suppress_missing() -> Iterator[None]:
-    """Pass over a folder that another launcher holds, has just made or has just removed."""
-    try:
-        yield
-    except OSError:
-        pass
 
 
 def _remove(work: Path) -> None:

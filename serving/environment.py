@@ -100,8 +100,8 @@ def find_environment(python: Path | None = None) -> ServingEnvironment:
             raise HostError(f"{python}: {name} is missing; {INSTALL}")
     if int(versions["numpy"].split(".")[0]) >= 2:
         raise HostError(
-            f"{python}: numpy is {versions['numpy']}, and Triton's Python stub corrupts tensors under numpy 2;"
-            f" {INSTALL}"
+            f"{python}: numpy is {versions['numpy']}, and Triton's Python stub corrupts tensors under"
+            f" numpy 2; {INSTALL}"
         )
     environment = ServingEnvironment(
         python=facts["python"],

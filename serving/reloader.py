@@ -1,4 +1,4 @@
-"""Follow a repository's release.json and tell Triton to load what changed.
+"""Follow a repository's release.json and configurations, and tell Triton to load what changed.
 
 The desired state is what the files say; this thread only tells its own Triton to look again. It loads
 and never unloads first: while a new version loads, the old one answers, and when the new one is broken
@@ -20,7 +20,7 @@ CONFIGURATION = "config.pbtxt"
 POLL_S = 0.2
 
 Ask = Callable[[str, str, Any], tuple[int, Any]]
-Report = Callable[[dict[str, list[int]], str | None], None]
+Report = Callable[[dict[str, list[int]] | None, str | None], None]
 
 
 def configured_models(repository: Path) -> list[str]:
@@ -35,8 +35,8 @@ def configured_models(repository: Path) -> list[str]:
 class Reloader:
     """Compares what the files say with what Triton was told, and reports what answers and what does not.
 
-    `ask` speaks to Triton (method, path, body); `report` takes the ready versions of each model and the
-    problem, if any.
+    `ask` speaks to Triton (method, path, body); `report` takes the ready versions of each model (None:
+    not known) and the problem, if any.
     """
 
     def __init__(self, repository: Path, ask: Ask, report: Report) -> None:
@@ -67,37 +67,36 @@ class Reloader:
 
     def _follow(self) -> None:
         while not self._stopping.wait(POLL_S):
-            stamp = self._stamp()
-            if stamp == self._seen:
+            seen = self._stamp()
+            if seen == self._seen:
                 continue
-            self._seen = stamp
             try:
                 self._load_changed()
-            except (OSError, http.client.HTTPException) as error:
-                self._report({}, f"Triton did not answer the reloader: {error}")
+                self._seen = seen
+            except (OSError, http.client.HTTPException, ServingError) as error:
+                self._report(None, f"Triton did not answer the reloader, which tries again: {error}")
 
     def _load_changed(self) -> None:
-        refused = []
+        """Load the models whose configuration changed; one refused keeps the rest of its release out."""
+        refused = None
         for name, fingerprint in self._fingerprints().items():
             if self._loaded.get(name) == fingerprint:
                 continue
             status, answer = self._ask("POST", f"/v2/repository/models/{name}/load", {})
-            if status == http.client.OK:
-                self._loaded[name] = fingerprint
-            else:
-                refused.append(f"model {name} was not loaded: {(answer or {}).get('error', status)}")
-        models, problem = self._summary(self._states())
-        self._report(models, "; ".join(refused) or problem)
+            if status != http.client.OK:
+                reason = answer.get("error", answer) if isinstance(answer, dict) else status
+                refused = f"model {name} was not loaded, the older version goes on serving: {reason}"
+                break
+            self._loaded[name] = fingerprint
+        models, broken = self._summary(self._states())
+        self._report(models, refused or broken)
 
-    def _stamp(self) -> bytes | None:
-        try:
-            return (self._repository / RELEASE_FILE).read_bytes()
-        except OSError:
-            return None
+    def _stamp(self) -> tuple[bytes | None, dict[str, bytes]]:
+        return _content(self._repository / RELEASE_FILE), self._fingerprints()
 
     def _fingerprints(self) -> dict[str, bytes]:
         return {
-            name: (self._repository / name / CONFIGURATION).read_bytes()
+            name: _content(self._repository / name / CONFIGURATION) or b""
             for name in configured_models(self._repository)
         }
 
@@ -111,14 +110,26 @@ class Reloader:
         return states
 
     def _summary(self, states: dict[str, list[dict[str, str]]]) -> tuple[dict[str, list[int]], str | None]:
-        models, broken = {}, []
-        for name in configured_models(self._repository):
-            entries = states.get(name, [])
-            models[name] = sorted(int(e["version"]) for e in entries if e["state"] == "READY")
-            broken += [
-                e for e in entries if e["state"] != "READY" and e.get("reason") not in ("", None, "unloaded")
-            ]
-        return models, _reasons(broken) if broken else None
+        """The versions of each model that answer, and why others do not."""
+        entries = {name: states.get(name, []) for name in configured_models(self._repository)}
+        models = {
+            name: sorted(int(entry["version"]) for entry in versions if entry["state"] == "READY")
+            for name, versions in entries.items()
+        }
+        broken = [
+            f"model {name} version {entry['version']}: {entry['reason']}"
+            for name, versions in entries.items()
+            for entry in versions
+            if entry["state"] != "READY" and entry.get("reason") not in (None, "", "unloaded")
+        ]
+        return models, "; ".join(broken) or None
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
 
 
 def _reasons(entries: list[dict[str, str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
 import json
@@ -50,8 +51,8 @@ def reserve_ports(host: str, *, http: int, grpc: int, metrics: int) -> Ports:
                 probe.listen()
             except OSError as error:
                 raise HostError(
-                    f"port {port} ({name}) on {host} cannot be had ({error.strerror or error}); stop what listens"
-                    f" there, or choose another with --{name}-port (0 takes a free one)"
+                    f"port {port} ({name}) on {host} cannot be had ({error.strerror or error}); stop what"
+                    f" listens there, or choose another with --{name}-port (0 takes a free one)"
                 ) from None
             found[name] = probe.getsockname()[1]
     finally:
@@ -76,10 +77,10 @@ class Triton:
     def start(self, arguments: list[str], variables: dict[str, str]) -> None:
         """Start the server; the kernel kills it should this process die first."""
         stream: IO[bytes] | None = self.log.open("ab") if self.log else None
-        launcher = os.getpid()
+        launcher, libc = os.getpid(), ctypes.CDLL(None)
 
         def die_with_launcher() -> None:
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != launcher:
                 os._exit(1)
 
@@ -91,7 +92,7 @@ class Triton:
                 stdout=stream or 2,
                 stderr=stream or 2,
                 start_new_session=True,
-                preexec_fn=die_with_launcher,  # noqa: PLW1509 - the launcher has no other thread yet
+                preexec_fn=die_with_launcher,  # noqa: PLW1509 - two system calls, no lock
             )
         finally:
             if stream:
@@ -165,8 +166,6 @@ class Triton:
                 self.process.wait(grace_s)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()

@@ -1,0 +1,175 @@
+"""A Triton model configuration as data: frozen settings to `config.pbtxt` text, and back.
+
+The fields are those that Triton's native ONNX Runtime backend understands too, so one repository
+serves in both places. Source: Triton, "Model Configuration", and its schema `model_config.proto`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as proto
+
+from leanrec.errors import ReleaseError
+from leanrec.schema import ModelSpec, TensorSpec
+
+BACKEND = "onnxruntime"
+WARMUP_LENGTH = 1
+"""What stands for an axis that varies in a warm-up request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicBatching:
+    """How requests that wait are put together; no request is held back unless a delay is set."""
+
+    preferred_batch_sizes: tuple[int, ...] = ()
+    max_queue_delay_us: int = 0
+    """Microseconds a request may wait for others."""
+    max_queue_size: int = 0
+    """Requests that may wait; more are refused at once. 0: no bound."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmup:
+    """A request of zeros that a version answers before it counts as loaded; zeros mean "unknown"."""
+
+    name: str
+    batch_size: int
+    inputs: tuple[TensorSpec, ...]
+    """Every axis is fixed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfiguration:
+    """What Triton must know of one model."""
+
+    name: str
+    backend: str = BACKEND
+    max_batch_size: int = 256
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    versions: tuple[int, ...]
+    """Versions served; a client that names none gets the highest."""
+    instance_kind: str = "KIND_CPU"
+    instance_count: int = 1
+    dynamic_batching: DynamicBatching | None = None
+    parameters: dict[str, str] = field(default_factory=dict)
+    warmups: tuple[Warmup, ...] = ()
+
+    @classmethod
+    def of_model(cls, model: str, spec: ModelSpec, versions: tuple[int, ...]) -> Self:
+        """The configuration under which `versions` of `model` (recommender or ranker) are served."""
+        inputs = spec.inputs(model)
+        fixed = tuple(
+            TensorSpec(
+                name=tensor.name,
+                dtype=tensor.dtype,
+                shape=tuple(WARMUP_LENGTH if axis < 0 else axis for axis in tensor.shape),
+            )
+            for tensor in inputs
+        )
+        return cls(
+            name=model,
+            inputs=inputs,
+            outputs=spec.outputs(model),
+            versions=versions,
+            dynamic_batching=DynamicBatching(max_queue_size=1024),
+            warmups=(Warmup(name="one_unknown_user", batch_size=1, inputs=fixed),),
+        )
+
+    def to_pbtxt(self) -> str:
+        """The text of config.pbtxt."""
+        message = proto.ModelConfig(
+            name=self.name,
+            backend=self.backend,
+            max_batch_size=self.max_batch_size,
+            input=[
+                proto.ModelInput(name=t.name, data_type=_data_type(t.dtype), dims=t.shape)
+                for t in self.inputs
+            ],
+            output=[
+                proto.ModelOutput(name=t.name, data_type=_data_type(t.dtype), dims=t.shape)
+                for t in self.outputs
+            ],
+            instance_group=[proto.ModelInstanceGroup(kind=self.instance_kind, count=self.instance_count)],
+        )
+        message.version_policy.specific.versions.extend(self.versions)
+        if self.dynamic_batching is not None:
+            _write_batching(message.dynamic_batching, self.dynamic_batching)
+        for key in sorted(self.parameters):
+            message.parameters[key].string_value = self.parameters[key]
+        for warmup in self.warmups:
+            entry = message.model_warmup.add(name=warmup.name, batch_size=warmup.batch_size)
+            for tensor in warmup.inputs:
+                entry.inputs[tensor.name].data_type = _data_type(tensor.dtype)
+                entry.inputs[tensor.name].dims.extend(tensor.shape)
+                entry.inputs[tensor.name].zero_data = True
+        return text_format.MessageToString(message)
+
+    @classmethod
+    def from_pbtxt(cls, text: str) -> Self:
+        """The configuration in `text`; a ReleaseError when it is no config.pbtxt of this kind."""
+        try:
+            message = text_format.Parse(text, proto.ModelConfig())
+        except text_format.ParseError as error:
+            raise ReleaseError(f"config.pbtxt is not a Triton model configuration: {error}") from None
+        if len(message.instance_group) != 1 or not message.version_policy.HasField("specific"):
+            raise ReleaseError(
+                f"config.pbtxt of {message.name!r} needs one instance_group and a specific version_policy;"
+                " publish a release to write it anew"
+            )
+        group = message.instance_group[0]
+        return cls(
+            name=message.name,
+            backend=message.backend,
+            max_batch_size=message.max_batch_size,
+            inputs=_tensors(message.input),
+            outputs=_tensors(message.output),
+            versions=tuple(message.version_policy.specific.versions),
+            instance_kind=proto.ModelInstanceGroup.Kind.Name(group.kind),
+            instance_count=group.count,
+            dynamic_batching=_read_batching(message) if message.HasField("dynamic_batching") else None,
+            parameters={key: value.string_value for key, value in sorted(message.parameters.items())},
+            warmups=tuple(_read_warmup(entry) for entry in message.model_warmup),
+        )
+
+
+def _data_type(dtype: str) -> int:
+    return proto.DataType.Value(f"TYPE_{dtype}")
+
+
+def _dtype(data_type: int) -> str:
+    return proto.DataType.Name(data_type).removeprefix("TYPE_")
+
+
+def _tensors(entries: list) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=e.name, dtype=_dtype(e.data_type), shape=tuple(e.dims)) for e in entries)
+
+
+def _write_batching(message: proto.ModelDynamicBatching, batching: DynamicBatching) -> None:
+    message.SetInParent()
+    message.preferred_batch_size.extend(batching.preferred_batch_sizes)
+    message.max_queue_delay_microseconds = batching.max_queue_delay_us
+    if batching.max_queue_size:
+        message.default_queue_policy.max_queue_size = batching.max_queue_size
+
+
+def _read_batching(message: proto.ModelConfig) -> DynamicBatching:
+    batching = message.dynamic_batching
+    return DynamicBatching(
+        preferred_batch_sizes=tuple(batching.preferred_batch_size),
+        max_queue_delay_us=batching.max_queue_delay_microseconds,
+        max_queue_size=batching.default_queue_policy.max_queue_size,
+    )
+
+
+def _read_warmup(entry: proto.ModelWarmup) -> Warmup:
+    inputs = (
+        TensorSpec(name=name, dtype=_dtype(tensor.data_type), shape=tuple(tensor.dims))
+        for name, tensor in entry.inputs.items()
+    )
+    return Warmup(
+        name=entry.name, batch_size=entry.batch_size, inputs=tuple(sorted(inputs, key=lambda t: t.name))
+    )

@@ -1,0 +1,135 @@
+"""Put the chosen graphs into the model repository as version N+1."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from leanrec.config import ReleaseSettings
+from leanrec.errors import ReleaseError
+from leanrec.files import read_json, sha256_of, size_in_bytes, write_json
+from leanrec.gates import GATE_FILE
+from leanrec.journal import step
+from leanrec.release.repository import (
+    MANIFEST,
+    RELEASE_FOLDER,
+    ModelRepository,
+    now,
+    same_tensors,
+)
+from leanrec.release.state import ReleaseState, published
+from leanrec.schema import MODELS, RECOMMENDER
+
+GRAPH = "model.onnx"
+
+
+@step("publish_release")
+def publish_release(
+    settings: ReleaseSettings,
+    *,
+    name: str,
+    compressed: Path,
+    features: Path,
+    evaluation: Path,
+    parity: Path,
+    lineage: dict[str, Any],
+    output: Path,
+) -> dict[str, Any]:
+    """Publish version N+1 beside N, make it stable, prune old ones, and write the release JSON at `output`.
+
+    A client that names no version gets N+1; N stays served as long as both take the same tensors.
+
+    Args:
+        settings: where the repository is and how many versions it keeps.
+        name: name of the run's configuration.
+        compressed: artifact with `front.json` and `chosen/`.
+        features: artifact whose `vocabulary/` the release carries.
+        evaluation: artifact with `evaluation.json`.
+        parity: artifact with `parity.json`; its gate must have passed.
+        lineage: what the release was made from (run, code version, data digest).
+        output: file that gets name, version, previous, repository, published_at, bytes, recipe.
+
+    Raises:
+        ReleaseError: another writer holds the repository, an artifact lacks a file, the parity gate did not
+            pass, or the disk is full; the releases are as they were.
+    """
+    if not read_json(Path(parity) / GATE_FILE)["passed"]:
+        raise ReleaseError(f"{parity}: the parity gate did not pass, and such graphs are not published")
+    repository = ModelRepository(Path(settings.repository).absolute())
+    with repository.exclusive():
+        before = repository.state()
+        version, at = repository.next_version(), now()
+        try:
+            staged = repository.stage()
+            _copy_graphs(Path(compressed) / "chosen", staged)
+            _copy_facts(
+                staged, compressed=compressed, features=features, evaluation=evaluation, parity=parity
+            )
+            figures = {
+                "name": name,
+                "version": version,
+                "previous": before.stable if before else None,
+                "repository": str(repository.path),
+                "published_at": at,
+                "bytes": sum(size_in_bytes(staged / model / GRAPH) for model in MODELS),
+                "recipe": read_json(Path(compressed) / "front.json").get("chosen"),
+            }
+            _write_manifest(staged, {**figures, "lineage": lineage})
+            new = staged / RECOMMENDER / RELEASE_FOLDER
+            beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
+            state = published(before, version, keep=settings.keep, at=at, beside=beside)
+            repository.commit(state, staged)
+        except OSError as error:
+            _undo(repository)
+            raise ReleaseError(
+                f"{repository.path}: version {version} could not be written"
+                f" ({error.strerror or error}: {error.filename}); {_serving(before)};"
+                " mend that and publish again"
+            ) from None
+        except BaseException:
+            _undo(repository)
+            raise
+    write_json(output, figures)
+    return figures
+
+
+def _copy_graphs(chosen: Path, staged: Path) -> None:
+    for model in MODELS:
+        shutil.copytree(chosen / model, staged / model)
+        if not (staged / model / GRAPH).is_file():
+            raise ReleaseError(f"{chosen / model / GRAPH}: missing; compress the models again")
+
+
+def _copy_facts(staged: Path, *, compressed: Path, features: Path, evaluation: Path, parity: Path) -> None:
+    """Everything that explains the release and lets a client build requests for it."""
+    release = staged / RECOMMENDER / RELEASE_FOLDER
+    release.mkdir()
+    chosen = Path(compressed) / "chosen"
+    for file in sorted(p for p in chosen.iterdir() if p.is_file()):
+        shutil.copyfile(file, release / file.name)
+    shutil.copytree(Path(features) / "vocabulary", release / "vocabulary")
+    shutil.copyfile(Path(compressed) / "front.json", release / "front.json")
+    shutil.copyfile(Path(evaluation) / "evaluation.json", release / "evaluation.json")
+    shutil.copyfile(Path(parity) / "parity.json", release / "parity.json")
+
+
+def _write_manifest(staged: Path, facts: dict[str, Any]) -> None:
+    files = {
+        path.relative_to(staged).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        for model in MODELS
+        for path in sorted((staged / model).rglob("*"))
+        if path.is_file()
+    }
+    write_json(staged / RECOMMENDER / RELEASE_FOLDER / MANIFEST, {**facts, "files": files})
+
+
+def _undo(repository: ModelRepository) -> None:
+    """Remove what was staged; where even that fails, the next command does it."""
+    with contextlib.suppress(OSError):
+        repository.settle()
+
+
+def _serving(before: ReleaseState | None) -> str:
+    return f"version {before.stable} goes on serving" if before else "nothing was published"

@@ -1,0 +1,247 @@
+"""The Triton model repository on a directory: immutable versions and one desired state.
+
+A change is prepared in `<repository>/.staging`, then put in place by renames, in this order:
+
+    1. recommender/N and ranker/N      new folders that nothing refers to yet
+    2. release.json                    from here on the change is decided
+    3. <model>/config.pbtxt            from here on Triton, told to look again, serves it
+
+All that needs room on the disk happens before the first rename. A writer that is killed before step 2
+has changed nothing that is served, and the next one undoes it; after step 2 the next one finishes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from leanrec.errors import ReleaseError
+from leanrec.files import fsync_tree, read_json, sha256_of, write_json, write_text
+from leanrec.release.model_configuration import ModelConfiguration
+from leanrec.release.state import ReleaseState
+from leanrec.schema import MODELS, RECOMMENDER, ModelSpec
+
+RELEASE_FILE = "release.json"
+CONFIGURATION = "config.pbtxt"
+MANIFEST = "manifest.json"
+RELEASE_FOLDER = "release"
+SPEC = "spec.json"
+STAGING = ".staging"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class ModelRepository:
+    """The folder at `path`, which Triton reads and which only this class changes."""
+
+    path: Path
+
+    def version_folder(self, model: str, version: int) -> Path:
+        """Where Triton finds `version` of `model`."""
+        return self.path / model / str(version)
+
+    def release_folder(self, version: int) -> Path:
+        """Manifest, item table, vocabularies and golden requests of `version`."""
+        return self.version_folder(RECOMMENDER, version) / RELEASE_FOLDER
+
+    def state(self) -> ReleaseState | None:
+        """What should be served; None before the first release."""
+        try:
+            return ReleaseState.from_json(read_json(self.path / RELEASE_FILE))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ReleaseError(f"{self.path / RELEASE_FILE}: not JSON ({error}); restore the file") from None
+
+    def required_state(self) -> ReleaseState:
+        """The state; a ReleaseError when there is no release."""
+        state = self.state()
+        if state is None:
+            raise ReleaseError(f"{self.path}: it holds no release; publish one with `leanrec run`")
+        return state
+
+    def configuration(self, model: str) -> ModelConfiguration | None:
+        """The configuration that Triton reads for `model`; None when there is none."""
+        try:
+            return ModelConfiguration.from_pbtxt((self.path / model / CONFIGURATION).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def manifest(self, version: int) -> dict[str, Any]:
+        """What `version` is made of; a ReleaseError when the repository does not hold it."""
+        try:
+            return read_json(self.release_folder(version) / MANIFEST)
+        except FileNotFoundError:
+            state = self.state()
+            kept = ", ".join(map(str, state.versions)) if state else "none"
+            raise ReleaseError(
+                f"{self.path}: version {version} is not there; versions kept: {kept}"
+            ) from None
+
+    def is_settled(self) -> bool:
+        """Whether the files agree: every model's configuration serves what release.json says."""
+        state = self.state()
+        configurations = [self.configuration(model) for model in MODELS]
+        if state is None:
+            return not any(configurations)
+        return all(c is not None and c.versions == state.served for c in configurations)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the repository against other writers; what a killed one left is settled first.
+
+        The kernel frees the lock of a process that dies.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK).open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise ReleaseError(
+                    f"{self.path}: process {lock.read().strip() or 'unknown'} is changing this repository;"
+                    " try again when it has ended"
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            self.settle()
+            yield
+
+    def settle(self) -> None:
+        """Finish or undo what a killed writer left; the caller holds the repository."""
+        shutil.rmtree(self.path / STAGING, ignore_errors=True)
+        state = self.state()
+        kept = state.versions if state else ()
+        # The recommender's folder holds the manifest, which proves that the version is ours, so it goes last.
+        for model in reversed(MODELS):
+            for version in self.numbers(model):
+                if version not in kept:
+                    self._refuse_foreign(version)
+                    shutil.rmtree(self.version_folder(model, version))
+        if state is not None:
+            self._serve(state)
+
+    def numbers(self, model: str) -> list[int]:
+        """The numbers of the version folders that lie there for `model`, ascending."""
+        folders = (self.path / model).glob("[0-9]*")
+        return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
+
+    def stage(self) -> Path:
+        """An empty folder in which a change is put together; the caller holds the repository."""
+        staging = self.path / STAGING
+        staging.mkdir()
+        return staging
+
+    def commit(self, state: ReleaseState, staged: Path) -> None:
+        """Make `state` the desired one, with the version folders `<staged>/<model>` if there are any.
+
+        `staged` comes from `stage`; the caller holds the repository.
+        """
+        publishes = (staged / RECOMMENDER).is_dir()
+        stable = staged / RECOMMENDER if publishes else self.version_folder(RECOMMENDER, state.stable)
+        write_json(staged / RELEASE_FILE, state.to_json())
+        for model in MODELS:
+            text = self._configuration_for(model, state, stable / RELEASE_FOLDER).to_pbtxt()
+            write_text(staged / f"{model}.pbtxt", text)
+            (self.path / model).mkdir(exist_ok=True)
+        if publishes:
+            for model in MODELS:
+                fsync_tree(staged / model)
+            for model in MODELS:
+                _rename(staged / model, self.version_folder(model, state.last))
+        _rename(staged / RELEASE_FILE, self.path / RELEASE_FILE)
+        for model in MODELS:
+            _rename(staged / f"{model}.pbtxt", self.path / model / CONFIGURATION)
+        self.settle()
+
+    def next_version(self) -> int:
+        """The number that the next release gets; no number is used twice."""
+        state = self.state()
+        return (state.last if state else 0) + 1
+
+    def verify(self, version: int) -> list[str]:
+        """What differs from the manifest of `version`, a sentence a file; empty when all is as published."""
+        files: dict[str, dict[str, Any]] = self.manifest(version)["files"]
+        faults = []
+        for name, facts in files.items():
+            model, _, rest = name.partition("/")
+            path = self.version_folder(model, version) / rest
+            if not path.is_file():
+                faults.append(f"{path}: missing")
+            elif sha256_of(path) != facts["sha256"]:
+                faults.append(f"{path}: changed since it was published")
+        for model in MODELS:
+            folder = self.version_folder(model, version)
+            for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+                name = f"{model}/{path.relative_to(folder).as_posix()}"
+                if name not in files and path.name != MANIFEST:
+                    faults.append(f"{path}: not part of the release")
+        return faults
+
+    def _configuration_for(self, model: str, state: ReleaseState, release: Path) -> ModelConfiguration:
+        """The stable version's tensors (its `release` folder is given); tuned fields stay as they are."""
+        fresh = ModelConfiguration.of_model(model, read_spec(release / SPEC), state.served)
+        present = self.configuration(model)
+        if present is None:
+            return fresh
+        return replace(
+            present,
+            inputs=fresh.inputs,
+            outputs=fresh.outputs,
+            versions=fresh.versions,
+            warmups=fresh.warmups,
+        )
+
+    def _serve(self, state: ReleaseState) -> None:
+        """Make the configurations say what `state` says, if they do not."""
+        for model in MODELS:
+            wanted = self._configuration_for(model, state, self.release_folder(state.stable))
+            if self.configuration(model) != wanted:
+                write_text(self.path / model / CONFIGURATION, wanted.to_pbtxt())
+
+    def _refuse_foreign(self, version: int) -> None:
+        if self.state() is None and not (self.release_folder(version) / MANIFEST).exists():
+            raise ReleaseError(
+                f"{self.path}: it holds version {version}, which LeanRec did not publish;"
+                " choose another folder"
+            )
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """The `ModelSpec` in a spec.json; a ReleaseError when it is not one."""
+    try:
+        return ModelSpec(**read_json(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise ReleaseError(f"{path}: not a model spec ({error}); export the graphs again") from None
+
+
+def same_tensors(releases: list[Path]) -> bool:
+    """Whether the `release` folders agree on every tensor, so that one configuration serves them all."""
+    tensors = [
+        [(spec.inputs(model), spec.outputs(model)) for model in MODELS]
+        for spec in (read_spec(release / SPEC) for release in releases)
+    ]
+    return all(other == tensors[0] for other in tensors)
+
+
+def now() -> str:
+    """The present as ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename, and make the name durable."""
+    source.replace(target)
+    descriptor = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,130 @@
+"""What a model repository should serve, as a value, and the decisions over it: pure functions.
+
+Triton gives a client that names no version the highest one served. So the stable version must be the
+highest served; the one before it may stay beside it only when its number is lower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from leanrec.errors import ReleaseError
+
+MAX_HISTORY = 100
+"""Transitions remembered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseState:
+    """The content of release.json."""
+
+    stable: int
+    """The version that answers clients which name none."""
+    previous: int | None
+    """The version that a rollback goes to."""
+    served: tuple[int, ...]
+    """Versions that answer, ascending; the last one is `stable`."""
+    versions: tuple[int, ...]
+    """Versions kept, ascending."""
+    last: int
+    """The highest number ever given; numbers are never used twice."""
+    history: tuple[dict[str, Any], ...] = ()
+    """Transitions, oldest first: at, action, from, to."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON value of release.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The state in `value`; a ReleaseError when keys are missing or unknown."""
+        try:
+            fields = {**value}
+            for key in ("served", "versions", "history"):
+                fields[key] = tuple(fields[key])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise ReleaseError(
+                f"release.json is not a release state ({error}); restore the file,"
+                " or choose another repository"
+            ) from None
+
+
+def published(
+    state: ReleaseState | None, version: int, *, keep: int, at: str, beside: bool = True
+) -> ReleaseState:
+    """The state in which `version` is new and stable, and at most `keep` versions are kept.
+
+    With `beside`, the version that was stable stays served, so that clients which name it go on.
+    """
+    if state is None:
+        return ReleaseState(
+            stable=version,
+            previous=None,
+            served=(version,),
+            versions=(version,),
+            last=version,
+            history=(_transition("publish", None, version, at),),
+        )
+    grown = replace(state, versions=(*state.versions, version), last=version)
+    return pruned(_moved(grown, "publish", version, at, beside), keep=keep)
+
+
+def promoted(state: ReleaseState, version: int, *, at: str, beside: bool = True) -> ReleaseState:
+    """The state in which `version`, one of those kept, is stable; `beside` as for `published`."""
+    if version not in state.versions:
+        raise ReleaseError(
+            f"version {version} is not in the repository, which keeps {_shown(state.versions)};"
+            " name one of them"
+        )
+    if version == state.stable:
+        raise ReleaseError(f"version {version} is stable already; nothing to promote")
+    return _moved(state, "promote", version, at, beside)
+
+
+def rolled_back(state: ReleaseState, *, at: str) -> ReleaseState:
+    """The state in which the version before the stable one is stable again, and served alone."""
+    if state.previous is None or state.previous not in state.versions:
+        raise ReleaseError(
+            f"version {state.stable} has no version before it to go back to; the repository keeps"
+            f" {_shown(state.versions)}: promote one of them"
+        )
+    target = state.previous
+    older = [version for version in state.versions if version < target]
+    return replace(
+        state,
+        stable=target,
+        previous=older[-1] if older else None,
+        served=(target,),
+        history=_remembered(state, _transition("rollback", state.stable, target, at)),
+    )
+
+
+def pruned(state: ReleaseState, *, keep: int) -> ReleaseState:
+    """The state with the newest `keep` versions, those served, and the one that a rollback needs."""
+    needed = {*state.versions[-keep:], *state.served, state.stable, state.previous}
+    return replace(state, versions=tuple(version for version in state.versions if version in needed))
+
+
+def _moved(state: ReleaseState, action: str, version: int, at: str, beside: bool) -> ReleaseState:
+    stays = beside and state.stable < version
+    return replace(
+        state,
+        stable=version,
+        previous=state.stable,
+        served=(state.stable, version) if stays else (version,),
+        history=_remembered(state, _transition(action, state.stable, version, at)),
+    )
+
+
+def _remembered(state: ReleaseState, transition: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    return (*state.history, transition)[-MAX_HISTORY:]
+
+
+def _transition(action: str, before: int | None, after: int, at: str) -> dict[str, Any]:
+    return {"at": at, "action": action, "from": before, "to": after}
+
+
+def _shown(versions: tuple[int, ...]) -> str:
+    return ", ".join(map(str, versions)) or "none"

@@ -1,0 +1,1 @@
+"""The model of the start-up check."""
