@@ -36,7 +36,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         beside.replace(path)
         _fsync(path.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        _explain_full_disk(error, path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 
@@ -63,7 +64,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             beside.rename(path)
         _fsync(path.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        _explain_full_disk(error, path)
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -108,14 +110,13 @@ def size_in_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def _explained(error: OSError, path: Path) -> Exception:
-    """A HostError in place of a full disk's error number; any other error as it is."""
-    if error.errno not in _DISK_IS_FULL:
-        return error
-    return HostError(
-        f"{path}: the disk is full ({os.strerror(error.errno)}) and nothing was written; "
-        f"free space in {path.parent} or choose another folder"
-    )
+def _explain_full_disk(error: OSError, path: Path) -> None:
+    """Raise a HostError when the system's error says that there is no room to write."""
+    if error.errno in _DISK_IS_FULL:
+        raise HostError(
+            f"{path}: the disk is full ({os.strerror(error.errno)}) and nothing was written; "
+            f"free space in {path.parent} or choose another folder"
+        ) from error
 
 
 def _fsync(path: Path) -> None:
