@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from leanrec.release.repository import ModelRepository, now, same_tensors
-from leanrec.release.state import ReleaseState, promoted, rolled_back
+from leanrec.release.state import promoted, rolled_back
 
 
-def promote(repository: Path, version: int) -> ReleaseState:
-    """Make `version`, one of those kept, the one that clients get; returns the new state."""
+def promote(repository: Path, version: int) -> int:
+    """Make `version`, one of those kept, the one that clients get; returns it."""
     store = ModelRepository(Path(repository).absolute())
     store.required_state()
     with store.exclusive():
@@ -19,17 +19,17 @@ def promote(repository: Path, version: int) -> ReleaseState:
         beside = known and same_tensors([store.release_folder(v) for v in (before.stable, version)])
         state = promoted(before, version, at=now(), beside=beside)
         store.commit(state, store.stage())
-    return state
+    return state.stable
 
 
-def rollback(repository: Path) -> ReleaseState:
-    """Make the version before the stable one stable again; returns the new state."""
+def rollback(repository: Path) -> int:
+    """Make the version before the stable one stable again; returns its number."""
     store = ModelRepository(Path(repository).absolute())
     store.required_state()
     with store.exclusive():
         state = rolled_back(store.required_state(), at=now())
         store.commit(state, store.stage())
-    return state
+    return state.stable
 
 
 def status(repository: Path) -> dict[str, Any]:

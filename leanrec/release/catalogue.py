@@ -1,0 +1,65 @@
+"""The items of one release: titles, what is popular, and which liked item explains a recommendation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from leanrec.errors import ReleaseError
+from leanrec.release.repository import RELEASE_FOLDER
+
+ITEMS_FILE = "items.parquet"
+COLUMNS = ("item_index", "item_id", "title", "num_liked", "embedding")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Catalogue:
+    """The item table of a release; entry i of each field is item_index i, and 0 is the unknown item."""
+
+    item_ids: list[str]
+    titles: list[str]
+    num_liked: np.ndarray
+    """Likes in the training events: [N]."""
+    vectors: np.ndarray
+    """The retriever's item embeddings, of length 1 each (or 0): [N, D]."""
+
+    @classmethod
+    def load(cls, version_dir: Path) -> Self:
+        """The catalogue of the release in `version_dir` (`<repository>/recommender/N`)."""
+        path = Path(version_dir) / RELEASE_FOLDER / ITEMS_FILE
+        try:
+            table = pq.read_table(path, columns=list(COLUMNS)).sort_by("item_index")
+        except (OSError, pa.ArrowException) as error:
+            raise ReleaseError(
+                f"{path}: not a release's item table ({error}); `leanrec release verify`"
+            ) from None
+        vectors = np.array(table["embedding"].to_pylist(), np.float32)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return cls(
+            item_ids=table["item_id"].to_pylist(),
+            titles=table["title"].to_pylist(),
+            num_liked=table["num_liked"].fill_null(0).to_numpy(),
+            vectors=vectors / np.where(lengths == 0, 1, lengths),
+        )
+
+    def popular(self, k: int, excluded: Sequence[int] = ()) -> list[tuple[int, float]]:
+        """The `k` most liked items as (item_index, likes relative to the most liked one), best first."""
+        hidden = {0, *excluded}
+        order = np.argsort(-self.num_liked, kind="stable")
+        chosen = [int(item) for item in order if int(item) not in hidden][:k]
+        most = max(1, int(self.num_liked.max()))
+        return [(item, float(self.num_liked[item] / most)) for item in chosen]
+
+    def explain(self, recommended: int, liked: Sequence[int], num_reasons: int = 2) -> list[str]:
+        """Titles of the liked items nearest to `recommended` by cosine of their embeddings, nearest first."""
+        known = [item for item in dict.fromkeys(liked) if 0 < item < len(self.titles) and item != recommended]
+        if not known:
+            return []
+        cosines = self.vectors[known] @ self.vectors[recommended]
+        return [self.titles[known[n]] for n in np.argsort(-cosines, kind="stable")[:num_reasons]]

@@ -1,0 +1,108 @@
+"""Ask the published release for recommendations, as a product would: Feast, then Triton over gRPC."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from leanrec.config import FeatureStoreSettings, ReleaseSettings
+from leanrec.errors import DataError, FeatureStoreError, ServingError
+from leanrec.features.online import OnlineUsers
+from leanrec.files import read_json, write_json
+from leanrec.journal import step
+from leanrec.release.embedded_server import embedded_server
+from leanrec.release.recommendation import Recommendations
+from leanrec.triton import TritonClient
+
+NUM_USERS = 3
+NUM_ITEMS = 10
+NUM_TIMED = 200
+
+
+@step("smoke_test_release")
+def smoke_test_release(
+    release: ReleaseSettings,
+    feature_store: FeatureStoreSettings,
+    *,
+    published: Path,
+    events: Path,
+    output: Path,
+) -> dict[str, Any]:
+    """Start Triton on the repository and let it recommend to the three users of most typical history.
+
+    Args:
+        release: where the repository is.
+        feature_store: where the user rows are.
+        published: the release JSON; clients that name no version must get its version.
+        events: the events table, from which the users are picked.
+        output: file that gets latency_ms (p50, p95, p99 of `n` requests, one user each, one caller, gRPC),
+            server, and users as `recommend_to` describes them.
+
+    Raises:
+        ServingError: Triton answers with another version, or recommends what cannot be right.
+        FeatureStoreError: a user who has events is not in the online store.
+    """
+    version = int(read_json(published)["version"])
+    users = OnlineUsers(feature_store)
+    with (
+        tempfile.TemporaryDirectory(prefix="leanrec-smoke-") as work,
+        embedded_server(Path(release.repository), Path(work) / "announcement.json") as server,
+        TritonClient(server.grpc) as triton,
+    ):
+        recommendations = Recommendations(Path(release.repository), users, triton)
+        num_items = min(NUM_ITEMS, recommendations.spec.top_k)
+        picked = typical_users(events, NUM_USERS)
+        answers = [recommendations.to_user(user, num_items) for user in picked]
+        for answer in answers:
+            _check(answer, version, num_items)
+        result = {
+            "latency_ms": _latency_ms(recommendations, users, picked),
+            "server": {"version": version, "models": server.loaded()["models"], "grpc": server.grpc},
+            "users": answers,
+        }
+    write_json(output, result)
+    return result
+
+
+def typical_users(events: Path, num_users: int) -> list[str]:
+    """The users whose number of events is nearest to the median; ties go by user id."""
+    counts = pq.read_table(events, columns=["user_id"])["user_id"].value_counts()
+    if len(counts) == 0:
+        raise DataError(f"{events}: it holds no event, so no user can be picked; ingest events first")
+    sizes = counts.field("counts").to_numpy()
+    distances = np.abs(sizes - np.median(sizes))
+    names = pc.cast(counts.field("values"), "string").to_pylist()
+    return [name for _, name in sorted(zip(distances.tolist(), names, strict=True))[:num_users]]
+
+
+def _check(answer: dict[str, Any], version: int, num_items: int) -> None:
+    user = answer["user"]
+    if not answer["known"]:
+        raise FeatureStoreError(f"user {user} has events but no row in the online store; materialize again")
+    if answer["version"] != version:
+        raise ServingError(
+            f"clients that name no version get {answer['version']}, and {version} was published;"
+            " another release came between, or `leanrec release status` shows why"
+        )
+    scores = [line["score"] for line in answer["recommendations"]]
+    if len(scores) < num_items or not np.isfinite(scores).all() or scores != sorted(scores, reverse=True):
+        raise ServingError(
+            f"user {user}: {num_items} finite scores, best first, were asked for, and Triton sent {scores}"
+        )
+
+
+def _latency_ms(recommendations: Recommendations, users: OnlineUsers, picked: list[str]) -> dict[str, Any]:
+    rows = [row for row in users.rows(picked) if row is not None]
+    seconds = []
+    for n in range(NUM_TIMED):
+        clock = time.perf_counter()
+        recommendations.answer(rows[n % len(rows)])
+        seconds.append(time.perf_counter() - clock)
+    p50, p95, p99 = (float(q) * 1e3 for q in np.percentile(seconds, [50, 95, 99]))
+    return {"p50": p50, "p95": p95, "p99": p99, "n": NUM_TIMED}

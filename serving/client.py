@@ -1,0 +1,76 @@
+"""A small client for people who have a user row and want recommendations.
+
+from serving.client import Recommender
+
+with Recommender("localhost:8001") as recommender:
+    for item in recommender.recommend(tensors, k=10)[0]:
+        print(item.item_index, item.score)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from leanrec.errors import ServingError
+from leanrec.schema import RANKER, RECOMMENDER, UNKNOWN_INDEX
+from leanrec.triton import TritonClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """One item of an answer; `version` is the release that gave it."""
+
+    item_index: int
+    score: float
+    version: int
+
+
+class Recommender:
+    """A typed connection to the two models that a Triton serves at `address` (host:port, gRPC)."""
+
+    def __init__(self, address: str, timeout_s: float = 1.0) -> None:
+        self._triton = TritonClient(address, timeout_s=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._triton.close()
+
+    def recommend(
+        self, tensors: Mapping[str, np.ndarray], k: int, *, version: int | None = None
+    ) -> list[list[Recommendation]]:
+        """The best `k` items, best first, for each user of `tensors` (`ModelSpec.inputs`, batch axis first).
+
+        Raises ServingError when `k` is not among what the release answers, or Triton does not answer.
+        """
+        answer = self._triton.infer(RECOMMENDER, tensors, version=version)
+        items, scores = answer.outputs["item_index"], answer.outputs["score"]
+        if not 1 <= k <= items.shape[1]:
+            raise ServingError(f"k is {k}; this release answers 1 to {items.shape[1]} items")
+        return [
+            [
+                Recommendation(item_index=int(item), score=float(score), version=answer.version)
+                for item, score in zip(user_items, user_scores, strict=True)
+                if item != UNKNOWN_INDEX
+            ][:k]
+            for user_items, user_scores in zip(items, scores, strict=True)
+        ]
+
+    def rank(
+        self, tensors: Mapping[str, np.ndarray], candidates: np.ndarray, *, version: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """score, like and rating, [B, C] each, of `candidates` (item indices [B, C]) for the users given."""
+        inputs = {name: tensor for name, tensor in tensors.items() if name != "seen"}
+        return self._triton.infer(RANKER, {**inputs, "candidates": candidates}, version=version).outputs
