@@ -7,6 +7,7 @@ section and on nothing else. Paths are relative to the working directory.
 from __future__ import annotations
 
 import difflib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -56,16 +57,43 @@ class DataSettings(Section):
             raise ValueError(f"source {self.source} needs the files 'events' and 'items'")
         return self
 
+    @model_validator(mode="after")
+    def _max_timestamp_is_a_time(self) -> Self:
+        try:
+            self.latest_accepted()
+        except ValueError:
+            raise ValueError(
+                f"max_timestamp '{self.max_timestamp}' is not ISO 8601, such as 2026-01-31T12:00:00Z"
+            ) from None
+        return self
+
+    def latest_accepted(self) -> datetime | None:
+        """`max_timestamp` as a time, UTC where it names no offset; None means the present."""
+        if self.max_timestamp is None:
+            return None
+        latest = datetime.fromisoformat(self.max_timestamp)
+        return latest if latest.tzinfo else latest.replace(tzinfo=UTC)
+
 
 class ValidationSettings(Section):
     """Bounds that the tables must keep; a table that does not keeps the run from going on."""
 
     min_events: int = Field(default=100, ge=1)
     """Fewest events a run may start with."""
+    min_items: int = Field(default=1, ge=1)
+    """Fewest items a run may start with."""
+    min_users: int = Field(default=1, ge=1)
+    """Fewest users a run may start with."""
     min_rating: float = 0.0
     """Least rating."""
     max_rating: float = 5.0
     """Greatest rating."""
+
+    @model_validator(mode="after")
+    def _ratings_have_a_range(self) -> Self:
+        if self.min_rating > self.max_rating:
+            raise ValueError(f"min_rating {self.min_rating:g} is above max_rating {self.max_rating:g}")
+        return self
 
 
 class FeatureSettings(Section):
@@ -101,20 +129,26 @@ class RetrieverSettings(Section):
     """Width of user and item vectors."""
     hidden: tuple[int, ...] = (128,)
     """Widths of the user tower's hidden layers."""
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=8, ge=1)
     """Passes over the training events, at most; early stopping may end sooner."""
     batch_size: int = Field(default=1024, ge=1)
     """Events a step, all processes together."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Of the dense part (Adam)."""
-    table_learning_rate: float = Field(default=1e-2, gt=0)
-    """Of the embedding tables (fused in the backward pass)."""
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    table_learning_rate: float = Field(default=0.05, gt=0)
+    """Of the embedding tables (Adagrad, fused in the backward pass)."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout in the user tower."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """L2 of the dense part."""
-    temperature: float = Field(default=0.1, gt=0)
+    """Decoupled weight decay of the dense part."""
+    temperature: float = Field(default=1.0, gt=0)
     """Softmax temperature."""
+    disliked_weight: float = Field(default=0.3, ge=0, le=1)
+    """Weight in the loss of an event whose rating is below the liked threshold."""
+    full_softmax_items: int = Field(default=20_000, ge=1)
+    """Largest catalogue over which the softmax is exact; larger ones are sampled."""
+    softmax_negatives: int = Field(default=4096, ge=1)
+    """Items drawn a step where the softmax is sampled."""
     patience: int = Field(default=3, ge=1)
     """Epochs without a better validation figure before training stops."""
 
@@ -128,20 +162,24 @@ class RankerSettings(Section):
     """Cross layers."""
     hidden: tuple[int, ...] = (256, 128)
     """Widths of the deep part."""
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=4, ge=1)
     """Passes over the training events, at most."""
-    batch_size: int = Field(default=2048, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
     """Events a step, all processes together."""
     negatives: int = Field(default=4, ge=1)
     """Items not seen drawn for each event seen."""
+    hard_negatives: float = Field(default=0.5, ge=0, le=1)
+    """Share of them drawn from the items that the retriever thinks best."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Of the dense part (Adam)."""
-    table_learning_rate: float = Field(default=1e-2, gt=0)
-    """Of the embedding tables."""
+    table_learning_rate: float = Field(default=0.02, gt=0)
+    """Of the embedding tables (Adagrad, fused in the backward pass)."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout in the deep part."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """L2 of the dense part."""
+    """Decoupled weight decay of the dense part."""
+    rating_weight: float = Field(default=0.5, ge=0)
+    """Weight of the rating head's squared error in the loss."""
     patience: int = Field(default=2, ge=1)
     """Epochs without a better validation figure before training stops."""
 

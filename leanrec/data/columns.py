@@ -115,8 +115,11 @@ def read_categories(raw: RawTable) -> pa.ChunkedArray:
 
 
 def _compute(expression: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`expression` over the column x, row by row; row order is kept."""
-    with duckdb.connect() as connection:
+    """`expression` over the column x, row by row.
+
+    One thread: with more, DuckDB gives Arrow rows back in another order.
+    """
+    with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("set timezone = 'UTC'")
         connection.register("cells", pa.table({"x": _as_text(values)}))
         return connection.sql(f"select {expression} as y from cells").to_arrow_table()["y"]  # noqa: S608
