@@ -42,7 +42,6 @@ def user_profile(indexed: ir.Table, attributes: ir.Table, num_attributes: int) -
     `attributes` has columns user_id and user_attributes (list<int64>, `num_attributes` long);
     a user that it lacks has unknown attributes.
     """
-    unknown = ibis.literal([UNKNOWN_INDEX] * num_attributes, "array<int64>")
     first = indexed.group_by("user_id").agg(
         event_timestamp=indexed["timestamp"].min(), user_index=indexed["user_index"].max()
     )
@@ -51,7 +50,7 @@ def user_profile(indexed: ir.Table, attributes: ir.Table, num_attributes: int) -
         "user_id",
         "event_timestamp",
         "user_index",
-        user_attributes=joined["user_attributes"].fill_null(unknown),
+        user_attributes=joined["user_attributes"].fill_null(_unknown(num_attributes)),
     ).order_by("user_id")
 
 
@@ -174,6 +173,7 @@ def training_set(
     splits: ir.Table,
     activity: ir.Table,
     liked_threshold: float,
+    num_attributes: int,
 ) -> ir.Table:
     """The training set, from Feast's point-in-time join `joined`.
 
@@ -199,7 +199,7 @@ def training_set(
         item_index=rows["item_index"].fill_null(UNKNOWN_INDEX),
         liked=rows["rating"] >= ibis.literal(liked_threshold, "float32"),
         user_index=rows["user_profile__user_index"].fill_null(UNKNOWN_INDEX),
-        user_attributes=rows["user_profile__user_attributes"],
+        user_attributes=rows["user_profile__user_attributes"].fill_null(_unknown(num_attributes)),
         user_statistics=ibis.array(user_statistics),
         history=rows["history"].fill_null(ibis.literal([], "array<int64>")),
         history_ratings=rows["history_ratings"].fill_null(ibis.literal([], "array<float32>")),
@@ -207,6 +207,10 @@ def training_set(
         item_num_liked=rows["item_statistics__num_liked"].fill_null(0),
         item_mean_rating=rows["item_statistics__mean_rating"].fill_null(zero),
     ).order_by(["event_timestamp", "event_id"])
+
+
+def _unknown(num_attributes: int) -> ir.ArrayValue:
+    return ibis.literal([UNKNOWN_INDEX] * num_attributes, "array<int64>")
 
 
 def _attach(rows: ir.Table, facts: ir.Table, *keys: str) -> ir.Table:

@@ -103,6 +103,7 @@ def build_training_set(settings: FeatureStoreSettings, *, events: Path, features
     with _failures_explained(settings):
         joined = join_features(settings, asked, features)
         require_same_events(asked, joined)
+        spec = read_json(features / "spec.json")
         with quiet_engine() as engine:
             rows = expressions.training_set(
                 ibis.memtable(joined),
@@ -110,7 +111,8 @@ def build_training_set(settings: FeatureStoreSettings, *, events: Path, features
                 items=engine.read_parquet(features / "items.parquet"),
                 splits=engine.read_parquet(features / "splits.parquet"),
                 activity=engine.read_parquet(features / "user_activity.parquet"),
-                liked_threshold=read_json(features / "spec.json")["liked_threshold"],
+                liked_threshold=spec["liked_threshold"],
+                num_attributes=len(spec["attribute_cardinalities"]),
             )
             with atomic_file(Path(output)) as beside:
                 engine.to_parquet(rows, beside)
