@@ -16,6 +16,7 @@ from pathlib import Path
 
 from leanrec.errors import HostError
 
+PYTHON_VARIABLE = "LEANREC_SERVING_PYTHON"
 DEFAULT_PYTHON = Path(".venv-serving/bin/python")
 INSTALL = "install requirements/serving.lock into a virtual environment and name its python with --python"
 BACKENDS = Path(__file__).parent / "backends"
@@ -87,7 +88,13 @@ class ServingEnvironment:
 
 
 def find_environment(python: Path | None = None) -> ServingEnvironment:
-    """The environment of `python`, or the first usable default; a HostError says what is missing."""
+    """The environment of `python`, or of the default; a HostError says what is missing.
+
+    The default is the variable LEANREC_SERVING_PYTHON, else .venv-serving in the working directory or
+    beside this code, else the Python that runs this.
+    """
+    if python is None and os.environ.get(PYTHON_VARIABLE):
+        python = Path(os.environ[PYTHON_VARIABLE])
     if python is None:
         beside = Path(__file__).parent.parent / DEFAULT_PYTHON
         python = next((p for p in (DEFAULT_PYTHON, beside) if p.exists()), Path(sys.executable))

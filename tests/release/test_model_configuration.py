@@ -1,0 +1,82 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_release import SPEC
+
+from leanrec.errors import ReleaseError
+from leanrec.release.model_configuration import DynamicBatching, ModelConfiguration, Warmup
+from leanrec.schema import MODELS, RECOMMENDER, TensorSpec
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
+counts = st.integers(0, 10_000)
+dtypes = st.sampled_from(["INT64", "INT32", "FP32", "FP16", "BOOL"])
+
+
+def tensors(axes: st.SearchStrategy[int], *, least: int) -> st.SearchStrategy[tuple[TensorSpec, ...]]:
+    tensor = st.builds(
+        TensorSpec, name=names, dtype=dtypes, shape=st.lists(axes, min_size=1, max_size=3).map(tuple)
+    )
+    return st.lists(tensor, min_size=least, max_size=4, unique_by=lambda t: t.name).map(tuple)
+
+
+warmups = st.builds(
+    Warmup,
+    name=names,
+    batch_size=st.integers(1, 64),
+    inputs=tensors(st.integers(1, 99), least=1).map(lambda t: tuple(sorted(t, key=lambda x: x.name))),
+)
+configurations = st.builds(
+    ModelConfiguration,
+    name=names,
+    backend=names,
+    max_batch_size=counts,
+    inputs=tensors(st.integers(-1, 99).filter(bool), least=1),
+    outputs=tensors(st.integers(-1, 99).filter(bool), least=1),
+    versions=st.sets(st.integers(1, 10**9), min_size=1, max_size=4).map(lambda v: tuple(sorted(v))),
+    instance_kind=st.sampled_from(["KIND_CPU", "KIND_GPU", "KIND_AUTO"]),
+    instance_count=st.integers(1, 8),
+    dynamic_batching=st.none()
+    | st.builds(
+        DynamicBatching,
+        preferred_batch_sizes=st.lists(st.integers(1, 512), max_size=3).map(tuple),
+        max_queue_delay_us=counts,
+        max_queue_size=counts,
+    ),
+    parameters=st.dictionaries(names, st.text(max_size=30), max_size=3),
+    warmups=st.lists(warmups, max_size=2).map(tuple),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(configurations)
+def test_a_configuration_survives_the_way_to_text_and_back(configuration: ModelConfiguration) -> None:
+    assert ModelConfiguration.from_pbtxt(configuration.to_pbtxt()) == configuration
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_warm_up_sends_every_input_with_a_fixed_shape(model: str) -> None:
+    configuration = ModelConfiguration.of_model(model, SPEC, (3, 4))
+    (warmup,) = configuration.warmups
+    assert {t.name for t in warmup.inputs} == {t.name for t in SPEC.inputs(model)}
+    assert all(axis > 0 for tensor in warmup.inputs for axis in tensor.shape)
+    assert configuration.versions == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: ", "not a Triton model configuration"),
+        ('name: "x" colour: "red"', "colour"),
+        ('name: "x" version_policy { latest { num_versions: 1 } }', "specific version_policy"),
+    ],
+)
+def test_text_of_another_kind_is_refused_with_a_reason(text: str, said: str) -> None:
+    with pytest.raises(ReleaseError, match=said):
+        ModelConfiguration.from_pbtxt(text)
+
+
+def test_a_request_that_waits_is_bounded_by_the_queue_and_never_timed_out_by_triton() -> None:
+    # default_timeout_microseconds stalls requests under light load: see docs/releases.md.
+    text = ModelConfiguration.of_model(RECOMMENDER, SPEC, (1,)).to_pbtxt()
+    assert "max_queue_size" in text
+    assert "default_timeout_microseconds" not in text

@@ -1,0 +1,288 @@
+"""Publishing into a directory: whole or not at all, whatever interrupts it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_release import SPEC, write_artifacts
+
+from leanrec.config import ReleaseSettings
+from leanrec.errors import ReleaseError
+from leanrec.files import read_json, write_json
+from leanrec.release.promote import promote, rollback, status, verify
+from leanrec.release.publish import publish_release
+from leanrec.release.repository import ModelRepository
+from leanrec.schema import MODELS
+
+Artifacts = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+    return write_artifacts(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ReleaseSettings:
+    return ReleaseSettings(repository=str(tmp_path / "models"), keep=2)
+
+
+def publish(settings: ReleaseSettings, artifacts: Artifacts, output: Path | None = None) -> dict:
+    output = output or Path(settings.repository).parent / "release"
+    return publish_release(settings, name="tiny", **artifacts, lineage={"run": "r1"}, output=output)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every visible file below `folder`."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+def test_a_release_says_what_it_is_and_matches_its_manifest(
+    settings: ReleaseSettings, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    figures = publish(settings, artifacts, tmp_path / "release.json")
+    assert read_json(tmp_path / "release.json") == figures
+    assert set(figures) == {"name", "version", "previous", "repository", "published_at", "bytes", "recipe"}
+    assert (figures["version"], figures["previous"], figures["recipe"]) == (1, None, "int8")
+    repository = ModelRepository(Path(settings.repository))
+    assert figures["bytes"] == sum(
+        (repository.version_folder(m, 1) / "model.onnx").stat().st_size for m in MODELS
+    )
+    assert repository.manifest(1)["lineage"] == {"run": "r1"}
+    names = {path.name for path in repository.release_folder(1).iterdir()}
+    assert names >= {"manifest.json", "items.parquet", "vocabulary", "golden.safetensors", "golden.json"}
+    assert names >= {"spec.json", "front.json", "evaluation.json", "parity.json"}
+    assert verify(repository.path, 1) == []
+
+
+def test_a_changed_a_missing_and_a_foreign_file_are_each_named(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    publish(settings, artifacts)
+    repository = ModelRepository(Path(settings.repository))
+    with (repository.version_folder("ranker", 1) / "model.onnx").open("ab") as graph:
+        graph.write(b"x")
+    (repository.release_folder(1) / "front.json").unlink()
+    (repository.release_folder(1) / "notes.txt").write_text("x")
+    faults = "\n".join(verify(repository.path, 1))
+    assert "ranker/1/model.onnx: changed" in faults
+    assert "front.json: missing" in faults
+    assert "notes.txt: not part" in faults
+
+
+def test_old_releases_are_pruned_and_no_number_is_used_twice(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    for _ in range(3):
+        publish(settings, artifacts)
+    assert rollback(Path(settings.repository)) == 2
+    assert publish(settings, artifacts)["version"] == 4
+    repository = ModelRepository(Path(settings.repository))
+    assert repository.numbers("recommender") == repository.numbers("ranker") == [2, 3, 4]
+    report = status(Path(settings.repository))
+    assert (report["stable"], report["served"], report["settled"]) == (4, [2, 4], True)
+    assert [c.versions for m in MODELS if (c := repository.configuration(m))] == [(2, 4), (2, 4)]
+
+
+def test_promote_and_rollback_move_both_models_together(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    publish(settings, artifacts)
+    publish(settings, artifacts)
+    path = Path(settings.repository)
+    assert rollback(path) == 1
+    assert promote(path, 2) == 2
+    repository = ModelRepository(path)
+    assert [c.versions for m in MODELS if (c := repository.configuration(m))] == [(1, 2), (1, 2)]
+
+
+def test_settings_that_a_person_tuned_outlive_the_next_release(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    publish(settings, artifacts)
+    file = Path(settings.repository) / "recommender" / "config.pbtxt"
+    configuration = ModelRepository(Path(settings.repository)).configuration("recommender")
+    assert configuration
+    file.write_text(
+        replace(configuration, instance_count=3, parameters={"intra_op_thread_count": "2"}).to_pbtxt()
+    )
+    publish(settings, artifacts)
+    after = ModelRepository(Path(settings.repository)).configuration("recommender")
+    assert after and (after.instance_count, after.parameters, after.versions) == (
+        3,
+        {"intra_op_thread_count": "2"},
+        (1, 2),
+    )
+
+
+def test_a_release_with_other_tensors_is_served_alone(
+    settings: ReleaseSettings, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    publish(settings, artifacts)
+    publish(settings, write_artifacts(tmp_path / "longer", spec=replace(SPEC, history_length=8)))
+    assert status(Path(settings.repository))["served"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("compressed/chosen/ranker/model.onnx", "ranker/model.onnx: missing"),
+        ("features/vocabulary", "could not be written"),
+        ("evaluation/evaluation.json", "could not be written"),
+    ],
+)
+def test_an_incomplete_artifact_leaves_the_releases_as_they_were(
+    settings: ReleaseSettings, artifacts: Artifacts, tmp_path: Path, missing: str, said: str
+) -> None:
+    publish(settings, artifacts)
+    before = content(Path(settings.repository))
+    broken = write_artifacts(tmp_path / "broken")
+    target = tmp_path / "broken" / missing
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    with pytest.raises(ReleaseError, match=said):
+        publish(settings, broken)
+    assert content(Path(settings.repository)) == before
+
+
+def test_graphs_without_parity_are_not_published(
+    settings: ReleaseSettings, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    failed = write_artifacts(tmp_path / "failed")
+    write_json(failed["parity"] / "gate.json", {"gate": "parity", "passed": False, "checks": []})
+    with pytest.raises(ReleaseError, match="parity gate did not pass"):
+        publish(settings, failed)
+    assert not Path(settings.repository).exists()
+
+
+def test_a_version_that_is_not_there_is_an_error_that_lists_what_is(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    with pytest.raises(ReleaseError, match="it holds no release"):
+        status(Path(settings.repository))
+    publish(settings, artifacts)
+    with pytest.raises(ReleaseError, match="version 7 is not there; versions kept: 1"):
+        verify(Path(settings.repository), 7)
+
+
+def test_versions_of_somebody_else_are_never_touched(settings: ReleaseSettings, artifacts: Artifacts) -> None:
+    foreign = Path(settings.repository) / "recommender" / "1" / "model.onnx"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"theirs")
+    with pytest.raises(ReleaseError, match="LeanRec did not publish"):
+        publish(settings, artifacts)
+    assert foreign.read_bytes() == b"theirs"
+
+
+PUBLISHER = """
+import os, signal, sys
+from pathlib import Path
+from leanrec.config import ReleaseSettings
+from leanrec.release import repository
+from leanrec.release.publish import publish_release
+
+def stop_at(step):
+    real, seen = repository._rename, 0
+    def rename(source, target):
+        nonlocal seen
+        if seen == step:
+            how()
+        seen += 1
+        real(source, target)
+    repository._rename = rename
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def hold():
+    print("holding", flush=True)
+    sys.stdin.read()
+
+folder, step, how = Path(sys.argv[1]), int(sys.argv[2]), {"die": die, "hold": hold}[sys.argv[3]]
+stop_at(step)
+artifacts = {name: Path(sys.argv[4]) / name for name in ("compressed", "features", "evaluation", "parity")}
+publish_release(ReleaseSettings(repository=str(folder), keep=2), name="tiny", lineage={}, output=folder / "../out", **artifacts)
+"""
+
+
+def publisher(settings: ReleaseSettings, artifacts: Artifacts, step: int, how: str) -> subprocess.Popen[str]:
+    folder = artifacts["parity"].parent
+    return subprocess.Popen(
+        [sys.executable, "-c", PUBLISHER, settings.repository, str(step), how, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+def test_a_publisher_killed_before_any_rename_leaves_what_the_next_one_settles(
+    settings: ReleaseSettings, artifacts: Artifacts, step: int, first: bool
+) -> None:
+    path = Path(settings.repository)
+    if not first:
+        publish(settings, artifacts)
+    old = 0 if first else 1
+    assert publisher(settings, artifacts, step, "die").wait(60) == -signal.SIGKILL
+    repository = ModelRepository(path)
+    decided = old + 1 if step >= 3 else old
+    state = repository.state()
+    assert (state.stable if state else 0) == decided
+    with repository.exclusive():
+        pass
+    assert repository.is_settled()
+    assert repository.numbers("recommender") == repository.numbers("ranker") == list(range(1, decided + 1))
+    assert all(verify(path, version) == [] for version in range(1, decided + 1))
+    assert publish(settings, artifacts)["version"] == decided + 1
+    assert not (path / ".staging").exists()
+
+
+@pytest.mark.integration
+def test_the_second_of_two_publishers_is_refused(settings: ReleaseSettings, artifacts: Artifacts) -> None:
+    with publisher(settings, artifacts, 2, "hold") as other:
+        assert other.stdout and other.stdout.readline() == "holding\n"
+        with pytest.raises(ReleaseError, match=f"process {other.pid} is changing this repository"):
+            publish(settings, artifacts)
+        other.communicate("")
+    assert status(Path(settings.repository))["stable"] == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk takes root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.integration
+def test_a_full_disk_leaves_the_last_release_untouched(
+    small_disk: Path, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    settings = ReleaseSettings(repository=str(small_disk / "models"), keep=2)
+    publish(settings, artifacts, tmp_path / "out")
+    before = content(small_disk / "models")
+    (small_disk / "ballast").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096 - 8192))
+    with pytest.raises(ReleaseError, match="No space left.*version 1 goes on serving"):
+        publish(settings, artifacts, tmp_path / "out")
+    assert content(small_disk / "models") == before
+    (small_disk / "ballast").unlink()
+    assert publish(settings, artifacts, tmp_path / "out")["version"] == 2
+    assert json.loads((tmp_path / "out").read_text())["version"] == 2
