@@ -1,0 +1,140 @@
+"""The report's plots, each from the plain values of report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from leanrec.report.formats import format_bytes, format_figure, format_ms, format_tiny
+from leanrec.report.svg import LEFT, RIGHT, WIDTH, Plot, span
+
+BAR = 18
+ROW = 38
+
+
+def draw_curve(title: str, epochs: Sequence[dict[str, Any]], figure: str, label: str) -> Markup | None:
+    """One figure over the epochs; None when no epoch has it."""
+    points = [(float(e["epoch"]), float(e[figure])) for e in epochs if e.get(figure) is not None]
+    if not points:
+        return None
+    xs = (min(x for x, _ in points), max(x for x, _ in points))
+    plot = Plot(title=f"{title}: {label} over {len(points)} epochs", x=xs, y=span([y for _, y in points]))
+    plot.axes("epoch", label, lambda v: f"{v:.0f}", lambda v: f"{v:.3g}", whole_x=True).line(points)
+    for epoch, value in points:
+        plot.dot((epoch, value), f"epoch {epoch:.0f}: {value:.4f}", radius=2.5)
+    return plot.markup()
+
+
+def draw_intervals(rows: Sequence[dict[str, Any]], figure: str) -> Markup:
+    """A bar and a 95 % interval for each row {name, value, low, high, ours}."""
+    highest = max([row["high"] for row in rows] + [row["value"] for row in rows]) or 1.0
+    height = ROW * len(rows) + 26
+    plot = Plot(
+        title=f"{figure} of " + ", ".join(row["name"] for row in rows), x=(0, highest * 1.14), y=(0, 1)
+    )
+
+    def across(value: float) -> float:
+        return 4 + (WIDTH - RIGHT - 4) * value / (highest * 1.14)
+
+    for place, row in enumerate(rows):
+        top = place * ROW
+        middle = top + 17 + BAR / 2
+        kind = "accent" if row["ours"] else "other"
+        plot.text(4, top + 12, row["name"], kind="label" if row["ours"] else "tick")
+        hint = f"{row['name']}: {row['value']:.4f}, 95 % {row['low']:.4f} to {row['high']:.4f}"
+        plot.bar(4, top + 17, across(row["value"]) - 4, BAR, hint, kind)
+        plot.whisker(across(row["low"]), across(row["high"]), middle)
+        plot.text(across(row["high"]) + 5, middle + 4, format_figure(row["value"]), kind="label")
+    plot.text(4, height - 8, f"{figure}; whiskers: 95 % interval over users", kind="name")
+    return plot.markup()
+
+
+def draw_calibration(points: Sequence[dict[str, Any]]) -> Markup:
+    """Predicted P(like) against the share observed; the diagonal is perfection."""
+    plot = Plot(
+        title="Calibration: predicted against observed share of likes", x=(0, 1), y=(0, 1), height=260
+    )
+    plot.axes("predicted P(like)", "observed share", lambda v: f"{v:.1f}", lambda v: f"{v:.1f}")
+    plot.line([(0, 0), (1, 1)], kind="ideal")
+    plot.line([(p["predicted"], p["observed"]) for p in points])
+    for p in points:
+        hint = f"predicted {p['predicted']:.3f}, observed {p['observed']:.3f}, {p['count']:,} pairs"
+        plot.dot((p["predicted"], p["observed"]), hint)
+    return plot.markup()
+
+
+def draw_front(candidates: Sequence[dict[str, Any]], chosen: str) -> Markup | None:
+    """Bytes against p50 latency, a dot a recipe; hollow: below the quality floor; filled large: chosen."""
+    measured = [c for c in candidates if c.get("bytes") is not None and _p50(c) is not None]
+    if not measured:
+        return None
+    megabytes = [c["bytes"] / 1e6 for c in measured]
+    latencies = [float(_p50(c) or 0) for c in measured]
+    plot = Plot(
+        title="Recipes by bytes served and latency; " + f"{chosen} is chosen",
+        x=span(megabytes, from_zero=True, margin=0.16),
+        y=span(latencies, from_zero=True, margin=0.16),
+        height=260,
+    )
+    plot.axes("megabytes served", "p50 latency, ms", lambda v: f"{v:g}", lambda v: f"{v:g}")
+    taken: list[tuple[float, float]] = []
+    for c, x, y in sorted(zip(measured, megabytes, latencies, strict=True), key=lambda row: row[2]):
+        kind = "accent" if c["recipe"] == chosen else "other" if c.get("within_floor", True) else "hollow"
+        hint = f"{c['recipe']}: {format_bytes(c['bytes'])}, {format_ms(y)}"
+        plot.dot((x, y), hint, kind, radius=7 if c["recipe"] == chosen else 5)
+        _name_dot(plot, taken, (x, y), c["recipe"], "label" if c["recipe"] == chosen else "tick")
+    return plot.markup()
+
+
+def draw_latency(latency: dict[str, Any]) -> Markup:
+    """Bars of p50, p95 and p99."""
+    rows = [(name, float(latency[name])) for name in ("p50", "p95", "p99") if latency.get(name) is not None]
+    highest = max(value for _, value in rows) or 1.0
+    plot = Plot(title="Latency: " + ", ".join(f"{n} {format_ms(v)}" for n, v in rows), x=(0, 1), y=(0, 1))
+    plot.height = 34 * len(rows) + 6
+    for place, (name, value) in enumerate(rows):
+        top = place * 34 + 6
+        width = max(2.0, (WIDTH - LEFT - 76) * value / highest)
+        plot.text(4, top + 14, name, kind="label" if name == "p50" else "tick")
+        kind = "accent" if name == "p50" else "other"
+        plot.bar(LEFT, top, width, BAR, f"{name} {format_ms(value)}", kind)
+        plot.text(LEFT + width + 6, top + 14, format_ms(value), kind="label")
+    return plot.markup()
+
+
+def draw_histogram(histogram: dict[str, Any]) -> Markup | None:
+    """Score differences: {"edges": n + 1 values, "counts": n}."""
+    edges, counts = histogram.get("edges") or [], histogram.get("counts") or []
+    if len(edges) != len(counts) + 1 or not counts or edges[-1] <= edges[0]:
+        return None
+    plot = Plot(
+        title="Differences between trainer and Triton",
+        x=(edges[0], edges[-1]),
+        y=span(counts, from_zero=True),
+    )
+    plot.axes("|trainer − Triton|", "scores", format_tiny, lambda v: f"{v:,.0f}")
+    for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+        left, top = plot.at(low, count)
+        right, bottom = plot.at(high, 0)
+        plot.bar(left + 0.5, top, right - left - 1, bottom - top, f"{count:,} scores")
+    return plot.markup()
+
+
+def _p50(candidate: dict[str, Any]) -> float | None:
+    return (candidate.get("latency_ms") or {}).get("p50")
+
+
+def _name_dot(
+    plot: Plot, taken: list[tuple[float, float]], point: tuple[float, float], name: str, kind: str
+) -> None:
+    """Write the name beside its dot: to the left in the right half, higher when another name is there."""
+    px, py = plot.at(*point)
+    right = px > WIDTH * 0.6
+    place = px + (-11 if right else 11)
+    height = py + 4
+    while any(abs(height - y) < 13 and abs(place - x) < 90 for x, y in taken):
+        height -= 13
+    taken.append((place, height))
+    plot.text(place, height, name, anchor="end" if right else "start", kind=kind)
