@@ -26,12 +26,12 @@ class Bar:
 def render_page(report: dict[str, Any], events: pa.Table) -> str:
     """The page for the content of validation.json, with the events' times and ratings as charts."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("leanrec.validation", "."),
+        loader=jinja2.PackageLoader("leanrec.validation"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
     by_table = {name: [e for e in report["expectations"] if e["table"] == name] for name in report["rows"]}
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template("validation.html.j2").render(
         report=report,
         by_table=by_table,
         num_broken=sum(not e["passed"] for e in report["expectations"]),

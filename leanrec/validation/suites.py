@@ -96,8 +96,8 @@ def items_suite(settings: ValidationSettings) -> list[Rule]:
             must="not empty",
             fault="have no title",
             way_out="give each item a title, its id if there is no better",
-            expectation="ExpectColumnValueLengthsToBeBetween",
-            arguments={"column": "title", "min_value": 1},
+            expectation="ExpectColumnValuesToNotBeInSet",
+            arguments={"column": "title", "value_set": [""]},
         ),
     ]
 
@@ -141,8 +141,8 @@ def _id_rules(table: str, column: str) -> list[Rule]:
             must="not empty",
             fault="have an empty id",
             way_out=way_out,
-            expectation="ExpectColumnValueLengthsToBeBetween",
-            arguments={"column": column, "min_value": 1},
+            expectation="ExpectColumnValuesToNotBeInSet",
+            arguments={"column": column, "value_set": [""]},
         ),
     ]
 
