@@ -11,7 +11,7 @@ from leanrec.report.formats import format_bytes, format_figure, format_ms, forma
 from leanrec.report.svg import LEFT, RIGHT, WIDTH, Plot, span
 
 BAR = 18
-ROW = 38
+ROW = 48
 
 
 def draw_curve(title: str, epochs: Sequence[dict[str, Any]], figure: str, label: str) -> Markup | None:
@@ -20,7 +20,8 @@ def draw_curve(title: str, epochs: Sequence[dict[str, Any]], figure: str, label:
     if not points:
         return None
     xs = (min(x for x, _ in points), max(x for x, _ in points))
-    plot = Plot(title=f"{title}: {label} over {len(points)} epochs", x=xs, y=span([y for _, y in points]))
+    words, ys = f"{title}: {label} over {len(points)} epochs", span([y for _, y in points])
+    plot = Plot(title=words, x=xs, y=ys, width=250, height=190)
     plot.axes("epoch", label, lambda v: f"{v:.0f}", lambda v: f"{v:.3g}", whole_x=True).line(points)
     for epoch, value in points:
         plot.dot((epoch, value), f"epoch {epoch:.0f}: {value:.4f}", radius=2.5)
@@ -30,7 +31,7 @@ def draw_curve(title: str, epochs: Sequence[dict[str, Any]], figure: str, label:
 def draw_intervals(rows: Sequence[dict[str, Any]], figure: str) -> Markup:
     """A bar and a 95 % interval for each row {name, value, low, high, ours}."""
     highest = max([row["high"] for row in rows] + [row["value"] for row in rows]) or 1.0
-    height = ROW * len(rows) + 26
+    height = ROW * len(rows) + 22
     plot = Plot(
         title=f"{figure} of " + ", ".join(row["name"] for row in rows), x=(0, highest * 1.14), y=(0, 1)
     )
@@ -79,12 +80,13 @@ def draw_front(candidates: Sequence[dict[str, Any]], chosen: str) -> Markup | No
         height=260,
     )
     plot.axes("megabytes served", "p50 latency, ms", lambda v: f"{v:g}", lambda v: f"{v:g}")
-    taken: list[tuple[float, float]] = []
-    for c, x, y in sorted(zip(measured, megabytes, latencies, strict=True), key=lambda row: row[2]):
-        kind = "accent" if c["recipe"] == chosen else "other" if c.get("within_floor", True) else "hollow"
-        hint = f"{c['recipe']}: {format_bytes(c['bytes'])}, {format_ms(y)}"
-        plot.dot((x, y), hint, kind, radius=7 if c["recipe"] == chosen else 5)
-        _name_dot(plot, taken, (x, y), c["recipe"], "label" if c["recipe"] == chosen else "tick")
+    dots = []
+    for c, x, y in zip(measured, megabytes, latencies, strict=True):
+        name, ours = c["recipe"], c["recipe"] == chosen
+        kind = "accent" if ours else "other" if c.get("within_floor", True) else "hollow"
+        plot.dot((x, y), f"{name}: {format_bytes(c['bytes'])}, {format_ms(y)}", kind, radius=7 if ours else 5)
+        dots.append((x, y, name, "label" if ours else "tick"))
+    _name_dots(plot, dots)
     return plot.markup()
 
 
@@ -126,15 +128,26 @@ def _p50(candidate: dict[str, Any]) -> float | None:
     return (candidate.get("latency_ms") or {}).get("p50")
 
 
-def _name_dot(
-    plot: Plot, taken: list[tuple[float, float]], point: tuple[float, float], name: str, kind: str
-) -> None:
-    """Write the name beside its dot: to the left in the right half, higher when another name is there."""
-    px, py = plot.at(*point)
-    right = px > WIDTH * 0.6
-    place = px + (-11 if right else 11)
-    height = py + 4
-    while any(abs(height - y) < 13 and abs(place - x) < 90 for x, y in taken):
-        height -= 13
-    taken.append((place, height))
-    plot.text(place, height, name, anchor="end" if right else "start", kind=kind)
+def _name_dots(plot: Plot, dots: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each dot's name (x, y, name, kind of text) where it hides neither a dot nor another name."""
+    taken = [(px - 7, px + 7, py - 7, py + 7) for px, py in (plot.at(x, y) for x, y, _, _ in dots)]
+    for x, y, name, kind in dots:
+        px, py = plot.at(x, y)
+        length = 7.0 * len(name)
+        places = [
+            (px + 11, py + 4, "start", px + 11),
+            (px - 11, py + 4, "end", px - 11 - length),
+            (px, py - 12, "middle", px - length / 2),
+            (px, py + 20, "middle", px - length / 2),
+        ]
+        boxes = [(left, left + length, below - 10, below + 2) for _, below, _, left in places]
+        inside = [n for n, (left, right, _, _) in enumerate(boxes) if left > LEFT and right < plot.width]
+        free = [n for n in inside if not any(_meet(boxes[n], other) for other in taken)]
+        chosen = free[0] if free else 0
+        taken.append(boxes[chosen])
+        across, down, anchor, _ = places[chosen]
+        plot.text(across, down, name, anchor=anchor, kind=kind)
+
+
+def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]

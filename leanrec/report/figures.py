@@ -104,7 +104,7 @@ def _quality(content: Content) -> list[Headline]:
         theirs = lists.get(name, {}).get("ndcg@10")
         if theirs:
             change = ours / theirs - 1
-            note = f"NDCG@10, whose is {format_figure(theirs)}"
+            note = f"its NDCG@10 is {format_figure(theirs)}"
             tiles.append(
                 Headline(
                     name=f"against {NAMES[name]}",
@@ -179,7 +179,7 @@ def _release(content: Content) -> Headline | None:
         return None
     previous = release.get("previous")
     note = f"{release.get('recipe') or 'published'}, " + (
-        f"after {previous}" if previous else "the first one"
+        f"after v{previous}" if previous else "the first one"
     )
     return Headline(name="release", text=f"v{release['version']}", note=note, value=release["version"])
 

@@ -60,7 +60,10 @@ def format_change(value: float | None) -> str:
 
 def format_signed(value: float | None, digits: int = 4) -> str:
     """-0.0031 -> '−0.0031'."""
-    return MISSING if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    if value is None:
+        return MISSING
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else "0"
 
 
 def format_tiny(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """A small plot: two scales, axes, lines and marks as inline SVG.
 
 Colours come from the page's style sheet through classes, so one drawing serves light and dark, and
-nothing but text is drawn in a size that a phone could not show.
+nothing but text is drawn in a size that a phone could not show: a drawing is hardly ever scaled.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Plot:
     """What the plot shows, for those who do not see it."""
     x: tuple[float, float]
     y: tuple[float, float]
+    width: int = WIDTH
     height: int = HEIGHT
     parts: list[str] = field(default_factory=list)
 
@@ -34,7 +35,7 @@ class Plot:
         """The place of a data value in the drawing."""
         across = (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1)
         up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), self.height - BOTTOM - up * (
+        return LEFT + across * (self.width - LEFT - RIGHT), self.height - BOTTOM - up * (
             self.height - TOP - BOTTOM
         )
 
@@ -45,7 +46,7 @@ class Plot:
         for value in ticks(*self.y, 4):
             _, py = self.at(self.x[0], value)
             self.parts.append(
-                f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>'
+                f'<line class="grid" x1="{LEFT}" x2="{self.width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>'
             )
             self.text(LEFT - 7, py + 4, y_format(value), anchor="end")
         for value in ticks(*self.x, 5):
@@ -53,7 +54,7 @@ class Plot:
                 continue
             px, _ = self.at(value, self.y[0])
             self.text(px, self.height - BOTTOM + 16, x_format(value), anchor="middle")
-        self.text((LEFT + WIDTH - RIGHT) / 2, self.height - 6, x_label, anchor="middle", kind="name")
+        self.text((LEFT + self.width - RIGHT) / 2, self.height - 6, x_label, anchor="middle", kind="name")
         middle = (TOP + self.height - BOTTOM) / 2
         self.parts.append(
             f'<text class="name" text-anchor="middle" transform="translate(11 {middle:.1f}) rotate(-90)">'
@@ -104,7 +105,8 @@ class Plot:
         """The drawing as one SVG element."""
         label = escape(self.title)
         drawing = "".join(self.parts)
-        svg = f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{label}">{drawing}</svg>'
+        size = f'viewBox="0 0 {self.width} {self.height}" style="max-width: {self.width * 1.3:.0f}px"'
+        svg = f'<svg {size} role="img" aria-label="{label}">{drawing}</svg>'
         return Markup(svg)  # noqa: S704  (every word in it was escaped when it was drawn)
 
 

@@ -1,0 +1,185 @@
+"""The page holds the run's figures, needs nothing from elsewhere, and exists for a failed run too."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from run_artifacts import make_facts, make_inputs
+
+from leanrec.errors import LeanRecError
+from leanrec.files import read_json, write_json
+from leanrec.report.build import build_report, write_latest
+from leanrec.report.inputs import ReportInputs
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and gathers words and addresses."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "hr"})
+    ADDRESSES = frozenset({"href", "src", "srcset", "action"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.words = ""
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [
+            value for name, value in attrs if name in ("href", "src", "srcset", "action") and value
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+@pytest.fixture(scope="module")
+def whole(whole_run, tmp_path_factory):
+    output = tmp_path_factory.mktemp("report")
+    path = build_report(whole_run, output)
+    return path.read_text(encoding="utf-8"), read_json(output / "report.json")
+
+
+def test_the_headline_holds_the_ten_figures(whole):
+    text, figures = whole
+    tiles = {tile["name"]: tile["text"] for tile in figures["headline"]}
+    assert tiles == {
+        "NDCG@10": "0.131",
+        "against item-KNN": "+10 %",
+        "against popularity": "+70 %",
+        "AUC": "0.771",
+        "calibration error": "3.1 %",
+        "served bytes": "3.3 MB",
+        "latency p50": "4.1 ms",
+        "parity": "4.1 × 10⁻³",
+        "release": "v7",
+        "duration": "2 min 8 s",
+    }
+    words = Page(text).words
+    assert all(shown in words for shown in tiles.values())
+
+
+def test_report_json_holds_exact_values_and_every_steps_seconds(whole):
+    _, figures = whole
+    assert figures["evaluation"]["ranking"]["auc"] == 0.7712
+    assert {step["step"]: step["seconds"] for step in figures["steps"]}["train_models"] == 58.0
+    assert all(step["seconds"] is not None for step in figures["steps"])
+    seconds = figures["seconds"]
+    assert seconds["steps"] + seconds["orchestration"] == pytest.approx(seconds["total"]) == 128.4
+
+
+def test_the_page_refers_to_nothing_outside_itself(whole):
+    text, _ = whole
+    page = Page(text)
+    assert [address for address in page.addresses if not address.startswith(("#", "data:"))] == []
+    assert not {"script", "iframe", "object", "embed", "img"} & set(page.tags)
+    assert not re.search(r"@import|url\(|https?://", text)
+
+
+def test_every_plot_says_in_words_what_it_shows(whole):
+    drawings = re.findall(r"<svg[^>]*>", whole[0])
+    assert len(drawings) >= 8
+    assert all(
+        'role="img"' in drawing and re.search(r'aria-label="[^"]{10,}"', drawing) for drawing in drawings
+    )
+
+
+def test_recommendations_show_titles_reasons_and_the_unknown_user(whole):
+    words = Page(whole[0]).words
+    assert "because of Pulp Fiction" in words
+    assert "unknown, so what is popular" in words
+
+
+def test_titles_are_escaped(tmp_path):
+    inputs = make_inputs(tmp_path)
+    smoke = read_json(inputs.smoke)
+    smoke["users"][0]["recommendations"][0]["title"] = "<script>alert(1)</script>"
+    write_json(inputs.smoke, smoke)
+    text = build_report(inputs, tmp_path / "report").read_text(encoding="utf-8")
+    assert "<script>" not in text and "&lt;script&gt;alert(1)" in text
+
+
+def test_a_failed_run_says_on_top_what_stopped_it_and_which_rows(failed_run, tmp_path):
+    text = build_report(failed_run, tmp_path).read_text(encoding="utf-8")
+    top = Page(text.split("<main>")[0] + "</body></html>").words
+    assert "The run stopped" in top
+    assert "events.rating not null is 3, bound 0 rows (rows 17, 4021, 99998)" in top
+    figures = read_json(tmp_path / "report.json")
+    assert figures["run"]["succeeded"] is False
+    assert [step["status"] for step in figures["steps"]][:3] == ["done", "done", "not run"]
+    assert figures["steps"][-1]["status"] == "failed"
+
+
+def test_a_run_that_has_made_nothing_still_gets_a_report(tmp_path):
+    inputs = ReportInputs(run=make_facts(failure="configs/x.yaml: no such file"))
+    Page(build_report(inputs, tmp_path).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "missing", ["validation", "model", "evaluation", "compressed", "parity", "release", "smoke", "events"]
+)
+def test_the_report_leaves_out_what_is_missing(whole_run, tmp_path, missing):
+    Page(build_report(replace(whole_run, **{missing: None}), tmp_path).read_text(encoding="utf-8"))
+
+
+def test_an_artifact_cut_off_midway_is_named_and_left_out(tmp_path):
+    inputs = make_inputs(tmp_path)
+    (inputs.compressed / "front.json").write_text('{"chosen": "int8", "cand', encoding="utf-8")
+    inputs.events.write_bytes(b"PAR1")
+    text = build_report(inputs, tmp_path / "report").read_text(encoding="utf-8")
+    assert "cannot be read: events, compressed/front.json" in Page(text).words
+
+
+def test_nan_in_an_artifact_becomes_a_gap(tmp_path):
+    inputs = make_inputs(tmp_path)
+    curves = read_json(inputs.model / "curves.json")
+    curves["ranker"][3]["loss"] = float("nan")
+    (inputs.model / "curves.json").write_text(json.dumps(curves), encoding="utf-8")
+    build_report(inputs, tmp_path / "report")
+    assert read_json(tmp_path / "report" / "report.json")["curves"]["ranker"][3]["loss"] is None
+
+
+def test_a_model_that_is_not_better_is_said_to_be_so(tmp_path):
+    inputs = make_inputs(tmp_path)
+    evaluation = read_json(inputs.evaluation / "evaluation.json")
+    evaluation["retrieval"]["chain"]["ndcg@10"] = 0.09
+    gap = {"value": -0.0287, "low": -0.04, "high": -0.017}
+    evaluation["intervals"]["ndcg@10_difference"]["item_knn"] = gap
+    write_json(inputs.evaluation / "evaluation.json", evaluation)
+    words = Page(build_report(inputs, tmp_path / "report").read_text(encoding="utf-8")).words
+    assert "Not better than item-KNN: NDCG@10 −0.0287" in words
+    assert "−24 %" in words
+
+
+def test_latest_points_to_the_newest_run_by_a_relative_link(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        write_latest(tmp_path, tmp_path / name)
+    assert (tmp_path / "latest").readlink() == Path("second")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "latest", "second"]
+    moved = tmp_path.parent / f"{tmp_path.name}-moved"
+    shutil.move(tmp_path, moved)
+    assert (moved / "latest").resolve() == (moved / "second").resolve()
+
+
+def test_latest_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(LeanRecError, match="is not a link"):
+        write_latest(tmp_path, tmp_path / "run")
