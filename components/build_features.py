@@ -14,7 +14,7 @@ def build_features(
     items: dsl.Input[dsl.Dataset],
     users: dsl.Input[dsl.Dataset],
     tables: dsl.Output[dsl.Dataset],
-):
+) -> None:
     """Write the feature tables, the item table, the splits and the extended vocabularies.
 
     Args:

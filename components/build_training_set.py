@@ -11,7 +11,7 @@ def build_training_set(
     events: dsl.Input[dsl.Dataset],
     features: dsl.Input[dsl.Dataset],
     training_set: dsl.Output[dsl.Dataset],
-):
+) -> None:
     """Ask Feast for the point-in-time join; as many rows come out as events went in.
 
     Args:

@@ -11,7 +11,7 @@ def check_parity(
     graphs: dsl.Input[dsl.Model],
     compressed: dsl.Input[dsl.Model],
     report: dsl.Output[dsl.Artifact],
-):
+) -> None:
     """Send the golden requests to a real Triton; `enforce_gate` holds the differences to their bounds.
 
     Args:

@@ -12,7 +12,7 @@ def compress_models(
     features: dsl.Input[dsl.Dataset],
     training_set: dsl.Input[dsl.Dataset],
     compressed: dsl.Output[dsl.Model],
-):
+) -> None:
     """Measure each recipe's bytes, latency and quality; keep the one that the objective prefers.
 
     Args:

@@ -12,7 +12,7 @@ def evaluate_models(
     features: dsl.Input[dsl.Dataset],
     training_set: dsl.Input[dsl.Dataset],
     report: dsl.Output[dsl.Artifact],
-):
+) -> None:
     """Evaluate on the held-out events under full ranking; `enforce_gate` holds the figures to their bounds.
 
     Args:

@@ -12,7 +12,7 @@ def export_graphs(
     features: dsl.Input[dsl.Dataset],
     training_set: dsl.Input[dsl.Dataset],
     graphs: dsl.Output[dsl.Model],
-):
+) -> None:
     """Write both ONNX graphs in float32 with the golden requests that every later form must answer.
 
     Args:

@@ -10,7 +10,7 @@ def materialize_features(
     feature_store: dict,
     features: dsl.Input[dsl.Dataset],
     counts: dsl.Output[dsl.Artifact],
-):
+) -> None:
     """Apply the Feast definitions and materialize the user views.
 
     Args:

@@ -15,7 +15,7 @@ def publish_release(
     evaluation: dsl.Input[dsl.Artifact],
     parity: dsl.Input[dsl.Artifact],
     published: dsl.Output[dsl.Artifact],
-):
+) -> None:
     """Publish version N+1 beside N, whole or not at all.
 
     Args:

@@ -12,7 +12,7 @@ def smoke_test_release(
     published: dsl.Input[dsl.Artifact],
     events: dsl.Input[dsl.Dataset],
     answers: dsl.Output[dsl.Artifact],
-):
+) -> None:
     """Look three users up in Feast and let a real Triton recommend to them.
 
     Args:

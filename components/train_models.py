@@ -11,7 +11,7 @@ def train_models(
     features: dsl.Input[dsl.Dataset],
     training_set: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
-):
+) -> None:
     """Run torchrun with TorchRec tables; the weights come out as one plain module.
 
     Args:

@@ -13,7 +13,7 @@ def validate_tables(
     items: dsl.Input[dsl.Dataset],
     users: dsl.Input[dsl.Dataset],
     report: dsl.Output[dsl.Artifact],
-):
+) -> None:
     """Run the Great Expectations suites; the report says which rows fail, `enforce_gate` stops the run.
 
     Args:

@@ -8,6 +8,7 @@ from components.image import PIPELINE_IMAGE
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def write_report(
     name: str,
+    lineage: dict,
     validation: dsl.Input[dsl.Artifact],
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
@@ -16,18 +17,20 @@ def write_report(
     published: dsl.Input[dsl.Artifact],
     smoke: dsl.Input[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
-):
+) -> None:
     """Gather the steps' figures into one self-contained page.
 
     Args:
         name: Name of the run's configuration.
+        lineage: What the release was made from: run, code version.
     """
     from pathlib import Path
 
-    from leanrec.report.page import write_page
+    from leanrec.report.page import write_report
 
-    write_page(
+    write_report(
         name=name,
+        lineage=lineage,
         validation=Path(validation.path),
         model=Path(model.path),
         evaluation=Path(evaluation.path),

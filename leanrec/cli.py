@@ -160,13 +160,17 @@ def recommend(
     json_output: JsonOption = False,
 ) -> None:
     """Ask a running Triton what to recommend to a user, and why."""
-    from leanrec.data.pseudonyms import load_key, pseudonym
+    from leanrec.data.pseudonyms import load_key, pseudonym_of
     from leanrec.release.recommendation import recommend_to
 
     settings = _settings_of(run_folder)
     address = server or f"{settings.serving.host}:{settings.serving.grpc_port}"
     answer = recommend_to(
-        pseudonym(user, load_key()), k, release=settings.release, store=settings.feature_store, server=address
+        pseudonym_of(user, load_key()),
+        k,
+        release=settings.release,
+        store=settings.feature_store,
+        server=address,
     )
     if json_output:
         print(json.dumps(answer))

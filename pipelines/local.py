@@ -14,8 +14,9 @@ from leanrec.config import RunSettings
 from leanrec.data.pseudonyms import key_fingerprint, load_key
 from leanrec.errors import ConfigError, LeanRecError
 from leanrec.files import read_json, write_json
-from leanrec.journal import read_journal
-from leanrec.report.page import ReportInputs, build_report, write_latest
+from leanrec.journal import StepRecord, read_journal
+from leanrec.report.build import build_report, write_latest
+from leanrec.report.inputs import ReportInputs, RunFacts
 from pipelines.code_version import code_version
 from pipelines.compile import arguments_of, compile_pipeline
 from pipelines.placement import Placement
@@ -59,8 +60,13 @@ def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) 
     folder = _new_folder(settings)
     version = code_version()
     write_json(folder.path / "settings.json", settings.model_dump(mode="json"))
-    facts = {"name": settings.name, "run": folder.path.name, "code_version": version}
-    facts["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+    facts: dict[str, Any] = {
+        "name": settings.name,
+        "run_id": folder.path.name,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code_version": version,
+        "failure": None,
+    }
     compile_pipeline(Placement(image=f"leanrec/pipeline:{version}"), folder.package)
     arguments = arguments_of(
         settings,
@@ -75,7 +81,7 @@ def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) 
         facts["failure"] = str(error) if isinstance(error, LeanRecError) else "stopped by hand"
         raise
     finally:
-        facts["seconds"] = time.perf_counter() - clock
+        facts["total_seconds"] = time.perf_counter() - clock
         write_json(folder.path / "facts.json", facts)
         report = redraw_report(folder.path)
     made = artifacts_of(folder)
@@ -92,10 +98,12 @@ def redraw_report(path: Path) -> Path:
     folder = RunFolder(path=path)
     if not (path / "facts.json").exists():
         raise ConfigError(f"{path}: no run lies there; `leanrec run CONFIG` makes one")
+    facts = read_json(path / "facts.json")
+    journal = read_journal(folder.journal)
     inputs = ReportInputs(
+        run=RunFacts(**facts, cached_steps=_reused(facts, journal)),
         settings=read_json(path / "settings.json"),
-        facts=read_json(path / "facts.json"),
-        journal=read_journal(folder.journal),
+        journal=journal,
         **artifacts_of(folder),
     )
     build_report(inputs, path)
@@ -112,6 +120,14 @@ def artifacts_of(folder: RunFolder) -> dict[str, Path]:
             if name in ARTIFACTS and Path(path).exists():
                 found[name] = Path(path)
     return found
+
+
+def _reused(facts: dict[str, Any], journal: list[StepRecord]) -> list[str]:
+    """Steps that a run which went well did not have to do again."""
+    if facts["failure"]:
+        return []
+    ran = {record.step for record in journal}
+    return [name for name in ("ingest_events", *OUTPUTS) if name not in ran]
 
 
 def _new_folder(settings: RunSettings) -> RunFolder:

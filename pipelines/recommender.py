@@ -123,6 +123,7 @@ def build_pipeline(placement: Placement) -> Callable:
         report = place(
             write_report(
                 name=name,
+                lineage=lineage,
                 validation=valid.outputs["report"],
                 model=model,
                 evaluation=evaluated.outputs["report"],

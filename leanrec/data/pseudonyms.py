@@ -52,10 +52,10 @@ def load_key() -> bytes:
 
 
 def load_matching_key(fingerprint: str) -> bytes:
-    """The key of this environment, which must be the one that `fingerprint` names."""
+    """The key of this environment, which must be the one that `fingerprint` names; empty names any."""
     key = load_key()
     found = key_fingerprint(key)
-    if found != fingerprint:
+    if fingerprint and found != fingerprint:
         raise ConfigError(
             f"pseudonym key: this environment has the key {found}, the run was planned with {fingerprint}; "
             f"give both the same {KEY_VARIABLE}"
@@ -77,11 +77,12 @@ def pseudonymize(user_ids: pa.Array | pa.ChunkedArray, key: bytes) -> pa.Chunked
     if encoded.num_chunks == 0:
         return pa.chunked_array([], type=pa.string())
     names = encoded.chunk(0).dictionary.to_pylist()
-    hashed = pa.array([_pseudonym(name, key) for name in names], type=pa.string())
+    hashed = pa.array([pseudonym_of(name, key) for name in names], type=pa.string())
     return pa.chunked_array([hashed.take(chunk.indices) for chunk in encoded.chunks], type=pa.string())
 
 
-def _pseudonym(user_id: str, key: bytes) -> str:
+def pseudonym_of(user_id: str, key: bytes) -> str:
+    """The pseudonym of one raw user id: 32 hex characters."""
     return hmac.digest(key, user_id.encode(), "sha256").hex()[:PSEUDONYM_LENGTH]
 
 
