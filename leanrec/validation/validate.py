@@ -60,9 +60,8 @@ class Outcome:
             return f"{self.rule.table}: {self.num_rows:,} rows {self.rule.fault}; {self.rule.way_out}"
         example = self.failing_rows[0]
         return (
-            f"{name}: {self.num_failing:,} of {self.num_rows:,} rows {self.rule.fault} (observed {self.observed}; "
-            f"e.g. row {example['row']}, {_KEYS[self.rule.table]} {example['id']}: {example['value']}); "
-            f"{self.rule.way_out}"
+            f"{name}: {self.num_failing:,} of {self.num_rows:,} rows {self.rule.fault} "
+            f"(observed {self.observed}; e.g. row {example['row']}: {example['value']}); {self.rule.way_out}"
         )
 
     def to_check(self) -> Check:

@@ -5,6 +5,8 @@ A file that ends in .tsv is separated by tabs; .gz, .bz2 and .zst are unpacked a
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,8 @@ def read_table(path: Path, layout: Layout, columns: dict[str, str]) -> RawTable:
             available = header.schema.names
         found = find_columns(str(path), layout, available, columns)
         table = parse(path, list(found.values()), parsing)
-    except (UnicodeDecodeError, pa.ArrowInvalid) as error:
-        raise DataError(_explain(path, error)) from None
+    except (UnicodeDecodeError, pa.ArrowInvalid):
+        raise DataError(_explain(path, parsing)) from None
     return RawTable(origin=str(path), table=table.rename_columns(list(found)), names=found)
 
 
@@ -50,17 +52,28 @@ def parse(source: Any, names: list[str], parsing: pa.csv.ParseOptions) -> pa.Tab
     return pa.csv.read_csv(source, parse_options=parsing, convert_options=conversion)
 
 
-def _explain(path: Path, error: Exception) -> str:
+def _explain(path: Path, parsing: pa.csv.ParseOptions) -> str:
+    """Why the file cannot be read, found by reading it once more, slowly; shows no row's content."""
     line = _first_line_not_utf8(path)
     if line is not None:
         return f"{path}: line {line} is not UTF-8 text; save the file as UTF-8"
-    rule = " ".join(str(error).split())
-    return f"{path}: not a whole CSV file ({rule}); mend the row or quote its fields"
+    try:
+        one_by_one = pa.csv.ReadOptions(use_threads=False)
+        pa.csv.read_csv(path, read_options=one_by_one, parse_options=parsing)
+    except pa.ArrowInvalid as error:
+        found = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error))
+        if found:
+            row, expected, got = found.groups()
+            return (
+                f"{path}: line {row} has {got} fields and the header {expected}; "
+                "mend the line, or quote fields that hold a separator"
+            )
+    return f"{path}: not a whole CSV file; look for an unclosed quotation mark"
 
 
 def _first_line_not_utf8(path: Path) -> int | None:
     with pa.input_stream(str(path)) as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(io.BufferedReader(stream), start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
