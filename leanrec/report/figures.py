@@ -43,7 +43,8 @@ class Headline:
 
 def collect_figures(inputs: ReportInputs, content: Content) -> dict[str, Any]:
     """Every figure of the run, exact, as report.json holds them."""
-    steps = trace_steps(inputs.run, inputs.journal)
+    missed = [gate["gate"] for gate in content.gates if not gate["passed"]]
+    steps = trace_steps(inputs.run, inputs.journal, missed)
     durations = measure_durations(inputs.run, inputs.journal)
     run = inputs.run
     collected = {

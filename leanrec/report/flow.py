@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from leanrec.journal import StepRecord
 from leanrec.report.inputs import RunFacts
@@ -23,6 +23,9 @@ PIPELINE = {
     "smoke_test_release": "Smoke test",
 }
 """The steps in the order of the data's way, by component name."""
+
+GATES = {"validation": "validate_tables", "evaluation": "evaluate_models", "parity": "check_parity"}
+"""The gate -> the step whose figures it holds against bounds."""
 
 DONE, REUSED, FAILED, NOT_RUN = "done", "reused", "failed", "not run"
 
@@ -50,13 +53,22 @@ class Durations:
     orchestration_share: float
 
 
-def trace_steps(run: RunFacts, journal: Sequence[StepRecord]) -> list[Step]:
-    """Every step of the pipeline, and the gate that stopped the run if one did."""
+def trace_steps(run: RunFacts, journal: Sequence[StepRecord], missed_gates: Sequence[str] = ()) -> list[Step]:
+    """Every step of the pipeline; one whose gate was missed counts as failed.
+
+    A failure that belongs to none of them (and to no gate) is added as a step of its own.
+    """
+    missed = {GATES[gate] for gate in missed_gates if gate in GATES}
     steps = [_trace(name, title, run, journal) for name, title in PIPELINE.items()]
+    steps = [
+        replace(step, status=FAILED, error="its gate was missed") if step.step in missed else step
+        for step in steps
+    ]
+    others = [record for record in journal if record.step not in PIPELINE and record.error]
+    if missed:
+        others = [record for record in others if record.error and record.error["type"] != "GateError"]
     return steps + [
-        _trace(record.step, record.step.replace("_", " ").capitalize(), run, [record])
-        for record in journal
-        if record.step not in PIPELINE and record.error
+        _trace(record.step, record.step.replace("_", " ").capitalize(), run, [record]) for record in others
     ]
 
 

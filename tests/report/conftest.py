@@ -20,7 +20,10 @@ def failed_run(tmp_path_factory) -> ReportInputs:
     paths = write_artifacts(folder)
     expectation = {
         "table": "events", "column": "rating", "rule": "not null", "passed": False,
-        "observed": "3 of 100,000 rows", "failing_rows": [17, 4_021, 99_998],
+        "expectation": "ExpectColumnValuesToNotBeNull", "error": None, "observed": "null",
+        "num_rows": 100_000, "num_failing": 3,
+        "failing_rows": [{"row": n, "id": f"event {n}", "value": "null"} for n in (17, 4_021, 99_998)],
+        "message": "events.rating: 3 of 100,000 rows are null",
     }  # fmt: skip
     check = {
         "figure": "events.rating not null", "value": 3, "bound": "0 rows", "passed": False,

@@ -122,8 +122,9 @@ def test_a_failed_run_says_on_top_what_stopped_it_and_which_rows(failed_run, tmp
     assert "events.rating not null is 3, bound 0 rows (rows 17, 4021, 99998)" in top
     figures = read_json(tmp_path / "report.json")
     assert figures["run"]["succeeded"] is False
-    assert [step["status"] for step in figures["steps"]][:3] == ["done", "done", "not run"]
-    assert figures["steps"][-1]["status"] == "failed"
+    assert [step["status"] for step in figures["steps"]][:3] == ["done", "failed", "not run"]
+    words = Page(text).words
+    assert "3 of 100,000" in words and "row 4,021 (event 4021): null" in words
 
 
 def test_a_run_that_has_made_nothing_still_gets_a_report(tmp_path):

@@ -18,7 +18,18 @@ def test_every_step_has_a_status_in_the_order_of_the_pipeline():
     assert status["publish_release"] == "not run"
 
 
-def test_a_gate_that_stopped_the_run_is_shown_with_its_sentence():
+def test_a_missed_gate_marks_the_step_it_judges():
+    error = {"type": "GateError", "message": "gate evaluation: ...", "ours": True}
+    journal = [
+        *make_journal(["evaluate_models"]),
+        StepRecord(step="enforce_gate", started=1.0, seconds=0.1, error=error),
+    ]
+    steps = trace_steps(make_facts(), journal, ["evaluation"])
+    assert len(steps) == len(PIPELINE)
+    assert {step.step for step in steps if step.status == "failed"} == {"evaluate_models"}
+
+
+def test_a_failure_outside_the_pipeline_is_shown_with_its_sentence():
     error = {"type": "GateError", "message": "gate parity: ...", "ours": True}
     journal = [StepRecord(step="enforce_gate", started=1.0, seconds=0.1, error=error)]
     last = trace_steps(make_facts(), journal)[-1]
