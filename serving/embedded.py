@@ -160,7 +160,7 @@ def _command(environment: ServingEnvironment, work: Path, repository: Path, verb
         f"--backend-directory={backends}",
         f"--backend-config=python,shm-region-prefix-name={work.name}",
         "--model-control-mode=explicit",
-        # A broken version must not keep the good ones from starting; check_started looks at each model.
+        # The launcher looks at each model itself (check_started) and says what is wrong in one sentence.
         "--exit-on-error=false",
         *(f"--load-model={name}" for name in (*configured_models(repository), "echo")),
         "--exit-timeout-secs=5",

@@ -49,12 +49,15 @@ class Reloader:
         self._loaded = self._fingerprints()
 
     def check_started(self) -> None:
-        """A ServingError when a model has no version that answers; a broken version beside is reported."""
+        """A ServingError when a model was not loaded: at the start, one broken version refuses them all."""
         states = self._states()
         for name in configured_models(self._repository):
             if not any(entry["state"] == "READY" for entry in states.get(name, [])):
-                raise ServingError(f"model {name} cannot be served: {_reasons(states.get(name, []))}")
-        self._report(*self._summary(states))
+                raise ServingError(
+                    f"model {name} cannot be served; roll the release back, or publish it anew:"
+                    f" {_reasons(states.get(name, []))}"
+                )
+        self._report(self._ready(states), None)
 
     def start(self) -> None:
         """Begin to follow."""
@@ -88,8 +91,7 @@ class Reloader:
                 refused = f"model {name} was not loaded, the older version goes on serving: {reason}"
                 break
             self._loaded[name] = fingerprint
-        models, broken = self._summary(self._states())
-        self._report(models, refused or broken)
+        self._report(self._ready(self._states()), refused)
 
     def _stamp(self) -> tuple[bytes | None, dict[str, bytes]]:
         return _content(self._repository / RELEASE_FILE), self._fingerprints()
@@ -109,20 +111,12 @@ class Reloader:
             states.setdefault(entry["name"], []).append({"state": "UNAVAILABLE", "version": "", **entry})
         return states
 
-    def _summary(self, states: dict[str, list[dict[str, str]]]) -> tuple[dict[str, list[int]], str | None]:
-        """The versions of each model that answer, and why others do not."""
-        entries = {name: states.get(name, []) for name in configured_models(self._repository)}
-        models = {
-            name: sorted(int(entry["version"]) for entry in versions if entry["state"] == "READY")
-            for name, versions in entries.items()
+    def _ready(self, states: dict[str, list[dict[str, str]]]) -> dict[str, list[int]]:
+        """The versions of each model that answer."""
+        return {
+            name: sorted(int(e["version"]) for e in states.get(name, []) if e["state"] == "READY")
+            for name in configured_models(self._repository)
         }
-        broken = [
-            f"model {name} version {entry['version']}: {entry['reason']}"
-            for name, versions in entries.items()
-            for entry in versions
-            if entry["state"] != "READY" and entry.get("reason") not in (None, "", "unloaded")
-        ]
-        return models, "; ".join(broken) or None
 
 
 def _content(file: Path) -> bytes | None:
@@ -133,5 +127,9 @@ def _content(file: Path) -> bytes | None:
 
 
 def _reasons(entries: list[dict[str, str]]) -> str:
-    reasons = [f"version {e['version']}: {e['reason']}" for e in entries if e.get("reason")]
+    reasons = [
+        f"version {entry['version']}: {entry['reason']}"
+        for entry in entries
+        if entry.get("reason") not in (None, "", "unloaded")
+    ]
     return "; ".join(reasons) or "Triton gives no reason"

@@ -211,7 +211,8 @@ def hold():
 folder, step, how = Path(sys.argv[1]), int(sys.argv[2]), {"die": die, "hold": hold}[sys.argv[3]]
 stop_at(step)
 artifacts = {name: Path(sys.argv[4]) / name for name in ("compressed", "features", "evaluation", "parity")}
-publish_release(ReleaseSettings(repository=str(folder), keep=2), name="tiny", lineage={}, output=folder / "../out", **artifacts)
+settings = ReleaseSettings(repository=str(folder), keep=2)
+publish_release(settings, name="tiny", lineage={}, output=folder / "../out", **artifacts)
 """
 
 
@@ -280,7 +281,7 @@ def test_a_full_disk_leaves_the_last_release_untouched(
     publish(settings, artifacts, tmp_path / "out")
     before = content(small_disk / "models")
     (small_disk / "ballast").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096 - 8192))
-    with pytest.raises(ReleaseError, match="No space left.*version 1 goes on serving"):
+    with pytest.raises(ReleaseError, match=r"No space left.*version 1 goes on serving"):
         publish(settings, artifacts, tmp_path / "out")
     assert content(small_disk / "models") == before
     (small_disk / "ballast").unlink()

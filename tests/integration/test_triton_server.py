@@ -1,0 +1,391 @@
+"""The launcher and the real Triton: it serves, refuses clearly, and leaves nothing behind."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+from tiny_release import top_k, user_row, write_artifacts
+from tritonclient.utils import InferenceServerException
+
+from leanrec.config import ReleaseSettings
+from leanrec.errors import ServingError
+from leanrec.release.embedded_server import EmbeddedServer, embedded_server
+from leanrec.release.publish import publish_release
+from leanrec.release.repository import ModelRepository
+from leanrec.triton import TritonClient
+from serving import embedded
+from serving.client import Recommender
+from serving.environment import find_environment
+from serving.server import Triton, reserve_ports
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    settings = ReleaseSettings(repository=str(folder / "models"))
+    artifacts = write_artifacts(folder / "artifacts")
+    publish_release(settings, name="tiny", **artifacts, lineage={}, output=folder / "release.json")
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[EmbeddedServer]:
+    with embedded_server(repository, repository.parent / "server.json") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def triton(server: EmbeddedServer) -> Iterator[TritonClient]:
+    with TritonClient(server.grpc) as client:
+        yield client
+
+
+def test_a_batch_is_answered_as_the_graph_computes_it(triton: TritonClient) -> None:
+    inputs = user_row(batch=5)
+    answer, expected = triton.infer("recommender", inputs), top_k(inputs, factor=1.0)
+    assert answer.version == 1
+    np.testing.assert_array_equal(answer.outputs["item_index"], expected["item_index"])
+    np.testing.assert_allclose(answer.outputs["score"], expected["score"], rtol=1e-6)
+
+
+def test_requests_that_arrive_together_get_their_own_answers(server: EmbeddedServer) -> None:
+    """Triton puts them into one batch; users, batch sizes and lengths of `seen` differ."""
+    faults: list[str] = []
+
+    def ask(seen: int, batch: int) -> None:
+        with TritonClient(server.grpc) as client:
+            for _ in range(20):
+                inputs = user_row(batch=batch, seen=seen)
+                items = client.infer("recommender", inputs).outputs["item_index"]
+                if not np.array_equal(items, top_k(inputs, factor=1.0)["item_index"]):
+                    faults.append(f"seen {seen}, batch {batch}: {items}")
+
+    threads = [threading.Thread(target=ask, args=(2 + n % 3, 1 + n % 2)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+
+
+def test_a_fault_fails_its_own_request_only(server: EmbeddedServer) -> None:
+    """A candidate that no item has makes ONNX Runtime refuse; its neighbours in the batch go on."""
+    inputs = {name: tensor for name, tensor in user_row().items() if name != "seen"}
+    good, bad = np.array([[1, 2, 3]]), np.array([[1, 2, 99]])
+    outcomes: dict[str, set[str]] = {"good": set(), "bad": set()}
+
+    def ask(kind: str, candidates: np.ndarray) -> None:
+        with TritonClient(server.grpc) as client:
+            for _ in range(25):
+                try:
+                    answer = client.infer("ranker", {**inputs, "candidates": candidates})
+                    outcomes[kind].add(str(np.round(answer.outputs["score"].astype(float), 3).tolist()))
+                except ServingError as error:
+                    outcomes[kind].add(
+                        "out of data bounds" if "out of data bounds" in str(error) else str(error)
+                    )
+
+    threads = [
+        threading.Thread(target=ask, args=pair) for pair in (("good", good), ("bad", bad), ("good", good))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == {"good": {"[[0.05, 0.1, 0.15]]"}, "bad": {"out of data bounds"}}
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "change", "said"),
+    [
+        ("nobody", None, {}, "unknown model: 'nobody'"),
+        ("recommender", 7, {}, "'recommender' version 7 is not found"),
+        (
+            "recommender",
+            None,
+            {"history": np.zeros((1, 9), np.int64)},
+            "unexpected shape for input 'history'",
+        ),
+        ("recommender", None, {"seen": np.zeros((1, 2), np.int32)}, "seen"),
+        ("recommender", None, {"colour": np.zeros((1, 1), np.int64)}, "colour"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_what_is_wrong(
+    triton: TritonClient, model: str, version: int | None, change: dict, said: str
+) -> None:
+    with pytest.raises(ServingError, match=said):
+        triton.infer(model, {**user_row(), **change}, version=version)
+
+
+def test_a_server_that_hangs_costs_no_more_than_the_deadline(server: EmbeddedServer) -> None:
+    frozen = [p for p in descendants(server.pid) if "triton" in Path(f"/proc/{p}/cmdline").read_text()]
+    with TritonClient(server.grpc) as client:
+        client.infer("recommender", user_row())
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(ServingError, match=r"did not answer within 0\.3 s"):
+                client.infer("recommender", user_row(), timeout_s=0.3)
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+        assert client.infer("recommender", user_row()).version == 1
+
+
+def test_an_address_where_nothing_listens_is_named() -> None:
+    with (
+        TritonClient("127.0.0.1:1") as client,
+        pytest.raises(ServingError, match=r"nothing answers at 127\.0"),
+    ):
+        client.infer("recommender", user_row())
+
+
+def test_the_typed_client_recommends_and_ranks(server: EmbeddedServer) -> None:
+    inputs = user_row(batch=2)
+    with Recommender(server.grpc) as recommender:
+        lists = recommender.recommend(inputs, k=3)
+        assert [[r.item_index for r in user] for user in lists] == top_k(inputs, 1.0)["item_index"][
+            :, :3
+        ].tolist()
+        scores = recommender.rank(inputs, np.array([[4, 8]] * 2))["score"]
+        np.testing.assert_allclose(scores, [[0.2, 0.4]] * 2, rtol=1e-6)
+        with pytest.raises(ServingError, match="k is 99; this release answers 1 to 12 items"):
+            recommender.recommend(inputs, k=99)
+
+
+@pytest.mark.parametrize("path", ["/v2/repository/models/recommender/unload", "/v2/repository/index"])
+def test_nobody_without_the_key_may_control_the_models(server: EmbeddedServer, path: str) -> None:
+    connection = http.client.HTTPConnection(server.http)
+    connection.request("POST", path, "{}")
+    assert connection.getresponse().status == 403
+    connection.close()
+
+
+def test_the_control_interface_of_grpc_wants_the_key_too(server: EmbeddedServer) -> None:
+    with (
+        grpcclient.InferenceServerClient(server.grpc) as client,
+        pytest.raises(InferenceServerException) as error,
+    ):
+        client.unload_model("recommender")
+    assert "restricted" in str(error.value)
+
+
+# Launches of their own
+
+
+@contextmanager
+def launched(repository: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict]]:
+    """A launcher, ready; killed at the end if it still runs."""
+    command = [sys.executable, "-m", "serving.embedded", "--repository", str(repository)]
+    for port in ("http", "grpc", "metrics"):
+        command += [f"--{port}-port", "0"]
+    launcher = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    )
+    try:
+        assert launcher.stdout
+        yield launcher, json.loads(launcher.stdout.readline())
+    finally:
+        launcher.kill()
+        launcher.communicate()
+
+
+def refused(*arguments: str) -> str:
+    """The sentence with which the launcher refuses."""
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.embedded", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def descendants(pid: int) -> set[int]:
+    """Every process below `pid`, by the process table."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            parents[int(folder.name)] = int(fields[1])
+    found, grown = {pid}, True
+    while grown:
+        below = {child for child, parent in parents.items() if parent in found} - found
+        found |= below
+        grown = bool(below)
+    return found - {pid}
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those of `pids` that still run."""
+
+    def runs(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
+
+    return {pid for pid in pids if runs(pid)}
+
+
+def wait_until_gone(pids: set[int], timeout_s: float = 15) -> set[int]:
+    deadline = time.monotonic() + timeout_s
+    while alive(pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return alive(pids)
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT", "eof"])
+def test_however_the_launcher_ends_no_process_is_left(repository: Path, tmp_path: Path, how: str) -> None:
+    announcement = tmp_path / "server.json"
+    with launched(repository, "--announce", str(announcement), "--until-eof") as (launcher, facts):
+        below = descendants(launcher.pid)
+        assert len(below) >= 3, "Triton and one Python stub for each model"
+        assert json.loads(announcement.read_text())["pid"] == launcher.pid == facts["pid"]
+        if how == "eof":
+            assert launcher.stdin
+            launcher.stdin.close()
+            launcher.stdin = None
+        else:
+            launcher.send_signal(getattr(signal, how))
+        status = launcher.wait(20)
+        assert wait_until_gone(below) == set()
+    assert status == (-signal.SIGKILL if how == "SIGKILL" else 0)
+    assert announcement.exists() == (how == "SIGKILL")
+
+
+def test_what_a_killed_launcher_left_on_disk_and_in_memory_goes_with_the_next_launch(
+    repository: Path,
+) -> None:
+    def left() -> set[str]:
+        folders = [*Path("/tmp").glob("leanrec-triton-*"), *Path("/dev/shm").glob("leanrec-triton-*")]
+        return {str(path) for path in folders}
+
+    before = left()
+    with launched(repository) as (launcher, _):
+        below = descendants(launcher.pid)
+        launcher.kill()
+        launcher.wait()
+        assert wait_until_gone(below) == set()
+    stale = left() - before
+    assert stale
+    with launched(repository) as (launcher, _):
+        assert not stale & left()
+        launcher.terminate()
+        assert launcher.wait(20) == 0
+
+
+def test_when_triton_dies_the_launcher_says_so_and_ends(repository: Path) -> None:
+    with launched(repository) as (launcher, _):
+        below = descendants(launcher.pid)
+        (server,) = [
+            p for p in below if "tritonserver" in Path(f"/proc/{p}/cmdline").read_text().split("\0")[0][-14:]
+        ]
+        os.kill(server, signal.SIGKILL)
+        assert launcher.wait(20) == 2
+        assert wait_until_gone(below) == set()
+        assert launcher.stderr and "Triton ended with status -9" in launcher.stderr.read()
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_out(repository: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        said = refused(
+            "--repository", str(repository), "--grpc-port", str(port), "--http-port=0", "--metrics-port=0"
+        )
+    assert f"port {port} (grpc)" in said and "--grpc-port" in said
+    assert said.count("\n") == 1
+
+
+def test_a_repository_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
+    assert "no such folder" in refused("--repository", str(tmp_path / "nowhere"))
+    assert "it holds no model" in refused("--repository", str(tmp_path))
+
+
+def test_a_python_without_triton_is_named(repository: Path) -> None:
+    said = refused("--repository", str(repository), "--python", sys.executable)
+    assert "nvidia-pytriton" in said and "requirements/serving.lock" in said
+    assert "no such program" in refused("--repository", str(repository), "--python", "/nowhere/python")
+
+
+def test_a_model_that_cannot_be_served_ends_the_start_with_tritons_own_reason(
+    repository: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "ranker" / "1").mkdir(parents=True)
+    (tmp_path / "ranker" / "1" / "model.onnx").write_bytes(b"not a graph")
+    (tmp_path / "ranker" / "config.pbtxt").write_text((repository / "ranker" / "config.pbtxt").read_text())
+    said = refused("--repository", str(tmp_path), "--http-port=0", "--grpc-port=0", "--metrics-port=0")
+    assert "model ranker cannot be served" in said and "ONNX Runtime refuses it" in said
+
+
+@pytest.fixture
+def numpy_2(tmp_path: Path) -> Path:
+    """The programs of an environment in which Triton's stub finds numpy 2 (this one's)."""
+    assert np.__version__.startswith("2.")
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    packages = Path(np.__file__).parent.parent
+    mixed = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
+    for folder in packages.glob("numpy*"):
+        (mixed / folder.name).symlink_to(folder)
+    (mixed / "serving.pth").write_text(str(find_environment().packages))
+    return tmp_path / "venv" / "bin"
+
+
+def test_numpy_2_is_refused_before_the_start(repository: Path, numpy_2: Path) -> None:
+    said = refused("--repository", str(repository), "--python", str(numpy_2 / "python3"))
+    assert "numpy is 2" in said and "corrupts tensors" in said
+
+
+def test_the_start_up_round_trip_notices_tensors_that_arrive_wrong(tmp_path: Path, numpy_2: Path) -> None:
+    environment = replace(find_environment(), programs=numpy_2)
+    ports = reserve_ports("127.0.0.1", http=0, grpc=0, metrics=0)
+    triton = Triton(ports, tmp_path / "triton.log")
+    work = tmp_path / "leanrec-test-numpy-2"
+    try:
+        triton.start(embedded._command(environment, work, tmp_path, False), environment.variables())
+        triton.wait_until_live(60)
+        with pytest.raises(ServingError, match=r"sent \[1, 2, 3\] and received"):
+            embedded._prove_round_trip(triton)
+    finally:
+        triton.stop()
+        embedded._remove(work)
+
+
+def test_a_server_may_start_before_the_first_release(tmp_path: Path, repository: Path) -> None:
+    waiting = tmp_path / "models"
+    waiting.mkdir()
+    with launched(waiting, "--allow-empty") as (launcher, facts):
+        assert facts["models"] == {}
+        settings = ReleaseSettings(repository=str(waiting))
+        artifacts = write_artifacts(tmp_path / "artifacts")
+        publish_release(settings, name="tiny", **artifacts, lineage={}, output=tmp_path / "release.json")
+        with TritonClient(facts["grpc"]) as client:
+            client.wait_until_ready("recommender")
+            assert client.infer("recommender", user_row()).version == 1
+        launcher.terminate()
+        assert launcher.wait(20) == 0
+    assert ModelRepository(waiting).is_settled()
