@@ -22,6 +22,15 @@ HTML_FILE = "report.html"
 JSON_FILE = "report.json"
 LATEST = "latest"
 
+CURVES = {
+    "loss": "training loss",
+    "metric": "validation figure",
+    "ndcg": "validation NDCG",
+    "auc": "validation AUC",
+    "rmse": "validation RMSE",
+}
+"""Figures of an epoch -> what a person reads; those that an epoch lacks are left out."""
+
 METRICS = ("ndcg", "recall", "hit_rate", "mrr", "coverage")
 
 
@@ -112,7 +121,7 @@ def _plots(figures: dict[str, Any]) -> dict[str, Any]:
 def _curves(curves: dict[str, Any]) -> list[dict[str, Any]]:
     drawn = []
     for model, epochs in curves.items():
-        for figure, label in (("loss", "training loss"), ("metric", "validation figure")):
+        for figure, label in CURVES.items():
             title = f"{model.capitalize()}: {label}"
             plot = charts.draw_curve(title, epochs, figure, label)
             if plot:
