@@ -174,12 +174,13 @@ def write_artifacts(folder: Path) -> dict[str, Path]:
         {"epoch": n, "loss": 5.2 * math.exp(-n / 9) + 3.1, "ndcg": 0.14 * (1 - math.exp(-n / 5)),
          "samples_per_s": 41_000.0, "seconds": 1.9} for n in range(1, 21)
     ]  # fmt: skip
+    ranker = [{**epoch, "auc": 0.5 + epoch["ndcg"] * 2} for epoch in epochs[:8]]
     content = {
         "validation/validation.json": {"passed": True, "expectations": expectations},
         "validation/gate.json": {"gate": "validation", "passed": True, "checks": []},
         "evaluation/evaluation.json": evaluation(),
         "evaluation/gate.json": {"gate": "evaluation", "passed": True, "checks": checks},
-        "model/curves.json": {"retriever": epochs, "ranker": [{**epoch, "auc": 0.5 + epoch["ndcg"] * 2} for epoch in epochs[:8]]},
+        "model/curves.json": {"retriever": epochs, "ranker": ranker},
         "model/model.json": {"spec": {"num_items": 1683}},
         "compressed/front.json": front(),
         "parity/parity.json": {
