@@ -185,8 +185,10 @@ def _release(content: Content) -> Headline | None:
     return Headline(name="release", text=f"v{release['version']}", note=note, value=release["version"])
 
 
-def _duration(inputs: ReportInputs) -> Headline:
+def _duration(inputs: ReportInputs) -> Headline | None:
     durations = measure_durations(inputs.run, inputs.journal)
+    if not durations.total:  # in the cluster Kubeflow keeps the time
+        return None
     return Headline(
         name="duration",
         text=format_duration(durations.total),

@@ -139,6 +139,12 @@ def test_the_report_leaves_out_what_is_missing(whole_run, tmp_path, missing):
     Page(build_report(replace(whole_run, **{missing: None}), tmp_path).read_text(encoding="utf-8"))
 
 
+def test_without_a_journal_nothing_is_said_of_time(whole_run, tmp_path):
+    inputs = replace(whole_run, journal=(), run=make_facts(total_seconds=0.0))
+    text = build_report(inputs, tmp_path).read_text(encoding="utf-8")
+    assert 'id="flow"' not in text and "orchestration" not in Page(text).words
+
+
 def test_an_artifact_cut_off_midway_is_named_and_left_out(tmp_path):
     inputs = make_inputs(tmp_path)
     (inputs.compressed / "front.json").write_text('{"chosen": "int8", "cand', encoding="utf-8")
