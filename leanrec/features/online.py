@@ -65,16 +65,17 @@ class OnlineUsers:
             profiles = store.online_read(self._config, self._profile, keys)
             activities = store.online_read(self._config, self._activity, keys)
             seen = store.online_read(self._config, self._seen, keys)
-            if not (self._holds_users or any(profile for _, profile in profiles)):
+            rows = [
+                _user_row(profile, activity, items)
+                for (_, profile), (_, activity), (_, items) in zip(profiles, activities, seen, strict=True)
+            ]
+            if not (self._holds_users or any(rows)):
                 self._require_users()
         except sqlite3.Error as error:
             raise self._not_materialized(str(error)) from None
         except RedisError as error:
             raise redis_failed(self._settings, error) from None
-        return [
-            _user_row(profile, activity, items)
-            for (_, profile), (_, activity), (_, items) in zip(profiles, activities, seen, strict=True)
-        ]
+        return rows
 
     def _current_store(self) -> OnlineStore:
         file = None
@@ -143,6 +144,9 @@ def _entity_key(user: str) -> EntityKey:
 def _user_row(profile: Features | None, activity: Features | None, seen: Features | None) -> UserRow | None:
     if not (profile and activity and seen):
         return None
+    # Redis answers with empty values where it has none; half a row is no row.
+    if any(_kind(value) is None for value in (profile["user_index"], activity["num_events"], seen["seen"])):
+        return None
     return UserRow(
         user_index=profile["user_index"].int64_val,
         user_attributes=np.array(profile["user_attributes"].int64_list_val.val, np.int64),
@@ -153,6 +157,10 @@ def _user_row(profile: Features | None, activity: Features | None, seen: Feature
     )
 
 
+def _kind(value: Value) -> str | None:
+    return value.WhichOneof("val")
+
+
 def _number(value: Value) -> float:
-    kind = value.WhichOneof("val")
+    kind = _kind(value)
     return float(getattr(value, kind)) if kind else 0.0

@@ -134,6 +134,8 @@ def _redis_connection(settings: FeatureStoreSettings) -> str:
         f"{host}:{port}",
         f"socket_connect_timeout={REDIS_CONNECT_TIMEOUT_S}",
         f"socket_timeout={REDIS_TIMEOUT_S}",
+        # redis-py would try for half a minute; whoever asks for a user has an answer to give meanwhile.
+        "retry=null",
     ]
     password = os.environ.get(REDIS_PASSWORD_VARIABLE)
     if password:

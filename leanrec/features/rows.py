@@ -71,7 +71,9 @@ def stack_user_rows(rows: Sequence[UserRow], spec: ModelSpec) -> dict[str, np.nd
     return _tensors(
         spec,
         user_index=np.array([row.user_index for row in rows], np.int64),
-        user_attributes=np.array([row.user_attributes for row in rows], np.int64).reshape(-1, num_attributes),
+        user_attributes=np.array([row.user_attributes for row in rows], np.int64).reshape(
+            len(rows), num_attributes
+        ),
         user_statistics=np.array([row.user_statistics for row in rows], np.float32),
         history=_joined([row.history for row in rows], np.int64),
         history_ratings=_joined([row.history_ratings for row in rows], np.float32),

@@ -65,13 +65,18 @@ def write_tables(folder: Path, events: list[Event], items: tuple[str, ...] = ITE
 
 
 def build(
-    folder: Path, events: list[Event], *, items: tuple[str, ...] = ITEM_IDS, **settings: Any
+    folder: Path,
+    events: list[Event],
+    *,
+    items: tuple[str, ...] = ITEM_IDS,
+    data: DataSettings = DATA,
+    **settings: Any,
 ) -> dict[str, Path]:
     """Write the tables and their features below `folder`; the paths of both."""
     paths = write_tables(folder, events, items)
     build_features(
         FeatureSettings(**{"history_length": 3, "liked_threshold": LIKED, **settings}),
-        DATA,
+        data,
         **paths,
         previous_vocabulary=None,
         output=folder / "features",
