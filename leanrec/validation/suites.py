@@ -90,15 +90,7 @@ def items_suite(settings: ValidationSettings) -> list[Rule]:
         _row_count("items", settings.min_items, "bring more items or lower validation.min_items"),
         *_id_rules("items", "item_id"),
         _unique("items", "item_id", "keep one row for each item"),
-        Rule(
-            table="items",
-            column="title",
-            must="not empty",
-            fault="have no title",
-            way_out="give each item a title, its id if there is no better",
-            expectation="ExpectColumnValuesToNotBeInSet",
-            arguments={"column": "title", "value_set": [""]},
-        ),
+        *_presence("items", "title", "title", "give each item a title, its id if there is no better"),
     ]
 
 
@@ -124,13 +116,16 @@ def _row_count(table: str, least: int, way_out: str) -> Rule:
 
 
 def _id_rules(table: str, column: str) -> list[Rule]:
-    way_out = "drop these rows or give them an id"
+    return _presence(table, column, "id", "drop these rows or give them an id")
+
+
+def _presence(table: str, column: str, noun: str, way_out: str) -> list[Rule]:
     return [
         Rule(
             table=table,
             column=column,
             must="not null",
-            fault="have no id",
+            fault=f"have no {noun}",
             way_out=way_out,
             expectation="ExpectColumnValuesToNotBeNull",
             arguments={"column": column},
@@ -139,7 +134,7 @@ def _id_rules(table: str, column: str) -> list[Rule]:
             table=table,
             column=column,
             must="not empty",
-            fault="have an empty id",
+            fault=f"have an empty {noun}",
             way_out=way_out,
             expectation="ExpectColumnValuesToNotBeInSet",
             arguments={"column": column, "value_set": [""]},
