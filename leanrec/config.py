@@ -178,6 +178,10 @@ class RankerSettings(Section):
     """Dropout in the deep part."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay of the dense part."""
+    disliked_weight: float = Field(default=0.3, ge=0, le=1)
+    """Weight in the watch loss of an event whose rating is below the liked threshold."""
+    watch_weight: float = Field(default=0.2, ge=0)
+    """Weight of the watch head in the loss; the like head has 1."""
     rating_weight: float = Field(default=0.5, ge=0)
     """Weight of the rating head's squared error in the loss."""
     patience: int = Field(default=2, ge=1)
@@ -195,6 +199,8 @@ class TrainingSettings(Section):
     """Items that the retriever hands to the ranker."""
     top_k: int = Field(default=100, ge=1)
     """Items that a recommendation may hold at most (K)."""
+    checkpoint: str | None = None
+    """Folder that keeps the state after each epoch, so that a killed run goes on; null: beside the output."""
     retriever: RetrieverSettings = RetrieverSettings()
     ranker: RankerSettings = RankerSettings()
 

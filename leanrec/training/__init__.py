@@ -1,1 +1,1 @@
-"""The parallel plan, the loop, checkpoints, the torchrun entry point."""
+"""Distributed training: torchrun, TorchRec tables, plain weights at the end."""

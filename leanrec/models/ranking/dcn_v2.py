@@ -74,8 +74,19 @@ class DCNv2Ranker(nn.Module):
         self.cross = CrossNetwork(width, settings.cross_layers)
         self.deep = MLP(width, settings.hidden, settings.dropout)
         self.over = nn.Linear(width + self.deep.width, 3)
+        self.retrieval_weight = nn.Parameter(torch.ones(()))
         self.register_buffer("category_indices", items.category_indices)
         self.register_buffer("item_dense", item_dense(items.release_year, items.statistics))
+
+    @torch.no_grad()
+    def start_from_retrieval(self, log_partition: float) -> None:
+        """Let P(watch) start as the retriever's own softmax; training then learns what is missing in it.
+
+        `log_partition` is the mean log of the softmax's denominator, so that scores become log-probabilities.
+        """
+        self.over.weight[0].zero_()
+        self.over.bias[0] = -log_partition
+        self.retrieval_weight.fill_(1.0)
 
     def user_features(self, user: UserInputs) -> Tensor:
         """The SparseArch and DenseArch of the user side; [B, user_width]."""
@@ -114,8 +125,9 @@ class DCNv2Ranker(nn.Module):
         """User features [B, U], item features [B, C, I], retrieval scores [B, C]; answers three [B, C]."""
         wide = user_features.unsqueeze(1).expand(-1, item_features.shape[1], -1)
         affinity = self._affinity(user_features, item_features)
-        row = torch.cat([wide, item_features, affinity, retrieval_score.unsqueeze(2)], dim=2)
+        row = torch.cat([wide, item_features, affinity, retrieval_score.unsqueeze(2) / 10.0], dim=2)
         watch, like, rating = self.over(torch.cat([self.cross(row), self.deep(row)], dim=2)).unbind(dim=2)
+        watch = watch + self.retrieval_weight * retrieval_score
         return Heads(watch, like, rating + self.spec.liked_threshold)
 
     def _affinity(self, user_features: Tensor, item_features: Tensor) -> Tensor:

@@ -1,0 +1,172 @@
+"""Training examples: the rows of the training set as tensors, and each process's share of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from leanrec.errors import TrainingError
+from leanrec.models.inputs import UserInputs
+from leanrec.schema import USER_STATISTICS, ModelSpec
+
+TRAIN = "train"
+VALID = "valid"
+COLUMNS = (
+    "user_index",
+    "user_attributes",
+    "user_statistics",
+    "history",
+    "history_ratings",
+    "item_index",
+    "rating",
+    "liked",
+    "split",
+    "event_timestamp",
+)
+
+
+class Examples(NamedTuple):
+    """Events with the user row as it was just before each; E events."""
+
+    user: UserInputs
+    """The user rows, E of them."""
+    item_index: Tensor
+    """[E] int64."""
+    rating: Tensor
+    """[E] float32."""
+    liked: Tensor
+    """[E] float32, 0 or 1."""
+
+    def __len__(self) -> int:
+        return int(self.item_index.shape[0])
+
+    def take(self, rows: Tensor) -> Examples:
+        """The events at `rows`."""
+        user = UserInputs(*(tensor[rows] for tensor in self.user))
+        return Examples(user, self.item_index[rows], self.rating[rows], self.liked[rows])
+
+    def to(self, device: torch.device) -> Examples:
+        """The same events on `device`."""
+        user = UserInputs(*(tensor.to(device) for tensor in self.user))
+        return Examples(user, *(tensor.to(device) for tensor in self[1:]))
+
+
+def read_examples(path: Path, split: str, spec: ModelSpec) -> Examples:
+    """The events of one split, in the order of time.
+
+    Raises a TrainingError when the file cannot be read, lacks a column, does not fit `spec`, or has no
+    event in the split.
+    """
+    table = _read_table(Path(path))
+    table = table.filter(pc.equal(table["split"], split)).sort_by("event_timestamp")
+    if table.num_rows == 0:
+        raise TrainingError(
+            f"{path}: no event in split {split!r}; lower the held-out fractions or add events"
+        )
+    num_attributes = len(spec.attribute_cardinalities)
+    length = spec.history_length
+    examples = Examples(
+        UserInputs(
+            torch.tensor(_numbers(table, "user_index", np.int64)).unsqueeze(1),
+            _lists(path, table, "user_attributes", num_attributes, np.int64, exact=True),
+            _lists(path, table, "user_statistics", len(USER_STATISTICS), np.float32, exact=True),
+            _lists(path, table, "history", length, np.int64),
+            _lists(path, table, "history_ratings", length, np.float32),
+        ),
+        torch.tensor(_numbers(table, "item_index", np.int64)),
+        torch.tensor(_numbers(table, "rating", np.float32)),
+        torch.tensor(_numbers(table, "liked", np.float32)),
+    )
+    _refuse_strange_values(path, examples, spec)
+    return examples
+
+
+def first_row_of_each_user(examples: Examples) -> Tensor:
+    """The row of each user's first event, by rising user index."""
+    user = examples.user.user_index.squeeze(1)
+    rows = torch.full((int(user.max()) + 1,), len(examples))
+    rows = rows.scatter_reduce(0, user, torch.arange(len(examples)), "amin")
+    return rows[rows < len(examples)]
+
+
+def batches(
+    num_rows: int, batch_size: int, *, seed: int, epoch: int, rank: int, world_size: int
+) -> Iterator[Tensor]:
+    """This process's rows of each batch of one epoch; every process gets equally many batches and rows.
+
+    The order is drawn from (seed, epoch) and is the same in every process; process r takes every
+    world_size-th row from the r-th on. The last rows that do not fill every process are left out.
+    """
+    draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(num_rows, generator=draw)
+    for start in range(0, num_rows, batch_size):
+        batch = order[start : start + batch_size]
+        share = batch[: len(batch) // world_size * world_size][rank::world_size]
+        if len(share) > 0:
+            yield share
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        names = set(pq.read_schema(path).names)
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            raise TrainingError(
+                f"{path}: column {missing[0]!r} is missing; build the training set again (build_training_set)"
+            )
+        return pq.read_table(path, columns=list(COLUMNS))
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{path}: not a training set ({reason}); build it again") from None
+
+
+def _numbers(table: pa.Table, name: str, dtype: type) -> np.ndarray:
+    column = table[name].combine_chunks()
+    return np.ascontiguousarray(column.cast(pa.from_numpy_dtype(dtype)).to_numpy(zero_copy_only=False))
+
+
+def _lists(path: Path, table: pa.Table, name: str, width: int, dtype: type, *, exact: bool = False) -> Tensor:
+    """A list column as [E, width], padded with 0 at the end; `exact`: every list has that many values."""
+    column = table[name].combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    longest = int(lengths.max(initial=0))
+    if longest > width or (exact and int(lengths.min(initial=width)) < width):
+        rule = "exactly" if exact else "at most"
+        raise TrainingError(
+            f"{path}: column {name!r} must hold lists of {rule} {width} values, one has "
+            f"{longest if longest > width else int(lengths.min())}; build the training set again"
+        )
+    values = pc.list_flatten(column).to_numpy(zero_copy_only=False).astype(dtype)
+    filled: np.ndarray = np.zeros((len(lengths), width), dtype)
+    filled[np.arange(width) < lengths[:, None]] = values
+    return torch.from_numpy(filled)
+
+
+def _refuse_strange_values(path: Path, examples: Examples, spec: ModelSpec) -> None:
+    if not bool(torch.isfinite(examples.rating).all()):
+        raise TrainingError(
+            f"{path}: column 'rating' has values that are not numbers; validate the events again"
+        )
+    if not bool(torch.isfinite(examples.user.user_statistics).all()):
+        raise TrainingError(
+            f"{path}: column 'user_statistics' has values that are not numbers; build it again"
+        )
+    for name, index, cardinality in (
+        ("item_index", examples.item_index, spec.num_items),
+        ("user_index", examples.user.user_index, spec.num_users),
+        ("history", examples.user.history, spec.num_items),
+    ):
+        least, most = int(index.min()), int(index.max())
+        if least < 0 or most >= cardinality:
+            raise TrainingError(
+                f"{path}: column {name!r} must lie in 0..{cardinality - 1}, it has {least}..{most}; "
+                "build features and training set from the same events"
+            )

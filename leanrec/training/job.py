@@ -1,0 +1,26 @@
+"""What the parent and the training processes agree on; free of heavy imports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+ERROR_FILE = "error.json"
+SUMMARY_FILE = "summary.json"
+CURVES_FILE = "curves.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the parent asks of the processes; paths are absolute."""
+
+    settings: dict[str, Any]
+    features: str
+    training_set: str
+    output: str
+    """Empty folder for the model."""
+    checkpoints: str
+    folder: str
+    """Where errors and the summary are left for the parent."""
+    parent: int
+    """Process id of the parent; without it the processes end."""

@@ -1,0 +1,196 @@
+"""What each torchrun process runs: `python -m torch.distributed.run ... -m leanrec.training.worker JOB.json`.
+
+Trains the retriever, then the ranker on what the retriever puts forward; rank 0 writes the model folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+
+from leanrec.config import TrainingSettings
+from leanrec.errors import LeanRecError, TrainingError
+from leanrec.files import read_json, write_json
+from leanrec.models.inputs import ItemInputs, read_item_inputs
+from leanrec.models.recommender import Recommender, save_model
+from leanrec.schema import ModelSpec
+from leanrec.training.candidates import CandidateSampler
+from leanrec.training.checkpoint import identity_of
+from leanrec.training.examples import TRAIN, VALID, Examples, read_examples
+from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
+from leanrec.training.loop import PROBE_EVENTS, Course, fit
+from leanrec.training.objectives import RankerObjective, RetrieverObjective
+from leanrec.training.plan import quiet_planner
+from leanrec.training.validation import Holdout
+
+
+def main(path: str) -> int:
+    """Run the job in the JSON file at `path`; the exit status."""
+    job = Job(**read_json(Path(path)))
+    _end_without_parent(job.parent)
+    warnings.filterwarnings("ignore")
+    quiet_planner()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    try:
+        settings = TrainingSettings.parse(job.settings)
+        gpu = torch.cuda.is_available()
+        if gpu:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if gpu else "gloo")
+        train(settings, job)
+        dist.barrier()
+        dist.destroy_process_group()
+    except LeanRecError as error:
+        _leave_word(job, str(error))
+        return error.exit_status
+    except Exception as error:  # whatever it is, the parent must be told in one sentence
+        traceback.print_exc()
+        reason = (str(error).splitlines() or ["no message"])[0]
+        _leave_word(job, f"training stopped with {type(error).__name__}: {reason}; the log has the traceback")
+        return 1
+    return 0
+
+
+def _leave_word(job: Job, message: str) -> None:
+    file = Path(job.folder) / f"{os.environ.get('RANK', '0')}-{ERROR_FILE}"
+    write_json(file, {"message": message})
+
+
+def train(settings: TrainingSettings, job: Job) -> None:
+    """Train both models; on rank 0 write the model folder and the summary."""
+    features = Path(job.features)
+    spec = _read_spec(features / "spec.json", settings)
+    items = read_item_inputs(features / "items.parquet")
+    training_set = Path(job.training_set)
+    learnt_from = read_examples(training_set, TRAIN, spec)
+    held_out = read_examples(training_set, VALID, spec)
+    _refuse_one_class(training_set, learnt_from)
+    holdout = Holdout(learnt_from, held_out, spec)
+    if len(holdout) == 0:
+        raise TrainingError(f"{training_set}: no user likes anything in split 'valid'; add events")
+    torch.manual_seed(settings.seed)
+    recommender = Recommender(spec, settings, items)
+    common = {
+        "seed": settings.seed,
+        "examples": learnt_from,
+        "probe": held_out.take(torch.arange(min(PROBE_EVENTS, len(held_out)))),
+        "log": _log,
+    }
+    identity = identity_of(job.settings, training_set, features / "items.parquet", features / "spec.json")
+    curves = {
+        "retriever": _train_retriever(recommender, holdout, common, Path(job.checkpoints), identity),
+        "ranker": _train_ranker(recommender, holdout, common, Path(job.checkpoints), identity),
+    }
+    if dist.get_rank() == 0:
+        _write(recommender, items, holdout, curves, job)
+
+
+def _train_retriever(
+    recommender: Recommender, holdout: Holdout, common: dict[str, Any], checkpoints: Path, identity: str
+) -> list[dict[str, Any]]:
+    settings = recommender.settings.retriever
+    retriever = recommender.retriever
+    course = Course(
+        name="retriever",
+        settings=settings,
+        prepare=lambda batch, draw: (batch, draw),
+        validate=lambda: {"ndcg": holdout.retrieval_ndcg(retriever)},
+        checkpoint=checkpoints / "retriever.safetensors",
+        identity=identity,
+        **common,
+    )
+    return fit(RetrieverObjective(retriever, settings), course)
+
+
+def _train_ranker(
+    recommender: Recommender, holdout: Holdout, common: dict[str, Any], checkpoints: Path, identity: str
+) -> list[dict[str, Any]]:
+    settings = recommender.settings.ranker
+    sampler = CandidateSampler(recommender.retriever, settings, recommender.num_candidates)
+    some = cast(Examples, common["probe"])
+    recommender.dcn.start_from_retrieval(sampler.log_partition(some))
+    course = Course(
+        name="ranker",
+        settings=settings,
+        prepare=lambda batch, draw: (batch, sampler.draw(batch, draw)),
+        validate=lambda: holdout.chain_figures(recommender),
+        checkpoint=checkpoints / "ranker.safetensors",
+        identity=identity,
+        **common,
+    )
+    return fit(RankerObjective(recommender.dcn, settings), course)
+
+
+def _write(
+    recommender: Recommender, items: ItemInputs, holdout: Holdout, curves: dict[str, Any], job: Job
+) -> None:
+    figures = holdout.chain_figures(recommender)
+    save_model(recommender, Path(job.output))
+    write_json(Path(job.output) / CURVES_FILE, curves)
+    summary = {
+        "num_parameters": sum(parameter.numel() for parameter in recommender.parameters()),
+        "num_processes": dist.get_world_size(),
+        "retriever_epochs": len(curves["retriever"]),
+        "ranker_epochs": len(curves["ranker"]),
+        **{f"valid_{name}": value for name, value in figures.items()},
+    }
+    write_json(Path(job.folder) / SUMMARY_FILE, summary)
+
+
+def _read_spec(path: Path, settings: TrainingSettings) -> ModelSpec:
+    try:
+        return ModelSpec(**{**read_json(path), "top_k": settings.top_k})
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(
+            f"{path}: not a model's specification ({error}); build the features again"
+        ) from None
+
+
+def _refuse_one_class(path: Path, examples: Examples) -> None:
+    share = float(examples.liked.mean())
+    if share in (0.0, 1.0):
+        seen = "liked" if share else "not liked"
+        raise TrainingError(
+            f"{path}: every training event is {seen}, so there is nothing to tell apart; "
+            "set features.liked_threshold inside the range of the ratings"
+        )
+
+
+def _log(line: str) -> None:
+    if dist.get_rank() == 0:
+        print(line, flush=True)
+
+
+def _end_without_parent(parent: int) -> None:
+    """End this process when the parent or torchrun is gone, however they went."""
+    agent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == agent and _is_alive(parent):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
