@@ -194,6 +194,11 @@ class TestBadCsv:
         write_events(csv_files, "ann,001,4", header="user_id,item_id,rating")
         refuse(r"'timestamp' is missing; it has user_id, item_id, rating", settings_for(csv_files), outputs)
 
+    def test_an_optional_column_that_the_settings_name_must_be_there(self, csv_files, outputs):
+        settings = settings_for(csv_files, columns={"categories": "category"})
+        csv_files["items"].write_text("item_id,title,genres\n001,Alien,Horror\n")
+        refuse(r"column 'category' \(our 'categories'\) is missing; it has item_id", settings, outputs)
+
     def test_a_column_that_appears_twice(self, csv_files, outputs):
         write_events(csv_files, "a,1,2,3,4", header="user_id,item_id,timestamp,rating,rating")
         refuse(r"events\.csv: column 'rating' appears 2 times", settings_for(csv_files), outputs)
@@ -276,6 +281,12 @@ class TestBadCsv:
     def test_name_that_is_not_a_column_of_ours(self, csv_files, outputs):
         settings = settings_for(csv_files, columns={"uid": "user_id"})
         refuse(r"data\.columns: 'uid' is not a column of LeanRec, which has", settings, outputs, ConfigError)
+
+    def test_attribute_that_movielens_lacks(self, movielens_cache, outputs):
+        settings = DataSettings(
+            source="movielens-100k", cache=str(movielens_cache), user_attributes=("height",)
+        )
+        refuse(r"ml-100k\.user has no column 'height'; it has gender", settings, outputs, ConfigError)
 
 
 class TestBadParquet:

@@ -1,5 +1,6 @@
-import multiprocessing
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,9 +25,15 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
 
 
-def load_after(barrier, results) -> None:
-    barrier.wait()
-    results.put(load_key())
+RACER = """
+import time
+from pathlib import Path
+from leanrec.data.pseudonyms import load_key
+print("ready", flush=True)
+while not Path("go").exists():
+    time.sleep(0.0005)
+print(load_key().decode())
+"""
 
 
 def test_the_same_user_gets_the_same_pseudonym_and_no_other_user_does():
@@ -61,15 +68,15 @@ def test_the_environment_goes_before_the_file(monkeypatch):
 
 
 def test_processes_that_race_for_the_first_key_agree():
-    spawn = multiprocessing.get_context("fork")
-    barrier, results = spawn.Barrier(4), spawn.Queue()
-    racers = [spawn.Process(target=load_after, args=(barrier, results)) for _ in range(4)]
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER], stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
     for racer in racers:
-        racer.start()
-    keys = {results.get(timeout=30) for _ in racers}
-    for racer in racers:
-        racer.join()
-    assert keys == {KEY_FILE.read_bytes().strip()}
+        assert racer.stdout.readline() == "ready\n"
+    Path("go").touch()
+    keys = {racer.communicate(timeout=60)[0].strip() for racer in racers}
+    assert keys == {KEY_FILE.read_text().strip()}
+    assert [path.name for path in KEY_FILE.parent.iterdir()] == [KEY_FILE.name]
 
 
 def test_a_short_key_is_refused_and_not_shown(monkeypatch):

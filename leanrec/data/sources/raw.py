@@ -88,8 +88,8 @@ def find_columns(
 ) -> dict[str, str]:
     """Our name -> the file's name for each column of `layout` that the file has.
 
-    A name in `columns` goes before ours. A required column that is missing, or a name that the file
-    has twice, is a DataError.
+    A name in `columns` goes before ours. A column that is missing though required or named in
+    `columns`, or a name that the file has twice, is a DataError.
     """
     available = list(available)
     found: dict[str, str] = {}
@@ -100,7 +100,7 @@ def find_columns(
             raise DataError(f"{origin}: column '{name}' appears {available.count(name)} times; rename one")
         if name in available:
             found[ours] = name
-        elif ours in layout.required:
+        elif ours in layout.required or ours in columns:
             raise DataError(_missing(origin, ours, theirs, available))
     return found
 
