@@ -19,7 +19,7 @@ from ibis.backends.duckdb import Backend
 
 from leanrec.config import DataSettings, FeatureSettings
 from leanrec.data.vocabulary import Vocabularies
-from leanrec.errors import DataError
+from leanrec.errors import DataError, HostError
 from leanrec.features import expressions
 from leanrec.features.engine import duckdb_engine
 from leanrec.files import atomic_directory, write_json
@@ -40,7 +40,8 @@ def build_features(
     """Write the `features` folder of docs/architecture.md to `output`, whole or not at all.
 
     `previous_vocabulary` is the vocabulary folder of the newest release; indices go on from it.
-    Raises a DataError when a table cannot be read or the split leaves no event to train on.
+    Raises a DataError when a table cannot be read or the split leaves no event to train on, and a
+    HostError when disk or memory do not suffice.
     """
     tables = {
         "events": _read(Path(events), columns=["user_id"]),
@@ -52,6 +53,11 @@ def build_features(
     with atomic_directory(Path(output)) as folder, duckdb_engine() as engine:
         try:
             _write_tables(engine, settings, Path(events), tables, vocabularies, folder)
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            raise HostError(
+                f"{output}: the features cannot be written ({str(error).splitlines()[0]}); "
+                "free disk space or memory and run the step again"
+            ) from error
         except duckdb.Error as error:
             raise DataError(
                 f"{events}: the features cannot be computed ({str(error).splitlines()[0]}); "

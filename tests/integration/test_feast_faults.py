@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from feast import FeatureStore
-from small_world import build, event, some_events
+from small_world import DATA, build, event, some_events, write_tables
 
-from leanrec.config import FeatureStoreSettings
+from leanrec.config import FeatureSettings, FeatureStoreSettings
 from leanrec.errors import FeatureStoreError, HostError
+from leanrec.features.build import build_features
 from leanrec.features.online import OnlineUsers
 from leanrec.features.project import repo_config
 from leanrec.features.store import build_training_set, materialize_features
@@ -27,7 +28,7 @@ EVENTS = some_events()
 WRITER = """
 import sys
 from pathlib import Path
-from leanrec.config import FeatureStoreSettings
+from leanrec.config import FeatureSettings, FeatureStoreSettings
 from leanrec.features.store import materialize_features
 
 repository, output, *worlds = sys.argv[1:]
@@ -74,6 +75,14 @@ def test_a_full_disk_leaves_the_rows_that_were_there(room: int, tmp_path: Path) 
     mended = OnlineUsers(settings).row("u1")
     assert mended is not None
     assert mended.history.tolist() == [*before.history[1:], 5]
+
+
+def test_a_full_disk_leaves_no_half_features(tmp_path: Path) -> None:
+    paths = write_tables(tmp_path, EVENTS)
+    output = tmp_path / "features"
+    with largest_file(500), pytest.raises(HostError, match="features: the features cannot be written"):
+        build_features(FeatureSettings(), DATA, **paths, previous_vocabulary=None, output=output)
+    assert sorted(tmp_path.iterdir()) == sorted(paths.values())
 
 
 def test_a_full_disk_leaves_no_half_training_set(tmp_path: Path) -> None:
