@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from leanrec.evaluation import lists
 from leanrec.evaluation.baselines import recommend_by_neighbours, recommend_popular
-from leanrec.evaluation.lists import best_items
 from leanrec.evaluation.protocol import load_protocol, ndcg_per_user
 
 
@@ -16,7 +16,7 @@ def protocols(world):
 def test_best_items_leaves_out_seen_items_and_settles_ties_by_index():
     scores = np.array([[9.0, 1.0, 3.0, 3.0, 2.0], [9.0, 1.0, 2.0, 3.0, 4.0]])
     seen = np.array([[4, 0], [1, 2]])
-    assert best_items(scores, seen, 3).tolist() == [[2, 3, 1], [4, 3, 0]]
+    assert lists.best_items(scores, seen, 3).tolist() == [[2, 3, 1], [4, 3, 0]]
 
 
 def test_popularity_is_the_count_of_train_events(world, protocols):
@@ -36,8 +36,8 @@ def test_popularity_is_the_count_of_train_events(world, protocols):
 def test_no_baseline_recommends_a_seen_item(protocols):
     test, valid = protocols
     for recommend in (recommend_popular, recommend_by_neighbours):
-        lists = recommend(test, valid, 10).item_index
-        for items, seen in zip(lists, test.requests["seen"], strict=True):
+        answered = recommend(test, valid, 10).item_index
+        for items, seen in zip(answered, test.requests["seen"], strict=True):
             shown = items[items > 0]
             assert not np.isin(shown, seen).any() and np.unique(shown).size == shown.size
 
@@ -70,3 +70,16 @@ def test_baselines_do_not_see_the_events_held_out(tmp_path, world, protocols, wr
         after_lists = zip(test.user, after.item_index, strict=True)
         same = [known[u] == items.tolist() for u, items in after_lists if u in known]
         assert same and all(same)
+
+
+def test_lists_do_not_depend_on_how_many_users_are_scored_at_once(protocols, monkeypatch):
+    test, valid = protocols
+    together = recommend_by_neighbours(test, valid, 10).item_index
+    monkeypatch.setattr(lists, "SCORES_AT_ONCE", 3 * test.num_items)
+    assert len(list(lists.user_batches(len(test.relevant), test.num_items))) > 10
+    np.testing.assert_array_equal(recommend_by_neighbours(test, valid, 10).item_index, together)
+
+
+def test_places_that_no_item_is_left_for_hold_the_unknown_index():
+    everything = np.array([[1, 2, 3]])
+    assert lists.best_items(np.ones((1, 5)), everything, 4).tolist() == [[4, 0, 0, 0]]
