@@ -1,0 +1,86 @@
+"""How far Triton's answers lie from the trainer's: pure functions of two sets of tensors.
+
+B users · K items of a list · C candidates
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from leanrec.schema import UNKNOWN_INDEX
+
+TOP = 10
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Differences:
+    """What separates Triton from the trainer for one model."""
+
+    scores: np.ndarray
+    """|trainer - Triton| of every score compared."""
+    same_top_10: float | None
+    """Share of users with the same ten items; None for the ranker, whose candidates are given."""
+
+    @property
+    def largest(self) -> float:
+        """The largest difference; NaN when a score is not a number."""
+        return float(self.scores.max(initial=0.0))
+
+
+def compare_recommender(trainer: Tensors, triton: Tensors, tie: float) -> Differences:
+    """Compare lists of `item_index` and `score` [B, K]; entries with item 0 are padding.
+
+    Scores are compared item by item. Of an item that only one list holds, the other list says no more
+    than that its score is not above its own last one; so it counts with what it has above that.
+
+    The ten items are the same when each item of one ten is in the other ten too, or scores there no
+    more than `tie` below the tenth: equals at the edge may change places.
+    """
+    differences: list[float] = []
+    same = 0
+    for user in range(len(trainer["score"])):
+        ours, theirs = _scores_by_item(trainer, user), _scores_by_item(triton, user)
+        differences += [abs(ours[item] - theirs[item]) for item in ours.keys() & theirs.keys()]
+        differences += _only_in(ours, theirs) + _only_in(theirs, ours)
+        same += _same_top(ours, theirs, tie)
+    return Differences(scores=np.array(differences), same_top_10=same / max(1, len(trainer["score"])))
+
+
+def compare_ranker(trainer: Tensors, triton: Tensors) -> Differences:
+    """Compare `score` [B, C] of the candidates."""
+    differences = np.abs(trainer["score"].astype(np.float64) - triton["score"])
+    return Differences(scores=differences.ravel(), same_top_10=None)
+
+
+def histogram(differences: np.ndarray, bins: int = 30) -> dict[str, list[float]]:
+    """Edges (n + 1) and counts (n) of the differences, from 0 to the largest."""
+    finite = differences[np.isfinite(differences)]
+    counts, edges = np.histogram(finite, bins=bins, range=(0.0, float(finite.max(initial=0.0)) or 1e-12))
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _scores_by_item(tensors: Tensors, user: int) -> dict[int, float]:
+    """Scores by item, best first."""
+    items, scores = tensors["item_index"][user], tensors["score"][user]
+    return {int(i): float(s) for i, s in zip(items, scores, strict=True) if i != UNKNOWN_INDEX}
+
+
+def _only_in(held: dict[int, float], other: dict[int, float]) -> list[float]:
+    if not other:
+        return [float("inf")] * len(held)
+    last = min(other.values())
+    return [float(np.maximum(0.0, score - last)) for item, score in held.items() if item not in other]
+
+
+def _same_top(ours: dict[int, float], theirs: dict[int, float], tie: float) -> bool:
+    return _reaches_top(ours, theirs, tie) and _reaches_top(theirs, ours, tie)
+
+
+def _reaches_top(held: dict[int, float], other: dict[int, float], tie: float) -> bool:
+    """Whether the ten items of `held` are among the ten of `other`, or level with its tenth."""
+    tenth = [score for _, score in list(other.items())[:TOP]][-1:]
+    return all(item in other and other[item] >= tenth[0] - tie for item in list(held)[:TOP])

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from leanrec.release.differences import compare_ranker, compare_recommender, histogram
+
+
+def lists(*users: list[tuple[int, float]]) -> dict[str, np.ndarray]:
+    return {
+        "item_index": np.array([[item for item, _ in user] for user in users]),
+        "score": np.array([[score for _, score in user] for user in users], np.float32),
+    }
+
+
+def ten(*last: tuple[int, float]) -> list[tuple[int, float]]:
+    """A list of twelve: nine sure items, then three given."""
+    return [(n, 1 - n / 100) for n in range(1, 10)] + list(last)
+
+
+def test_equal_lists_differ_by_nothing() -> None:
+    one = lists(ten((10, 0.5), (11, 0.4), (12, 0.3)))
+    found = compare_recommender(one, one, tie=1e-5)
+    assert (found.largest, found.same_top_10) == (0.0, 1.0)
+
+
+def test_scores_are_compared_by_item_when_two_items_swap_places() -> None:
+    ours = lists(ten((10, 0.50), (11, 0.49), (12, 0.3)))
+    theirs = lists(ten((11, 0.51), (10, 0.50), (12, 0.3)))
+    found = compare_recommender(ours, theirs, tie=1e-5)
+    assert found.largest == pytest.approx(0.02, abs=1e-6)
+    assert found.same_top_10 == 0.0
+
+
+def test_equals_at_the_tenth_place_may_change_places() -> None:
+    ours = lists(ten((10, 0.500001), (11, 0.5), (12, 0.3)))
+    theirs = lists(ten((11, 0.500001), (10, 0.5), (12, 0.3)))
+    assert compare_recommender(ours, theirs, tie=1e-5).same_top_10 == 1.0
+
+
+def test_an_item_that_only_one_list_holds_counts_with_what_it_has_above_the_other_lists_last() -> None:
+    ours = lists(ten((10, 0.5), (11, 0.4), (12, 0.3)))
+    theirs = lists(ten((10, 0.5), (11, 0.4), (13, 0.25)))
+    assert compare_recommender(ours, theirs, tie=1e-5).largest == pytest.approx(0.05, abs=1e-6)
+
+
+def test_padding_is_not_compared() -> None:
+    ours = lists([(3, 0.5), (0, -1.0)])
+    theirs = lists([(3, 0.5), (0, -9.0)])
+    assert compare_recommender(ours, theirs, tie=1e-5).largest == 0.0
+
+
+def test_the_ranker_is_compared_candidate_by_candidate() -> None:
+    found = compare_ranker({"score": np.array([[0.5, 7.0]])}, {"score": np.array([[0.25, 7.0]])})
+    assert (found.scores.tolist(), found.same_top_10) == ([0.25, 0.0], None)
+
+
+def test_a_score_that_is_no_number_is_no_small_difference() -> None:
+    ours = lists(ten((10, 0.5), (11, 0.4), (12, 0.3)))
+    theirs = lists(ten((10, float("nan")), (11, 0.4), (12, 0.3)))
+    assert np.isnan(compare_recommender(ours, theirs, tie=1e-5).largest)
+
+
+def test_the_histogram_holds_every_difference() -> None:
+    found = histogram(np.array([0.0, 0.1, 0.2, 0.2]))
+    assert sum(found["counts"]) == 4
+    assert len(found["edges"]) == len(found["counts"]) + 1
+    assert found["edges"][-1] == pytest.approx(0.2)
