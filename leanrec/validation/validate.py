@@ -113,7 +113,11 @@ def validate_tables(
     for name, table in tables.items():
         frame = _frame(name, tables)
         findings = run_expectations(name, frame, suites[name])
-        outcomes += [_outcome(r, f, table) for r, f in zip(suites[name], findings, strict=True)]
+        observed = {column: _observed(column, table) for column in {rule.column for rule in suites[name]}}
+        outcomes += [
+            _outcome(rule, finding, table, observed[rule.column])
+            for rule, finding in zip(suites[name], findings, strict=True)
+        ]
     with atomic_directory(Path(output)) as folder:
         passed = write_gate(folder, "validation", [outcome.to_check() for outcome in outcomes])
         report = {
@@ -150,8 +154,7 @@ def _frame(name: str, tables: dict[str, pa.Table]) -> pd.DataFrame:
     return table.to_pandas(categories=[column for column in repeated if column in table.column_names])
 
 
-def _outcome(rule: Rule, finding: Finding, table: pa.Table) -> Outcome:
-    column = table[rule.column] if rule.column in table.column_names else None
+def _outcome(rule: Rule, finding: Finding, table: pa.Table, observed: str) -> Outcome:
     key = table[_KEYS[rule.table]] if _KEYS[rule.table] in table.column_names else None
     return Outcome(
         rule=rule,
@@ -159,7 +162,7 @@ def _outcome(rule: Rule, finding: Finding, table: pa.Table) -> Outcome:
         error=finding.error,
         num_rows=len(table),
         num_failing=finding.num_failing,
-        observed=_observed(rule, table, column),
+        observed=observed,
         failing_rows=[
             {
                 "row": position + 1,
@@ -176,19 +179,21 @@ def _value(rule: Rule, table: pa.Table, position: int) -> str:
     return ", ".join(_shown(table[name][position].as_py()) for name in names)
 
 
-def _observed(rule: Rule, table: pa.Table, column: pa.ChunkedArray | None) -> str:
+def _observed(name: str, table: pa.Table) -> str:
     """The span of a column of times or numbers, else how many values it has."""
-    if rule.column == "rows":
+    if name == "rows" or ", " in name:
         return f"{len(table):,} rows"
-    if column is None:
-        return f"{len(table):,} rows" if ", " in rule.column else "no such column"
-    if pa.types.is_floating(column.type) or pa.types.is_timestamp(column.type):
-        numbers = column
-        if pa.types.is_floating(column.type):
-            numbers = column.filter(pc.invert(pc.is_nan(column)))
-        span = pc.min_max(numbers).as_py()
-        return f"{_shown(span['min'])} to {_shown(span['max'])}" if len(numbers) else "no value"
-    return f"{pc.count_distinct(column).as_py():,} distinct"
+    if name not in table.column_names:
+        return "no such column"
+    column = table[name].drop_null()
+    if pa.types.is_floating(column.type):
+        column = column.filter(pc.invert(pc.is_nan(column)))
+    if not (pa.types.is_floating(column.type) or pa.types.is_timestamp(column.type)):
+        return f"{pc.count_distinct(column).as_py():,} distinct"
+    if len(column) == 0:
+        return "no value"
+    span = pc.min_max(column).as_py()
+    return f"{_shown(span['min'])} to {_shown(span['max'])}"
 
 
 def _shown(value: Any) -> str:
