@@ -160,9 +160,9 @@ class RankerSettings(Section):
     """Width of its embedding tables."""
     cross_layers: int = Field(default=2, ge=1)
     """Cross layers."""
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: tuple[int, ...] = (128, 64)
     """Widths of the deep part."""
-    epochs: int = Field(default=4, ge=1)
+    epochs: int = Field(default=3, ge=1)
     """Passes over the training events, at most."""
     batch_size: int = Field(default=1024, ge=1)
     """Events a step, all processes together."""

@@ -75,14 +75,14 @@ class HistoryPooling(nn.Module):
         logit = self.recency[age] + self.slope * (ratings - self.liked_threshold)
         weight = torch.exp(logit.clamp(-15.0, 15.0)) * present
         total = weight.sum(dim=1, keepdim=True).clamp(min=1e-9)
-        return ((weight / total).unsqueeze(2) * vectors).sum(dim=1)
+        return torch.matmul((weight / total).unsqueeze(1), vectors).squeeze(1)
 
 
 def mean_of_present(vectors: Tensor, indices: Tensor) -> Tensor:
     """The mean over the second last axis of vectors [..., G, D] whose index [..., G] is not 0."""
     present = (indices != 0).to(vectors.dtype)
     total = present.sum(dim=-1, keepdim=True).clamp(min=1.0)
-    return ((present / total).unsqueeze(-1) * vectors).sum(dim=-2)
+    return torch.matmul((present / total).unsqueeze(-2), vectors).squeeze(-2)
 
 
 def user_dense(statistics: Tensor, liked_threshold: float) -> Tensor:

@@ -1,0 +1,106 @@
+"""Real torchrun, real TorchRec tables: what comes out, what a kill leaves, what an error says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_world import SMALL, training_table, write_world
+
+from leanrec.config import TrainingSettings
+from leanrec.errors import TrainingError
+from leanrec.files import read_json
+from leanrec.models.recommender import load_model
+from leanrec.training.train import train_models
+
+pytestmark = pytest.mark.integration
+
+TWO = SMALL.model_copy(update={"num_processes": 2})
+PATIENCE_S = 60
+RUN = """
+import sys, json
+from pathlib import Path
+from leanrec.config import TrainingSettings
+from leanrec.training.train import train_models
+folder = Path(sys.argv[1])
+train_models(TrainingSettings.parse(json.loads(sys.argv[2])), features=folder / "features",
+             training_set=folder / "training_set.parquet", output=folder / "model")
+"""
+
+
+def train(folder: Path, settings: TrainingSettings, output: str = "model") -> dict:
+    return train_models(
+        settings,
+        features=folder / "features",
+        training_set=folder / "training_set.parquet",
+        output=folder / output,
+    )
+
+
+def wait_until(condition, what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s for {what}"
+        time.sleep(0.02)
+
+
+def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(tmp_path, capfd):
+    write_world(tmp_path)
+    summary = train(tmp_path, TWO, "whole")
+    assert summary["num_processes"] == 2 and summary["valid_ndcg"] > 0.3
+    curves = read_json(tmp_path / "whole" / "curves.json")
+    assert [curve["epoch"] for curve in curves["ranker"]] == [1, 2]
+    assert load_model(tmp_path / "whole").spec.top_k == 5
+
+    arguments = [sys.executable, "-c", RUN, str(tmp_path), json.dumps(TWO.model_dump(mode="json"))]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "model.checkpoint" / "retriever.safetensors"
+    wait_until(lambda: checkpoint.exists() or process.poll() is not None, "the first checkpoint")
+    started = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(started) >= 3
+    wait_until(lambda: not any(child.is_running() for child in started), "the processes to end")
+    assert not (tmp_path / "model").exists()
+
+    capfd.readouterr()
+    train(tmp_path, TWO)
+    assert "going on after epoch" in capfd.readouterr().out
+    assert not checkpoint.exists()
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "model"))
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_one_process_learns_the_taste_too_and_one_class_alone_is_refused(tmp_path):
+    write_world(tmp_path)
+    summary = train(tmp_path, SMALL)
+    assert summary["valid_ndcg"] > 0.3 and summary["valid_auc"] > 0.8
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+
+    table = training_table()
+    place = table.schema.get_field_index("liked")
+    write_world(tmp_path, table.set_column(place, "liked", pa.array([True] * table.num_rows)))
+    with pytest.raises(TrainingError, match="every training event is liked") as caught:
+        train(tmp_path, SMALL)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_names_model_epoch_and_step(tmp_path):
+    write_world(tmp_path)
+    wild = SMALL.retriever.model_copy(update={"table_learning_rate": 1e30})
+    with pytest.raises(TrainingError, match=r"retriever's loss is (nan|inf) in epoch 1, step \d"):
+        train(tmp_path, SMALL.model_copy(update={"retriever": wild}))
+    assert not (tmp_path / "model").exists()
