@@ -4,6 +4,7 @@ import gzip
 import os
 import subprocess
 import sys
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.csv
@@ -35,6 +36,10 @@ def settings_of(csv_files, movielens_cache):
             source="parquet", user_attributes=("gender",), **{k: str(v) for k, v in parquet_files.items()}
         ),
     }
+
+
+def test_the_settings_know_every_source_and_no_other():
+    assert set(get_args(DataSettings.model_fields["source"].annotation)) == set(SOURCES)
 
 
 @pytest.mark.parametrize("source", SOURCES)
