@@ -40,6 +40,9 @@ EVALUATION_FILE = "evaluation.json"
 CHAIN, RETRIEVER, POPULARITY, ITEM_KNN = "chain", "retriever", "popularity", "item_knn"
 HEADLINE = f"ndcg@{HEADLINE_K}"
 
+REQUESTS_AT_ONCE = 128
+"""Requests that the model answers at a time; each makes it rank hundreds of candidates."""
+
 PAIRS_AT_ONCE = 4096
 """Rated pairs that the ranker scores at a time."""
 
@@ -113,7 +116,7 @@ def decide(settings: EvaluationSettings, figures: dict[str, Any]) -> list[Check]
 def answer(model: Recommender, protocol: Protocol) -> Answers:
     """The model's lists and scores, in batches of users so that memory stays bounded."""
     chain, retriever = [], []
-    for part in user_batches(len(protocol.relevant), protocol.num_items):
+    for part in user_batches(len(protocol.relevant), protocol.num_items, at_most=REQUESTS_AT_ONCE):
         request = _tensors(protocol.requests, part)
         chain.append(model(**request)[0].numpy())
         seen = request.pop("seen").numpy()

@@ -34,8 +34,8 @@ def best_items(scores: npt.ArrayLike, seen: Ints, k: int) -> Ints:
     return np.where(np.isneginf(np.take_along_axis(found, order, axis=1)), UNKNOWN_INDEX, items)
 
 
-def user_batches(num_users: int, num_items: int) -> Iterator[slice]:
-    """Slices of users such that their scores over all items fit into memory."""
-    size = max(1, SCORES_AT_ONCE // num_items)
+def user_batches(num_users: int, num_items: int, *, at_most: int | None = None) -> Iterator[slice]:
+    """Slices of users, `at_most` so many, such that their scores over all items fit into memory."""
+    size = max(1, min(SCORES_AT_ONCE // num_items, at_most or num_users))
     for start in range(0, num_users, size):
         yield slice(start, min(start + size, num_users))

@@ -183,8 +183,10 @@ def _read_events(path: Path) -> dict[str, np.ndarray]:
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a training set ({reason}); run build_training_set again") from None
-    events = {name: table[name].to_numpy(zero_copy_only=False) for name in columns}
-    events["user"] = np.unique(events.pop("user_id").astype(str), return_inverse=True)[1]
+    users = table["user_id"].combine_chunks().dictionary_encode()
+    events = {name: table[name].to_numpy(zero_copy_only=False) for name in columns if name != "user_id"}
+    number = np.argsort(np.argsort(users.dictionary.to_numpy(zero_copy_only=False).astype(str)))
+    events["user"] = number[users.indices.to_numpy()]
     events["liked"] = events["liked"].astype(bool)
     events["item_index"] = events["item_index"].astype(np.int64)
     return events
