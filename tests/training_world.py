@@ -22,7 +22,9 @@ SMALL = TrainingSettings(
     top_k=5,
     num_processes=1,
     retriever=RetrieverSettings(dim=8, hidden=(16,), epochs=3, batch_size=128, table_learning_rate=0.1),
-    ranker=RankerSettings(dim=8, hidden=(16,), epochs=2, batch_size=128, patience=5),
+    ranker=RankerSettings(
+        dim=8, hidden=(16,), epochs=4, batch_size=32, patience=5, learning_rate=0.01, table_learning_rate=0.1
+    ),
 )
 
 

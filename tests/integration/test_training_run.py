@@ -59,7 +59,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(tmp_path
     summary = train(tmp_path, TWO, "whole")
     assert summary["num_processes"] == 2 and summary["valid_ndcg"] > 0.3
     curves = read_json(tmp_path / "whole" / "curves.json")
-    assert [curve["epoch"] for curve in curves["ranker"]] == [1, 2]
+    assert [curve["epoch"] for curve in curves["ranker"]] == [1, 2, 3, 4]
     assert load_model(tmp_path / "whole").spec.top_k == 5
 
     arguments = [sys.executable, "-c", RUN, str(tmp_path), json.dumps(TWO.model_dump(mode="json"))]
@@ -86,7 +86,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(tmp_path
 def test_one_process_learns_the_taste_too_and_one_class_alone_is_refused(tmp_path):
     write_world(tmp_path)
     summary = train(tmp_path, SMALL)
-    assert summary["valid_ndcg"] > 0.3 and summary["valid_auc"] > 0.8
+    assert summary["valid_ndcg"] > 0.4 and summary["valid_auc"] > 0.8
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
 
     table = training_table()
