@@ -13,8 +13,8 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 
-from leanrec.export.golden import GoldenFacts, GoldenRequests, save_golden
 from leanrec.files import write_json
 from leanrec.gates import at_most, write_gate
 from leanrec.schema import RANKER, RECOMMENDER, ModelSpec
@@ -87,6 +87,8 @@ def write_golden(
     folder: Path, recipe: str, bound: float, factor: float = 1.0, spec: ModelSpec = SPEC
 ) -> None:
     """Golden requests of three users and the answers of a trainer whose scores have `factor`."""
+    from leanrec.export.golden import GoldenFacts, GoldenRequests, save_golden
+
     inputs = user_row(batch=3, spec=spec)
     candidates = np.array([[1, 2, 3, 0], [4, 5, 6, 7], [8, 0, 0, 0]])
     scores = np.linspace(0, 1, spec.num_items, dtype=np.float32)[candidates] * np.float32(factor)
@@ -104,7 +106,8 @@ def write_golden(
 def write_artifacts(folder: Path, factor: float = 1.0, spec: ModelSpec = SPEC) -> dict[str, Path]:
     """The artifacts `compressed`, `features`, `evaluation` and `parity` below `folder`."""
     write_graphs(folder / "compressed" / "chosen", factor, spec)
-    write_golden(folder / "compressed" / "chosen", "int8", 0.01, factor, spec)
+    save_file({"seen": np.zeros((1, 1), np.int64)}, folder / "compressed" / "chosen" / "golden.safetensors")
+    write_json(folder / "compressed" / "chosen" / "golden.json", {})
     write_json(folder / "compressed" / "front.json", {"chosen": "int8"})
     write_json(folder / "features" / "vocabulary" / "categories.json", {"Drama": 1})
     write_json(folder / "evaluation" / "evaluation.json", {})
