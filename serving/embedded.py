@@ -75,7 +75,8 @@ def serve(options: argparse.Namespace, stopping: threading.Event) -> None:
         announcement = Announcement(options.announce, ports)
         try:
             triton.start(_command(environment, work, repository, options.verbose), environment.variables())
-            triton.wait_until_live(options.timeout_s)
+            if not triton.wait_until_live(options.timeout_s, stopping):
+                return
             _prove_round_trip(triton)
             reloader = Reloader(repository, triton.ask, announcement.update)
             reloader.check_started()

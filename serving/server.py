@@ -11,6 +11,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,17 +112,19 @@ class Triton:
             f"--grpc-restricted-protocol={RESTRICTED}:{CONTROL_HEADER}={self.key}",
         ]
 
-    def wait_until_live(self, timeout_s: float) -> None:
-        """Return once the server answers; a ServingError when it ends or `timeout_s` passes."""
+    def wait_until_live(self, timeout_s: float, stopping: threading.Event) -> bool:
+        """True once the server answers, False when `stopping` is set before.
+
+        A ServingError when the server ends or `timeout_s` passes.
+        """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             self.check_running()
-            try:
+            with contextlib.suppress(OSError):
                 if self.ask("GET", "/v2/health/live")[0] == http.client.OK:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.1)
+                    return True
+            if stopping.wait(0.1):
+                return False
         raise ServingError(f"Triton did not answer within {timeout_s:g} s; its last lines:\n{self.tail()}")
 
     def check_running(self) -> None:

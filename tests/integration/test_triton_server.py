@@ -309,6 +309,21 @@ def test_when_triton_dies_the_launcher_says_so_and_ends(repository: Path) -> Non
         assert launcher.stderr and "Triton ended with status -9" in launcher.stderr.read()
 
 
+def test_ctrl_c_during_the_start_ends_it_and_leaves_nothing(repository: Path) -> None:
+    command = [sys.executable, "-m", "serving.embedded", "--repository", str(repository)]
+    command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as launcher:
+        deadline = time.monotonic() + 30
+        while not descendants(launcher.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        while len(below := descendants(launcher.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        launcher.send_signal(signal.SIGINT)
+        said, _ = launcher.communicate(timeout=30)
+        assert (launcher.returncode, said) == (0, b"")
+    assert wait_until_gone(below) == set()
+
+
 def test_a_port_that_is_taken_is_named_with_the_way_out(repository: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
@@ -367,7 +382,7 @@ def test_the_start_up_round_trip_notices_tensors_that_arrive_wrong(tmp_path: Pat
     work = tmp_path / "leanrec-test-numpy-2"
     try:
         triton.start(embedded._command(environment, work, tmp_path, False), environment.variables())
-        triton.wait_until_live(60)
+        triton.wait_until_live(60, threading.Event())
         with pytest.raises(ServingError, match=r"sent \[1, 2, 3\] and received"):
             embedded._prove_round_trip(triton)
     finally:

@@ -1,0 +1,107 @@
+"""The reloader's decisions, against a Triton made by hand that notes what it is told."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leanrec.errors import ServingError
+from serving.reloader import Reloader, configured_models
+
+
+class Triton:
+    """Lists what it was told to load; refuses the models in `broken`."""
+
+    def __init__(self, repository: Path) -> None:
+        self.repository = repository
+        self.loads: list[str] = []
+        self.broken: set[str] = set()
+        self.unreachable = False
+        self.reports: list[tuple[dict[str, list[int]] | None, str | None]] = []
+
+    def ask(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        assert "unload" not in path
+        if self.unreachable:
+            raise ConnectionRefusedError("refused")
+        if path.endswith("/index"):
+            names = configured_models(self.repository)
+            return 200, [{"name": name, "version": "1", "state": "READY"} for name in names]
+        name = path.split("/")[-2]
+        self.loads.append(name)
+        return (400, {"error": "no graph"}) if name in self.broken else (200, None)
+
+    def report(self, models: dict[str, list[int]] | None, problem: str | None) -> None:
+        self.reports.append((models, problem))
+
+
+def write(repository: Path, release: str, **configurations: str) -> None:
+    for name, text in configurations.items():
+        (repository / name).mkdir(parents=True, exist_ok=True)
+        (repository / name / "config.pbtxt").write_text(text)
+    (repository / "release.json").write_text(release)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def triton(tmp_path: Path) -> Triton:
+    write(tmp_path, "1", ranker="a", recommender="a")
+    return Triton(tmp_path)
+
+
+@pytest.fixture
+def reloader(triton: Triton) -> Iterator[Reloader]:
+    reloader = Reloader(triton.repository, triton.ask, triton.report)
+    reloader.check_started()
+    reloader.start()
+    yield reloader
+    reloader.stop()
+
+
+def test_only_models_whose_configuration_changed_are_loaded(reloader: Reloader, triton: Triton) -> None:
+    write(triton.repository, "2", recommender="b")
+    wait_for(lambda: len(triton.reports) == 2)
+    assert triton.loads == ["recommender"]
+    assert triton.reports == [({"ranker": [1], "recommender": [1]}, None)] * 2
+
+
+def test_a_refused_model_keeps_the_rest_of_its_release_out_and_is_reported(
+    reloader: Reloader, triton: Triton
+) -> None:
+    triton.broken = {"ranker"}
+    write(triton.repository, "2", recommender="b", ranker="b")
+    wait_for(lambda: any(problem for _, problem in triton.reports))
+    assert "recommender" not in triton.loads[triton.loads.index("ranker") :]
+    problem = next(problem for _, problem in triton.reports if problem)
+    assert problem.startswith("model ranker was not loaded, the older version goes on serving: no graph")
+
+
+def test_a_triton_that_does_not_answer_is_asked_again(reloader: Reloader, triton: Triton) -> None:
+    triton.unreachable = True
+    write(triton.repository, "2", ranker="b")
+    wait_for(lambda: len(triton.reports) > 2)
+    assert triton.reports[-1][0] is None
+    triton.unreachable = False
+    wait_for(lambda: triton.reports[-1] == ({"ranker": [1], "recommender": [1]}, None))
+    assert "ranker" in triton.loads
+
+
+def test_a_model_that_was_not_loaded_fails_the_start_with_its_reason(tmp_path: Path) -> None:
+    write(tmp_path, "1", ranker="a")
+    index = [{"name": "ranker", "version": "2", "state": "UNAVAILABLE", "reason": "no graph"}]
+    reloader = Reloader(tmp_path, lambda *_: (200, index), lambda *_: None)
+    with pytest.raises(ServingError, match=r"model ranker cannot be served.*version 2: no graph"):
+        reloader.check_started()
+
+
+def test_hidden_folders_are_no_models(tmp_path: Path) -> None:
+    write(tmp_path, "1", ranker="a", **{".staging": "a"})
+    (tmp_path / "notes").mkdir()
+    assert configured_models(tmp_path) == ["ranker"]
