@@ -1,1 +1,1 @@
-"""The fused graph and the golden requests."""
+"""From the trained model to the graphs that are served, and the requests that prove them equal."""

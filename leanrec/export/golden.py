@@ -1,96 +1,156 @@
-"""Golden requests: inputs with the trainer's own answers, which every later form must give again.
+"""Golden requests: inputs and what the trained float32 module answered to them.
 
-`golden.safetensors` holds, for each graph, its inputs and the trainer's outputs, named
-`<graph>/in/<tensor>` and `<graph>/out/<tensor>`, each [G, ...]. `golden.json` says which recipe the
-graphs beside it have and how far their scores may be from the trainer's.
+They travel with every form of the model, so that any later form, on any server, can be held against the
+trainer. B requests; inputs are named and shaped as served (`ModelSpec`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from leanrec.errors import ExportError
+from leanrec.evaluation.protocol import Protocol
 from leanrec.export.runtime import Tensors
-from leanrec.files import atomic_file, read_json, write_json
+from leanrec.features.rows import stack_user_rows, unknown_user
+from leanrec.files import read_json, write_json
+from leanrec.models.recommender import Recommender
+from leanrec.schema import MODELS, RANKER, RECOMMENDER, ModelSpec
 
 TENSORS_FILE = "golden.safetensors"
 FACTS_FILE = "golden.json"
+NUM_CANDIDATES = 100
+"""Candidates of each ranker request, half of them what the recommender answers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GoldenRequests:
-    """G requests of one graph: inputs as served, and what the trainer's float32 module answered."""
+class Golden:
+    """B requests for each model with the trainer's answers, and how far a form of the model may be from them."""
 
-    inputs: Tensors
-    outputs: Tensors
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoldenFacts:
-    """What `golden.json` says of the graphs beside it."""
-
-    num_golden: int
-    """G."""
+    inputs: dict[str, Tensors]
+    """Model -> inputs [B, ...] by served name."""
+    outputs: dict[str, Tensors]
+    """Model -> the trainer's outputs [B, ...] by served name."""
     recipe: str
-    """How the graphs were compressed."""
-    max_score_difference: float
-    """Bound on |trainer - graph| of every score."""
+    """The compression recipe of the graphs that lie beside it."""
+    bound: float
+    """Largest |trainer - graph| of `score` that those graphs may show."""
     how: str
-    """Where the bound comes from."""
+    """Where the bound comes from, in words."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of golden.json."""
-        return {
-            "num_golden": self.num_golden,
-            "recipe": self.recipe,
-            "max_score_difference": self.max_score_difference,
-            "how": self.how,
-        }
+    @property
+    def num_requests(self) -> int:
+        """B."""
+        return len(self.inputs[RECOMMENDER]["user_index"])
 
-
-def save_golden(folder: Path, golden: dict[str, GoldenRequests], facts: GoldenFacts) -> None:
-    """Write both files into `folder`."""
-    tensors: Tensors = {}
-    for graph, requests in golden.items():
-        tensors |= {f"{graph}/in/{name}": value for name, value in requests.inputs.items()}
-        tensors |= {f"{graph}/out/{name}": value for name, value in requests.outputs.items()}
-    with atomic_file(Path(folder) / TENSORS_FILE) as beside:
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, beside)
-    save_facts(folder, facts)
+    def of_recipe(self, recipe: str, bound: float, how: str) -> Golden:
+        """The same requests and answers beside graphs of another recipe."""
+        return replace(self, recipe=recipe, bound=bound, how=how)
 
 
-def save_facts(folder: Path, facts: GoldenFacts) -> None:
-    """Write `golden.json` into `folder`."""
-    write_json(Path(folder) / FACTS_FILE, facts.to_json())
+def draw_golden(model: Recommender, protocol: Protocol, num_requests: int, bound: float) -> Golden:
+    """`num_requests` requests: somebody unknown, a user without history, and users of `protocol`, drawn evenly.
+
+    The answers are those of `model`, the plain eager module.
+    """
+    rows = _spread(len(protocol.user), max(0, num_requests - 2))
+    known = {name: values[rows] for name, values in protocol.requests.items()}
+    unknown = stack_user_rows([unknown_user(model.spec)], model.spec)
+    first = {name: values[:1].copy() for name, values in protocol.requests.items()}
+    for name in ("history", "history_ratings", "user_statistics"):
+        first[name] = np.zeros_like(first[name])
+    width = max(unknown["seen"].shape[1], known["seen"].shape[1])
+    parts = [{**part, "seen": _widen(part["seen"], width)} for part in (unknown, first, known)]
+    request = {
+        tensor.name: np.concatenate([part[tensor.name] for part in parts])[:num_requests]
+        for tensor in model.spec.inputs(RECOMMENDER)
+    }
+    answer = answer_eagerly(model, RECOMMENDER, request)
+    user = {name: request[name] for name in request if name != "seen"}
+    ranked = {**user, "candidates": _candidates(answer["item_index"], model.spec.num_items)}
+    return Golden(
+        inputs={RECOMMENDER: request, RANKER: ranked},
+        outputs={RECOMMENDER: answer, RANKER: answer_eagerly(model, RANKER, ranked)},
+        recipe="fp32",
+        bound=bound,
+        how="release.max_score_difference: float32 throughout, so only the order of additions differs",
+    )
 
 
-def load_golden(folder: Path, graph: str) -> GoldenRequests:
-    """The golden requests of `graph` in `folder`."""
-    path = Path(folder) / TENSORS_FILE
+@torch.inference_mode()
+def answer_eagerly(model: Recommender, name: str, inputs: Tensors) -> Tensors:
+    """What the plain module `name` (recommender or ranker) answers, without any graph."""
+    module = model if name == RECOMMENDER else model.ranker().eval()
+    values = [torch.from_numpy(inputs[tensor.name]) for tensor in model.spec.inputs(name)]
+    answers = module(*values)
+    return {
+        tensor.name: value.contiguous().numpy()
+        for tensor, value in zip(model.spec.outputs(name), answers, strict=True)
+    }
+
+
+def write_golden(golden: Golden, folder: Path) -> None:
+    """Write `golden.safetensors` and `golden.json` into `folder`."""
+    tensors = {
+        f"{side}.{model}.{name}": np.ascontiguousarray(value)
+        for side, models in (("inputs", golden.inputs), ("outputs", golden.outputs))
+        for model, named in models.items()
+        for name, value in named.items()
+    }
+    save_file(tensors, Path(folder) / TENSORS_FILE)
+    write_json(
+        Path(folder) / FACTS_FILE,
+        {
+            "num_requests": golden.num_requests,
+            "recipe": golden.recipe,
+            "max_score_difference": golden.bound,
+            "how": golden.how,
+        },
+    )
+
+
+def read_golden(folder: Path) -> Golden:
+    """The golden requests in a `graphs` folder. Raises an ExportError when they are missing or damaged."""
+    folder = Path(folder)
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ExportError(f"{path}: not the golden requests of an export ({error}); export again") from None
-    inputs = _below(tensors, f"{graph}/in/")
-    if not inputs:
-        raise ExportError(f"{path}: it has no requests for the graph {graph!r}; export again")
-    return GoldenRequests(inputs=inputs, outputs=_below(tensors, f"{graph}/out/"))
+        tensors = load_file(folder / TENSORS_FILE)
+        facts = read_json(folder / FACTS_FILE)
+        recipe, bound, how = facts["recipe"], float(facts["max_score_difference"]), facts["how"]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{folder}: no golden requests in it ({reason}); export the graphs again") from None
+    sides: dict[str, dict[str, Tensors]] = {side: {m: {} for m in MODELS} for side in ("inputs", "outputs")}
+    for key, value in tensors.items():
+        side, model, name = key.split(".")
+        sides[side][model][name] = value
+    return Golden(inputs=sides["inputs"], outputs=sides["outputs"], recipe=recipe, bound=bound, how=how)
 
 
-def load_facts(folder: Path) -> GoldenFacts:
-    """What `golden.json` in `folder` says."""
-    path = Path(folder) / FACTS_FILE
-    try:
-        return GoldenFacts(**read_json(path))
-    except (OSError, ValueError, TypeError) as error:
-        raise ExportError(f"{path}: not the facts of golden requests ({error}); export again") from None
+def check_golden(golden: Golden, spec: ModelSpec, folder: Path) -> None:
+    """Raise an ExportError unless `golden` holds every tensor of `spec`."""
+    for model in MODELS:
+        for side, wanted in ((golden.inputs, spec.inputs(model)), (golden.outputs, spec.outputs(model))):
+            missing = sorted({tensor.name for tensor in wanted} - side[model].keys())
+            if missing:
+                raise ExportError(f"{folder}: the golden requests of {model} lack {', '.join(missing)}")
 
 
-def _below(tensors: Tensors, prefix: str) -> Tensors:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def _candidates(recommended: np.ndarray, num_items: int) -> np.ndarray:
+    """[B, C]: the best items of each list, then items drawn from all."""
+    half = min(NUM_CANDIDATES // 2, recommended.shape[1])
+    drawn = np.random.default_rng(0).integers(1, num_items, (len(recommended), NUM_CANDIDATES - half))
+    return np.concatenate([recommended[:, :half], drawn], axis=1)
+
+
+def _spread(size: int, wanted: int) -> np.ndarray:
+    """`wanted` of 0..size-1, evenly spread, each at most once."""
+    return np.unique(np.linspace(0, size - 1, min(size, wanted)).round().astype(np.int64))
+
+
+def _widen(lists: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(lists, ((0, 0), (0, width - lists.shape[1])))

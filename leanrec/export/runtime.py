@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: how a graph is opened, asked and timed wherever LeanRec does it itself."""
+"""A graph in ONNX Runtime, in this process: what measurements and checks run."""
 
 from __future__ import annotations
 
@@ -14,38 +14,43 @@ Tensors = dict[str, np.ndarray]
 
 
 class GraphSession:
-    """A graph on the CPU; `num_threads` threads work on one request."""
+    """One graph, loaded; `run` answers its outputs by name."""
 
-    def __init__(self, path: Path, *, num_threads: int = 1) -> None:
+    def __init__(self, path: Path, num_threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime has no error tree that Python can see
+        except Exception as error:  # ONNX Runtime raises its own types, which share no base of theirs
+            reason = str(error).strip().splitlines()[0]
             raise ExportError(
-                f"{path}: ONNX Runtime does not load this graph ({_first_line(error)}); export it again"
+                f"{path}: ONNX Runtime cannot load the graph ({reason}); export again"
             ) from None
-        self.inputs = tuple(entry.name for entry in self._session.get_inputs())
-        self.outputs = tuple(entry.name for entry in self._session.get_outputs())
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
 
-    def run(self, tensors: Mapping[str, np.ndarray]) -> Tensors:
-        """Outputs by name for inputs by name, each [B, ...]."""
-        answers = self._session.run(self.outputs, {name: tensors[name] for name in self.inputs})
-        return dict(zip(self.outputs, answers, strict=True))
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Tensors:
+        """The outputs for `inputs`, both by name; tensors that the graph does not take are left out."""
+        taken = {name: inputs[name] for name in self.inputs}
+        return dict(zip(self.outputs, self._session.run(None, taken), strict=True))
 
-    def run_batches(self, tensors: Mapping[str, np.ndarray], batch_size: int) -> Tensors:
-        """`run` in pieces of `batch_size` rows, so that memory stays bounded."""
-        num_rows = len(next(iter(tensors.values())))
-        parts = [
-            self.run({name: value[start : start + batch_size] for name, value in tensors.items()})
-            for start in range(0, num_rows, batch_size)
-        ]
+    def run_in_batches(self, inputs: Mapping[str, np.ndarray], size: int) -> Tensors:
+        """As `run`, at most `size` rows at a time."""
+        num_rows = len(next(iter(inputs.values())))
+        parts = [self.run(rows_of(inputs, slice(at, at + size))) for at in range(0, num_rows, size)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
+    def warm_up(self, inputs: Mapping[str, np.ndarray], times: int = 5) -> None:
+        """Run a few times, so that memory is planned before anything is timed."""
+        for _ in range(times):
+            self.run(inputs)
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+
+def rows_of(inputs: Mapping[str, np.ndarray], rows: slice) -> Tensors:
+    """The same rows of every tensor, contiguous in memory."""
+    return {name: np.ascontiguousarray(value[rows]) for name, value in inputs.items()}
