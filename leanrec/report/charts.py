@@ -21,8 +21,8 @@ def draw_curve(title: str, epochs: Sequence[dict[str, Any]], figure: str, label:
         return None
     xs = (min(x for x, _ in points), max(x for x, _ in points))
     words, ys = f"{title}: {label} over {len(points)} epochs", span([y for _, y in points])
-    plot = Plot(title=words, x=xs, y=ys, width=250, height=190)
-    plot.axes("epoch", label, lambda v: f"{v:.0f}", lambda v: f"{v:.3g}", whole_x=True).line(points)
+    plot = Plot(title=words, x=xs, y=ys, height=190)
+    plot.axes("epoch", "", lambda v: f"{v:.0f}", lambda v: f"{v:.3g}", whole_x=True).line(points)
     for epoch, value in points:
         plot.dot((epoch, value), f"epoch {epoch:.0f}: {value:.4f}", radius=2.5)
     return plot.markup()

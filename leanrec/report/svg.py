@@ -42,7 +42,7 @@ class Plot:
     def axes(
         self, x_label: str, y_label: str, x_format: Format, y_format: Format, *, whole_x: bool = False
     ) -> Plot:
-        """Grid lines, tick labels and the axes' names."""
+        """Grid lines, tick labels and the axes' names; an empty name leaves the ticks more room."""
         for value in ticks(*self.y, 4):
             _, py = self.at(self.x[0], value)
             self.parts.append(
@@ -105,7 +105,7 @@ class Plot:
         """The drawing as one SVG element."""
         label = escape(self.title)
         drawing = "".join(self.parts)
-        size = f'viewBox="0 0 {self.width} {self.height}" style="max-width: {self.width * 1.3:.0f}px"'
+        size = f'viewBox="0 0 {self.width} {self.height}" style="max-width: {self.width * 1.2:.0f}px"'
         svg = f'<svg {size} role="img" aria-label="{label}">{drawing}</svg>'
         return Markup(svg)  # noqa: S704  (every word in it was escaped when it was drawn)
 
