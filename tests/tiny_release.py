@@ -13,8 +13,9 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import save_file
 
+from leanrec.export.golden import Golden
+from leanrec.export.golden import write_golden as export_golden
 from leanrec.files import write_json
 from leanrec.gates import at_most, write_gate
 from leanrec.schema import RANKER, RECOMMENDER, ModelSpec
@@ -87,27 +88,27 @@ def write_golden(
     folder: Path, recipe: str, bound: float, factor: float = 1.0, spec: ModelSpec = SPEC
 ) -> None:
     """Golden requests of three users and the answers of a trainer whose scores have `factor`."""
-    from leanrec.export.golden import GoldenFacts, GoldenRequests, save_golden
-
     inputs = user_row(batch=3, spec=spec)
     candidates = np.array([[1, 2, 3, 0], [4, 5, 6, 7], [8, 0, 0, 0]])
     scores = np.linspace(0, 1, spec.num_items, dtype=np.float32)[candidates] * np.float32(factor)
     ranker_inputs = {**{t.name: inputs[t.name] for t in spec.user_inputs()}, "candidates": candidates}
-    golden = {
-        RECOMMENDER: GoldenRequests(inputs=inputs, outputs=top_k(inputs, factor, spec)),
-        RANKER: GoldenRequests(
-            inputs=ranker_inputs, outputs=dict.fromkeys(("score", "like", "rating"), scores)
-        ),
-    }
-    facts = GoldenFacts(num_golden=3, recipe=recipe, max_score_difference=bound, how="given by the test")
-    save_golden(folder, golden, facts)
+    golden = Golden(
+        inputs={RECOMMENDER: inputs, RANKER: ranker_inputs},
+        outputs={
+            RECOMMENDER: top_k(inputs, factor, spec),
+            RANKER: dict.fromkeys(("score", "like", "rating"), scores),
+        },
+        recipe=recipe,
+        bound=bound,
+        how="given by the test",
+    )
+    export_golden(golden, folder)
 
 
 def write_artifacts(folder: Path, factor: float = 1.0, spec: ModelSpec = SPEC) -> dict[str, Path]:
     """The artifacts `compressed`, `features`, `evaluation` and `parity` below `folder`."""
     write_graphs(folder / "compressed" / "chosen", factor, spec)
-    save_file({"seen": np.zeros((1, 1), np.int64)}, folder / "compressed" / "chosen" / "golden.safetensors")
-    write_json(folder / "compressed" / "chosen" / "golden.json", {})
+    write_golden(folder / "compressed" / "chosen", "int8", 0.01, factor, spec)
     write_json(folder / "compressed" / "front.json", {"chosen": "int8"})
     write_json(folder / "features" / "vocabulary" / "categories.json", {"Drama": 1})
     write_json(folder / "evaluation" / "evaluation.json", {})

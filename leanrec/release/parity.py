@@ -10,7 +10,7 @@ import numpy as np
 
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ServingError
-from leanrec.export.golden import load_facts, load_golden
+from leanrec.export.golden import Golden, check_golden, read_golden
 from leanrec.files import atomic_directory, write_json, write_text
 from leanrec.gates import at_least, at_most, write_gate
 from leanrec.journal import step
@@ -44,15 +44,14 @@ def check_parity(settings: ReleaseSettings, *, graphs: Path, compressed: Path, o
     Returns whether every bound is kept. Raises ServingError when Triton does not serve the graphs.
     """
     folders = {UNCOMPRESSED: Path(graphs), CHOSEN: Path(compressed) / "chosen"}
-    facts = {version: load_facts(folder) for version, folder in folders.items()}
-    bounds = {
-        UNCOMPRESSED: settings.max_score_difference,
-        CHOSEN: facts[CHOSEN].max_score_difference,
-    }
-    differences = _ask_triton(folders, ties=bounds)
+    golden = {version: read_golden(folder) for version, folder in folders.items()}
+    for version, folder in folders.items():
+        check_golden(golden[version], read_spec(folder / SPEC), folder)
+    bounds = {UNCOMPRESSED: settings.max_score_difference, CHOSEN: golden[CHOSEN].bound}
+    differences = _ask_triton(folders, golden, ties=bounds)
     lines = [
         {
-            "recipe": facts[version].recipe,
+            "recipe": golden[version].recipe,
             "model": model,
             "max_score_difference": _finite(found.largest),
             "bound": bounds[version],
@@ -62,7 +61,7 @@ def check_parity(settings: ReleaseSettings, *, graphs: Path, compressed: Path, o
     ]
     checks = [
         at_most(
-            f"{model} ({facts[version].recipe}) |trainer - Triton|",
+            f"{model} ({golden[version].recipe}) |trainer - Triton|",
             found.largest,
             bounds[version],
             "the export, the recipe or the server changes what the model computes",
@@ -74,7 +73,7 @@ def check_parity(settings: ReleaseSettings, *, graphs: Path, compressed: Path, o
     checks.append(at_least("users with the same ten items, uncompressed", same, settings.min_same_top_10))
     shown = np.concatenate([found.scores for (version, _), found in differences.items() if version == CHOSEN])
     report = {
-        "num_golden": facts[UNCOMPRESSED].num_golden,
+        "num_golden": golden[UNCOMPRESSED].num_requests,
         "graphs": lines,
         "histogram": histogram(shown),
     }
@@ -83,7 +82,9 @@ def check_parity(settings: ReleaseSettings, *, graphs: Path, compressed: Path, o
         return write_gate(folder, "parity", checks)
 
 
-def _ask_triton(folders: dict[int, Path], ties: dict[int, float]) -> dict[tuple[int, str], Differences]:
+def _ask_triton(
+    folders: dict[int, Path], golden: dict[int, Golden], ties: dict[int, float]
+) -> dict[tuple[int, str], Differences]:
     """The differences by version and model."""
     found = {}
     with tempfile.TemporaryDirectory(prefix="leanrec-parity-") as work:
@@ -93,14 +94,14 @@ def _ask_triton(folders: dict[int, Path], ties: dict[int, float]) -> dict[tuple[
             embedded_server(repository, Path(work) / "announcement.json") as server,
             TritonClient(server.grpc, timeout_s=60) as triton,
         ):
-            for version, folder in folders.items():
+            for version in folders:
                 for model in MODELS:
-                    golden = load_golden(folder, model)
-                    answered = _answers(triton, model, version, golden.inputs)
+                    expected = golden[version].outputs[model]
+                    answered = _answers(triton, model, version, golden[version].inputs[model])
                     if model == RECOMMENDER:
-                        compared = compare_recommender(golden.outputs, answered, ties[version])
+                        compared = compare_recommender(expected, answered, ties[version])
                     else:
-                        compared = compare_ranker(golden.outputs, answered)
+                        compared = compare_ranker(expected, answered)
                     found[version, model] = compared
     return found
 
