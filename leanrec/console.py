@@ -59,7 +59,13 @@ class RunDisplay:
 
     def show(self, line: dict[str, Any]) -> None:
         """Show one line of the journal."""
-        {"started": self._started, "progress": self._advanced, "finished": self._finished}[line["kind"]](line)
+        shows = {
+            "started": self._started,
+            "progress": self._advanced,
+            "notice": self._told_to,
+            "finished": self._finished,
+        }
+        shows[line["kind"]](line)
 
     def _started(self, line: dict[str, Any]) -> None:
         if line["step"] not in QUIET_STEPS and self._live:
@@ -76,6 +82,9 @@ class RunDisplay:
             self._told[name] = time.monotonic()
             title = TITLES.get(name, name)
             self._console.print(f"  {title}: {line['done']}/{line['total']} {line['message']}")
+
+    def _told_to(self, line: dict[str, Any]) -> None:
+        self._console.print(line["text"], style="dim")
 
     def _finished(self, line: dict[str, Any]) -> None:
         name = line["step"]

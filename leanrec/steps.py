@@ -49,7 +49,8 @@ def ingest(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
         items=work.new("items.parquet"),
         users=work.new("users.parquet"),
     )
-    return {"events": summary.num_events, "items": summary.num_items, "users": summary.num_users}
+    counts = {"events": summary.num_events, "items": summary.num_items, "users": summary.num_users}
+    return {**counts, **({"notice": summary.notice} if summary.notice else {})}
 
 
 def validate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
