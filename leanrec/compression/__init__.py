@@ -1,1 +1,1 @@
-"""One file a compression method, and the choice among recipes."""
+"""Methods that make the served graphs smaller or faster, recipes made of them, and the choice between recipes."""

@@ -16,7 +16,7 @@ Tensors = Mapping[str, np.ndarray]
 
 
 def ranker_difference(candidates: np.ndarray, expected: Tensors, answered: Tensors) -> float:
-    """The largest |difference| of `score` over candidates [B, C] that are no padding; NaN if one is not finite."""
+    """The largest |difference| of `score` over the candidates [B, C]; NaN if one is not finite."""
     difference = np.abs(expected["score"].astype(np.float64) - answered["score"])
     return float(difference[candidates != UNKNOWN_INDEX].max(initial=0.0))
 

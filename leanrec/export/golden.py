@@ -30,7 +30,7 @@ NUM_CANDIDATES = 100
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Golden:
-    """B requests for each model with the trainer's answers, and how far a form of the model may be from them."""
+    """B requests for each model, the trainer's answers, and how far a form of the model may be off."""
 
     inputs: dict[str, Tensors]
     """Model -> inputs [B, ...] by served name."""
@@ -54,7 +54,7 @@ class Golden:
 
 
 def draw_golden(model: Recommender, protocol: Protocol, num_requests: int, bound: float) -> Golden:
-    """`num_requests` requests: somebody unknown, a user without history, and users of `protocol`, drawn evenly.
+    """`num_requests` requests: somebody unknown, a user without history, and users of `protocol`.
 
     The answers are those of `model`, the plain eager module.
     """

@@ -51,7 +51,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 
 def check_interface(graph: onnx.ModelProto, spec: ModelSpec, model: str) -> None:
-    """Raise an ExportError unless `graph` has no control flow and exactly the tensors of `spec` for `model`."""
+    """Raise an ExportError unless `graph` has no control flow and exactly the tensors of `spec`."""
     flow = sorted(CONTROL_FLOW & {node.op_type for node in graph.graph.node})
     if flow:
         raise ExportError(

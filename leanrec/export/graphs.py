@@ -80,7 +80,7 @@ def _write_items(trained: Recommender, source: Path, target: Path) -> None:
         raise ExportError(f"{source}: not an item table ({error}); build the features again") from None
     if items.num_rows != trained.spec.num_items:
         raise ExportError(
-            f"{source}: it has {items.num_rows} items, but the model was trained on {trained.spec.num_items}; "
+            f"{source}: it has {items.num_rows} items, but the model has {trained.spec.num_items}; "
             "export with the features that the model was trained on"
         )
     vectors = pa.array(list(trained.item_vectors.numpy()), pa.list_(pa.float32()))
@@ -102,7 +102,7 @@ def _hold_against_trainer(settings: ReleaseSettings, golden: Golden, folder: Pat
         if not difference <= bound:
             raise ExportError(
                 f"{name}: the graph's scores differ from the trained model's by {difference:.3g}, bound "
-                f"{bound:.3g} (release.max_score_difference); the export does not compute what the module computes"
+                f"{bound:.3g} (release.max_score_difference); the export is not what was trained"
             )
     same = share_of_same_top(expected[RECOMMENDER], answers[RECOMMENDER], bound)
     if same < settings.min_same_top_10:

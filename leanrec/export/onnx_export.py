@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 
 import onnx
 import torch
@@ -72,7 +73,7 @@ def _gather_plainly(graph: onnx.GraphProto) -> None:
     producers = {output: node for node in graph.node for output in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type != "GatherND" or node.input[0] not in constants or node.attribute:
+        if node.op_type != "GatherND" or node.input[0] not in constants or any(a.i for a in node.attribute):
             continue
         wrapped = producers.get(node.input[1])
         if wrapped is None or wrapped.op_type != "Unsqueeze" or wrapped.input[1] not in constants:
@@ -81,6 +82,7 @@ def _gather_plainly(graph: onnx.GraphProto) -> None:
             continue
         node.op_type = "Gather"
         node.input[1] = wrapped.input[0]
+        del node.attribute[:]
         node.attribute.append(onnx.helper.make_attribute("axis", 0))
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     for node in [n for n in graph.node if not used & set(n.output)]:
@@ -134,7 +136,7 @@ def _example(tensor: TensorSpec) -> Tensor:
 
 
 @contextlib.contextmanager
-def _quiet():  # type: ignore[no-untyped-def]
+def _quiet() -> Iterator[None]:
     """Keep the exporter's progress and its notes on missing optional packages off the terminal."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -1,0 +1,195 @@
+"""The step `compress_models`: apply every recipe, measure each, choose one and say why.
+
+The choice is made on the valid split. The test split is asked only for the baseline and the chosen recipe, so
+that the figures reported for it were not chosen by.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from leanrec.compression.measure import (
+    Answered,
+    Candidate,
+    answer_side_by_side,
+    latency_ratio,
+    losses,
+    quality_of,
+)
+from leanrec.compression.recipes import BASELINE, methods_of, write_compressed
+from leanrec.compression.selection import Choice, Measured, choose
+from leanrec.config import CompressionSettings
+from leanrec.errors import CompressionError
+from leanrec.evaluation.protocol import Protocol, load_protocol
+from leanrec.export.golden import Golden, read_golden, write_golden
+from leanrec.export.graphs import ITEMS_FILE, SPEC_FILE
+from leanrec.files import atomic_directory, write_json
+from leanrec.journal import report_progress, step
+from leanrec.schema import MODELS
+
+STEP = "compress_models"
+FRONT_FILE = "front.json"
+CHOSEN_FOLDER = "chosen"
+MAX_USERS, MAX_PAIRS = 1000, 20_000
+"""Requests and rated pairs that each candidate answers."""
+
+BOUND_MARGIN = 2.0
+"""The stated bound over the largest difference measured: the golden requests are a sample, and 8-bit inputs
+are scaled by what shares their batch."""
+
+
+@step(STEP)
+def compress_models(
+    settings: CompressionSettings, *, graphs: Path, features: Path, training_set: Path, output: Path
+) -> dict[str, Any]:
+    """Write the `compressed` folder: `front.json` (every recipe, the choice and why) and `chosen/`.
+
+    Args:
+        settings: the recipes, the objective, the quality floor and the byte budget.
+        graphs: the `graphs` folder that export wrote.
+        features: the features folder.
+        training_set: the training set; its valid split decides.
+        output: folder to write.
+
+    Returns chosen, bytes, latency_ratio, auc_loss and ndcg_loss of the chosen recipe. Raises a
+    CompressionError when a recipe is unknown, cannot compose or finds nothing to rewrite, and an ExportError
+    when `graphs` is damaged.
+    """
+    recipes = _recipes(settings)
+    golden = read_golden(graphs)
+    valid = load_protocol(features, training_set, "valid", max_users=MAX_USERS, max_pairs=MAX_PAIRS)
+    with tempfile.TemporaryDirectory(prefix="leanrec-compress-") as work:
+        candidates = _candidates(recipes, Path(graphs), Path(work))
+        report_progress(STEP, 1, 4, f"{len(candidates)} recipes applied")
+        rows = _measure(candidates, valid)
+        report_progress(STEP, 2, 4, f"measured over {len(valid.user)} users")
+        choice = choose([_measured(row) for row in rows], settings, BASELINE)
+        _report_on_test(rows, candidates, {BASELINE, choice.chosen}, features, training_set)
+        report_progress(STEP, 3, 4, choice.reason)
+        best = next(candidate for candidate in candidates if candidate.recipe == choice.chosen)
+        with atomic_directory(output) as folder:
+            _write_chosen(best, golden, Path(graphs), folder / CHOSEN_FOLDER)
+            write_json(folder / FRONT_FILE, _front(choice, rows, settings))
+    report_progress(STEP, 4, 4, f"{choice.chosen} chosen")
+    row = next(row for row in rows if row["recipe"] == choice.chosen)
+    figures = ("bytes", "latency_ratio", "auc_loss", "ndcg_loss")
+    return {"chosen": choice.chosen, **{name: row[name] for name in figures}}
+
+
+def _recipes(settings: CompressionSettings) -> list[str]:
+    """The recipes named, once each, the baseline first; unknown ones are refused before any work."""
+    names = list(dict.fromkeys([BASELINE, *settings.recipes]))
+    for name in names:
+        methods_of(name)
+    return names
+
+
+def _candidates(recipes: list[str], graphs: Path, work: Path) -> list[Candidate]:
+    for recipe in recipes:
+        if recipe != BASELINE:
+            write_compressed(recipe, graphs, work / recipe)
+    return [Candidate.load(recipe, graphs if recipe == BASELINE else work / recipe) for recipe in recipes]
+
+
+def _measure(candidates: list[Candidate], protocol: Protocol) -> list[dict[str, Any]]:
+    """A row of figures for each candidate, the baseline's first."""
+    answers: dict[str, Answered] = answer_side_by_side(candidates, protocol.requests)
+    rows = []
+    for candidate in candidates:
+        answered = answers[candidate.recipe]
+        quality = quality_of(candidate, answered.item_index, protocol)
+        base = rows[0] if rows else quality
+        rows.append(
+            {
+                "recipe": candidate.recipe,
+                "bytes": candidate.served_bytes(),
+                "resident_bytes": candidate.resident_bytes(),
+                "latency_ms": answered.latency_ms(),
+                "latency_ratio": latency_ratio(answered, answers[BASELINE]),
+                **quality,
+                **losses(quality, base),
+            }
+        )
+    return rows
+
+
+def _report_on_test(
+    rows: list[dict[str, Any]],
+    candidates: list[Candidate],
+    recipes: set[str],
+    features: Path,
+    training_set: Path,
+) -> None:
+    """Add the figures on the test split to the rows of `recipes`, the baseline's first."""
+    protocol = load_protocol(features, training_set, "test", max_users=MAX_USERS, max_pairs=MAX_PAIRS)
+    base: dict[str, float] | None = None
+    for row, candidate in zip(rows, candidates, strict=True):
+        if candidate.recipe in recipes:
+            lists = candidate.recommender.run_in_batches(protocol.requests, 1)["item_index"]
+            quality = quality_of(candidate, lists, protocol)
+            base = base or quality
+            row["test"] = {**quality, **losses(quality, base)}
+
+
+def _measured(row: dict[str, Any]) -> Measured:
+    return Measured(**{name: row[name] for name in Measured.__dataclass_fields__})
+
+
+def _write_chosen(best: Candidate, golden: Golden, graphs: Path, folder: Path) -> None:
+    """The chosen graphs with spec, item table and the golden requests, whose answers stay the trainer's."""
+    folder.mkdir()
+    for name in (SPEC_FILE, ITEMS_FILE):
+        shutil.copyfile(graphs / name, folder / name)
+    for model in MODELS:
+        shutil.copytree(best.folder / model, folder / model)
+    if best.recipe == BASELINE:
+        write_golden(golden, folder)
+        return
+    found = best.score_difference(golden)
+    if not math.isfinite(found):
+        raise CompressionError(
+            f"recipe {best.recipe}: its scores of the golden requests are not numbers; drop it from compression.recipes"
+        )
+    how = (
+        f"{BOUND_MARGIN:g} times the largest difference from the trainer ({found:.3g}) that the same graph shows in "
+        f"ONNX Runtime over {golden.num_requests} golden requests, one by one and in one batch"
+    )
+    bound = max(golden.bound, BOUND_MARGIN * found)
+    write_golden(golden.of_recipe(best.recipe, bound, how), folder)
+
+
+def _front(choice: Choice, rows: list[dict[str, Any]], settings: CompressionSettings) -> dict[str, Any]:
+    """The content of `front.json`; a figure that is not a number becomes null."""
+    candidates = [
+        {
+            **row,
+            "objective": verdict.objective,
+            "within_floor": verdict.within_floor,
+            "within_budget": verdict.within_budget,
+            "why_not": verdict.why_not,
+        }
+        for row, verdict in zip(rows, choice.verdicts, strict=True)
+    ]
+    return {
+        "chosen": choice.chosen,
+        "reason": choice.reason,
+        "baseline": BASELINE,
+        "chosen_on": "valid",
+        "objective": {
+            "alpha": settings.alpha,
+            "max_auc_loss": settings.max_auc_loss,
+            "max_ndcg_loss": settings.max_ndcg_loss,
+            "max_bytes": settings.max_bytes,
+        },
+        "candidates": [_finite(candidate) for candidate in candidates],
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,183 @@
+"""The choice between recipes: a pure function of what was measured, with the reason in words.
+
+Minimise      alpha * latency ratio + (1 - alpha) * quality loss
+subject to    AUC loss <= max_auc_loss, NDCG@10 loss <= max_ndcg_loss, bytes <= max_bytes
+
+latency ratio   p50 of the recipe over p50 of fp32, side by side; 1 is as fast
+AUC loss        AUC of fp32 - AUC of the recipe
+NDCG loss       1 - NDCG@10 of the recipe / NDCG@10 of fp32
+quality loss    mean of both losses, each in units of its floor: 0 is no loss (a gain counts as none, for it
+                is chance), 1 is both losses at their floors
+
+Objectives closer to the least than `TIE` are equal within what a timing repeats to; of those the smallest wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leanrec.config import CompressionSettings
+from leanrec.errors import CompressionError
+
+TIE = 0.02
+"""Objectives this close count as equal: side-by-side latency ratios repeat to about 4 %, half of it at alpha 0.5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The figures of one recipe that the choice depends on."""
+
+    recipe: str
+    bytes: int
+    latency_ratio: float
+    auc_loss: float
+    ndcg_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the choice makes of one recipe."""
+
+    recipe: str
+    objective: float
+    """NaN when a figure is not a number."""
+    within_floor: bool
+    within_budget: bool
+    why_not: str | None
+    """Why it was not chosen; None for the chosen one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The chosen recipe, why, and a verdict for each candidate in their order."""
+
+    chosen: str
+    reason: str
+    verdicts: tuple[Verdict, ...]
+
+
+def choose(candidates: Sequence[Measured], settings: CompressionSettings, baseline: str) -> Choice:
+    """The candidate with the least objective within floor and budget; else the `baseline`, and the reason says so.
+
+    Objectives within `TIE` of the least: the fewest bytes. Raises a CompressionError when `baseline` is not
+    among the candidates.
+    """
+    by_name = {candidate.recipe: candidate for candidate in candidates}
+    if baseline not in by_name:
+        raise CompressionError(
+            f"compression.recipes: {baseline!r} is missing, and all others are held against it"
+        )
+    faults = {c.recipe: _fault(c, settings) for c in candidates}
+    objectives = {c.recipe: objective(c, settings) for c in candidates}
+    eligible = [c for c in candidates if faults[c.recipe] is None]
+    least = min((objectives[c.recipe] for c in eligible), default=math.nan)
+    tied = [c for c in eligible if objectives[c.recipe] <= least + TIE]
+    best = min(tied, key=lambda c: (c.bytes, objectives[c.recipe]), default=by_name[baseline])
+    verdicts = tuple(
+        Verdict(
+            recipe=c.recipe,
+            objective=objectives[c.recipe],
+            within_floor=_quality_fault(c, settings) is None,
+            within_budget=settings.max_bytes is None or c.bytes <= settings.max_bytes,
+            why_not=_why_not(c, best, faults[c.recipe], objectives),
+        )
+        for c in candidates
+    )
+    reason = _reason(best, by_name[baseline], eligible, objectives, settings, candidates)
+    return Choice(chosen=best.recipe, reason=reason, verdicts=verdicts)
+
+
+def objective(candidate: Measured, settings: CompressionSettings) -> float:
+    """alpha * latency ratio + (1 - alpha) * quality loss; NaN when a figure is not a number."""
+    loss = (
+        _in_units_of(settings.max_auc_loss, candidate.auc_loss)
+        + _in_units_of(settings.max_ndcg_loss, candidate.ndcg_loss)
+    ) / 2
+    weighted = (1 - settings.alpha) * loss if settings.alpha < 1 else 0.0
+    return settings.alpha * candidate.latency_ratio + weighted + (math.nan if math.isnan(loss) else 0.0)
+
+
+def _in_units_of(floor: float, loss: float) -> float:
+    if math.isnan(loss):
+        return math.nan
+    if loss <= 0:
+        return 0.0
+    return loss / floor if floor > 0 else math.inf
+
+
+def _quality_fault(candidate: Measured, settings: CompressionSettings) -> str | None:
+    figures = {
+        "latency ratio": candidate.latency_ratio,
+        "AUC loss": candidate.auc_loss,
+        "NDCG@10 loss": candidate.ndcg_loss,
+    }
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            return f"its {name} is not a number"
+    if candidate.auc_loss > settings.max_auc_loss:
+        return f"AUC falls by {candidate.auc_loss:.4f}, floor {settings.max_auc_loss:g}"
+    if candidate.ndcg_loss > settings.max_ndcg_loss:
+        return f"NDCG@10 falls by {candidate.ndcg_loss:.2%}, floor {settings.max_ndcg_loss:.2%}"
+    return None
+
+
+def _fault(candidate: Measured, settings: CompressionSettings) -> str | None:
+    fault = _quality_fault(candidate, settings)
+    if fault is None and settings.max_bytes is not None and candidate.bytes > settings.max_bytes:
+        return f"{candidate.bytes:,} bytes, budget {settings.max_bytes:,}"
+    return fault
+
+
+def _why_not(
+    candidate: Measured, best: Measured, fault: str | None, objectives: dict[str, float]
+) -> str | None:
+    if candidate.recipe == best.recipe:
+        return None
+    ours, theirs = objectives[best.recipe], objectives[candidate.recipe]
+    if fault is None and theirs <= ours + TIE and candidate.bytes >= best.bytes:
+        return f"objective {theirs:.3f} is no clear gain over {ours:.3f}, and {best.recipe} is smaller"
+    return fault or f"objective {theirs:.3f}, and {best.recipe} has {ours:.3f}"
+
+
+def _reason(
+    best: Measured,
+    baseline: Measured,
+    eligible: Sequence[Measured],
+    objectives: dict[str, float],
+    settings: CompressionSettings,
+    candidates: Sequence[Measured],
+) -> str:
+    if not eligible:
+        return _nothing_fits(baseline, settings, candidates)
+    if best.recipe == baseline.recipe:
+        return (
+            f"{best.recipe}, the uncompressed export, has the least objective ({objectives[best.recipe]:.3f}) of "
+            f"the {len(eligible)} recipes within floor and budget: no recipe is faster without losing more"
+        )
+    return (
+        f"{best.recipe} has the least objective ({objectives[best.recipe]:.3f}, ties within {TIE:g} go to the "
+        f"smallest) of the {len(eligible)} recipes within floor and budget: {best.latency_ratio:.2f} times the latency and "
+        f"{best.bytes / baseline.bytes:.2f} times the bytes of {baseline.recipe}, AUC "
+        f"{_signed(-best.auc_loss, '.4f')}, NDCG@10 {_signed(-best.ndcg_loss, '.2%')}"
+    )
+
+
+def _nothing_fits(baseline: Measured, settings: CompressionSettings, candidates: Sequence[Measured]) -> str:
+    within = [c for c in candidates if _quality_fault(c, settings) is None]
+    if within and settings.max_bytes is not None:
+        nearest = min(within, key=lambda c: c.bytes)
+        return (
+            f"no recipe within the quality floor fits the budget of {settings.max_bytes:,} bytes; the nearest is "
+            f"{nearest.recipe} with {nearest.bytes:,} bytes ({nearest.bytes / settings.max_bytes:.2f} times the "
+            f"budget), so {baseline.recipe} is released uncompressed; raise compression.max_bytes"
+        )
+    return (
+        f"no recipe is within the quality floor, so {baseline.recipe} is released uncompressed; "
+        "look at the figures of each, or raise compression.max_auc_loss and max_ndcg_loss"
+    )
+
+
+def _signed(value: float, form: str) -> str:
+    return f"{value:+{form}}"

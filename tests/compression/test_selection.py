@@ -1,0 +1,90 @@
+"""The choice between recipes, case by case."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from leanrec.compression.selection import Choice, Measured, choose, objective
+from leanrec.config import CompressionSettings
+from leanrec.errors import CompressionError
+
+NAN = math.nan
+
+
+def measured(recipe, size=1000, ratio=1.0, auc_loss=0.0, ndcg_loss=0.0) -> Measured:
+    return Measured(recipe=recipe, bytes=size, latency_ratio=ratio, auc_loss=auc_loss, ndcg_loss=ndcg_loss)
+
+
+def pick(*candidates: Measured, **settings) -> Choice:
+    return choose((measured("fp32"), *candidates), CompressionSettings(**settings), "fp32")
+
+
+CASES = [
+    # candidates besides fp32, settings, chosen, words of the reason
+    ([], {}, "fp32", "uncompressed"),
+    ([measured("fast", ratio=0.6)], {}, "fast", "0.60 times the latency"),
+    ([measured("slow", 300, ratio=1.3)], {}, "fp32", "no recipe is faster"),
+    ([measured("a", 900, 0.6), measured("b", 300, 0.62)], {}, "b", "ties within 0.02 go to the smallest"),
+    ([measured("a", 900, 0.5), measured("b", 300, 0.62)], {}, "a", "least objective"),
+    ([measured("bad", 100, 0.1, auc_loss=0.002)], {}, "fp32", "least objective"),
+    ([measured("bad", 100, 0.1, ndcg_loss=0.02)], {}, "fp32", "least objective"),
+    ([measured("bad", 100, 0.1, auc_loss=0.002)], {"max_auc_loss": 0.01}, "bad", "0.10 times the bytes"),
+    ([measured("lossy", 100, 0.9, auc_loss=0.0009)], {"alpha": 0.1}, "fp32", "least objective"),
+    ([measured("lossy", 100, 0.9, auc_loss=0.0009)], {"alpha": 1.0}, "lossy", "least objective"),
+    ([measured("gain", 500, 0.9, auc_loss=-0.01, ndcg_loss=-0.1)], {}, "gain", "NDCG@10 +10.00%"),
+    ([measured("nan", 100, 0.1, auc_loss=NAN)], {}, "fp32", "least objective"),
+    ([measured("nan", 100, NAN)], {"alpha": 0.0}, "fp32", "least objective"),
+    ([measured("small", 400, 1.5)], {"max_bytes": 500}, "small", "0.40 times the bytes"),
+    (
+        [measured("small", 400, 0.5)],
+        {"max_bytes": 100},
+        "fp32",
+        "nearest is small with 400 bytes (4.00 times",
+    ),
+    ([measured("small", 40, 0.5, 0.1)], {"max_bytes": 100}, "fp32", "nearest is fp32 with 1,000 bytes"),
+]
+
+
+@pytest.mark.parametrize(("candidates", "settings", "chosen", "words"), CASES)
+def test_the_choice_and_its_reason(candidates, settings, chosen, words):
+    choice = pick(*candidates, **settings)
+    assert choice.chosen == chosen
+    assert words in choice.reason
+    for verdict in choice.verdicts:
+        assert (verdict.why_not is None) == (verdict.recipe == chosen)
+
+
+def test_no_candidate_within_the_floor_releases_fp32_and_says_so():
+    choice = choose([measured("fp32", ratio=NAN), measured("x", auc_loss=1.0)], CompressionSettings(), "fp32")
+    assert choice.chosen == "fp32" and "no recipe is within the quality floor" in choice.reason
+
+
+def test_each_loser_is_told_why():
+    choice = pick(
+        measured("bad", auc_loss=0.002), measured("nan", ndcg_loss=NAN), measured("slow", ratio=2.0)
+    )
+    reasons = {verdict.recipe: verdict.why_not for verdict in choice.verdicts}
+    assert reasons["bad"] == "AUC falls by 0.0020, floor 0.001"
+    assert reasons["nan"] == "its NDCG@10 loss is not a number"
+    assert reasons["slow"] == "objective 1.000, and fp32 has 0.500"
+
+
+def test_the_objective_counts_losses_in_units_of_their_floors():
+    settings = CompressionSettings(alpha=0.25, max_auc_loss=0.001, max_ndcg_loss=0.01)
+    both = measured("x", ratio=0.8, auc_loss=0.001, ndcg_loss=0.01)
+    assert objective(both, settings) == pytest.approx(0.25 * 0.8 + 0.75 * 1.0)
+    assert objective(measured("x", ratio=0.8, auc_loss=-1), settings) == pytest.approx(0.2)
+    assert math.isnan(objective(measured("x", auc_loss=NAN), settings))
+
+
+def test_a_floor_of_zero_allows_no_loss():
+    exact = {"max_auc_loss": 0.0, "max_ndcg_loss": 0.0}
+    assert pick(measured("same", 500, 0.5), **exact).chosen == "same"
+    assert pick(measured("less", 500, 0.5, auc_loss=1e-9), **exact).chosen == "fp32"
+
+
+def test_without_a_baseline_there_is_nothing_to_hold_against():
+    with pytest.raises(CompressionError, match="'fp32' is missing"):
+        choose([measured("int8")], CompressionSettings(), "fp32")
