@@ -129,11 +129,11 @@ class RetrieverSettings(Section):
     """Width of user and item vectors."""
     hidden: tuple[int, ...] = (128,)
     """Widths of the user tower's hidden layers."""
-    epochs: int = Field(default=8, ge=1)
+    epochs: int = Field(default=7, ge=1)
     """Passes over the training events, at most; early stopping may end sooner."""
-    batch_size: int = Field(default=1024, ge=1)
+    batch_size: int = Field(default=2048, ge=1)
     """Events a step, all processes together."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     """Of the dense part (Adam)."""
     table_learning_rate: float = Field(default=0.05, gt=0)
     """Of the embedding tables (Adagrad, fused in the backward pass)."""
@@ -164,15 +164,15 @@ class RankerSettings(Section):
     """Widths of the deep part."""
     epochs: int = Field(default=3, ge=1)
     """Passes over the training events, at most."""
-    batch_size: int = Field(default=1024, ge=1)
+    batch_size: int = Field(default=2048, ge=1)
     """Events a step, all processes together."""
     negatives: int = Field(default=4, ge=1)
     """Items not seen drawn for each event seen."""
     hard_negatives: float = Field(default=0.5, ge=0, le=1)
     """Share of them drawn from the items that the retriever thinks best."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     """Of the dense part (Adam)."""
-    table_learning_rate: float = Field(default=0.02, gt=0)
+    table_learning_rate: float = Field(default=0.03, gt=0)
     """Of the embedding tables (Adagrad, fused in the backward pass)."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout in the deep part."""
@@ -281,6 +281,15 @@ class RunSettings(Section):
     compression: CompressionSettings = CompressionSettings()
     release: ReleaseSettings
     serving: ServingSettings = ServingSettings()
+
+    @model_validator(mode="after")
+    def _lists_are_long_enough(self) -> Self:
+        if max(self.evaluation.ks) > self.training.top_k:
+            raise ValueError(
+                f"evaluation.ks asks for {max(self.evaluation.ks)} items and training.top_k answers "
+                f"{self.training.top_k}; raise training.top_k or lower evaluation.ks"
+            )
+        return self
 
 
 def load_settings(path: Path) -> RunSettings:

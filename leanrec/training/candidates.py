@@ -62,7 +62,7 @@ class CandidateSampler:
         return Candidates(candidates, scores.gather(1, candidates), weight)
 
     @torch.no_grad()
-    def log_partition(self, batch: Examples) -> float:
+    def log_partition(self, batch: Examples, temperature: float) -> float:
         """The mean log of the softmax's denominator over these events."""
         scores = self.retriever.user_vectors(batch.user) @ self.item_vectors.T
-        return float(torch.logsumexp(scores[:, 1:], dim=1).mean())
+        return float(torch.logsumexp(scores[:, 1:] / temperature, dim=1).mean())

@@ -31,6 +31,13 @@ class Holdout:
         self.seen = _padded([seen.get(u, []) for u in users])
         self.liked = _padded([liked[u] for u in users])
 
+    def to(self, device: torch.device) -> Holdout:
+        """The same, on `device`."""
+        self.events = self.events.to(device)
+        self.user = UserInputs(*(tensor.to(device) for tensor in self.user))
+        self.seen, self.liked = self.seen.to(device), self.liked.to(device)
+        return self
+
     def __len__(self) -> int:
         return int(self.user.user_index.shape[0])
 
@@ -70,7 +77,7 @@ class Holdout:
 def ndcg(lists: Tensor, relevant: Tensor) -> float:
     """Mean NDCG of lists [U, K], best first, against relevant items [U, R] padded with 0; binary gains."""
     hit = ((lists.unsqueeze(2) == relevant.unsqueeze(1)) & (relevant.unsqueeze(1) > 0)).any(dim=2)
-    discount = 1.0 / torch.log2(torch.arange(lists.shape[1]) + 2.0)
+    discount = 1.0 / torch.log2(torch.arange(lists.shape[1], device=lists.device) + 2.0)
     count = (relevant > 0).sum(dim=1).clamp(min=1, max=lists.shape[1])
     ideal = discount.cumsum(0)[count - 1]
     return float(((hit * discount).sum(dim=1) / ideal).mean())

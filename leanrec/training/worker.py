@@ -20,7 +20,7 @@ import torch.distributed as dist
 from leanrec.config import TrainingSettings
 from leanrec.errors import LeanRecError, TrainingError
 from leanrec.files import read_json, write_json
-from leanrec.models.inputs import ItemInputs, read_item_inputs
+from leanrec.models.inputs import read_item_inputs
 from leanrec.models.recommender import Recommender, save_model
 from leanrec.schema import ModelSpec
 from leanrec.training.candidates import CandidateSampler
@@ -30,6 +30,7 @@ from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
 from leanrec.training.loop import PROBE_EVENTS, Course, fit
 from leanrec.training.objectives import RankerObjective, RetrieverObjective
 from leanrec.training.plan import quiet_planner
+from leanrec.training.sparse import collective_device
 from leanrec.training.validation import Holdout
 
 
@@ -74,11 +75,11 @@ def train(settings: TrainingSettings, job: Job) -> None:
     learnt_from = read_examples(training_set, TRAIN, spec)
     held_out = read_examples(training_set, VALID, spec)
     _refuse_one_class(training_set, learnt_from)
-    holdout = Holdout(learnt_from, held_out, spec)
+    holdout = Holdout(learnt_from, held_out, spec).to(collective_device())
     if len(holdout) == 0:
         raise TrainingError(f"{training_set}: no user likes anything in split 'valid'; add events")
     torch.manual_seed(settings.seed)
-    recommender = Recommender(spec, settings, items)
+    recommender = Recommender(spec, settings, items).to(collective_device())
     common = {
         "seed": settings.seed,
         "examples": learnt_from,
@@ -91,7 +92,7 @@ def train(settings: TrainingSettings, job: Job) -> None:
         "ranker": _train_ranker(recommender, holdout, common, Path(job.checkpoints), identity),
     }
     if dist.get_rank() == 0:
-        _write(recommender, items, holdout, curves, job)
+        _write(recommender, holdout, curves, job)
 
 
 def _train_retriever(
@@ -116,8 +117,9 @@ def _train_ranker(
 ) -> list[dict[str, Any]]:
     settings = recommender.settings.ranker
     sampler = CandidateSampler(recommender.retriever, settings, recommender.num_candidates)
-    some = cast(Examples, common["probe"])
-    recommender.dcn.start_from_retrieval(sampler.log_partition(some))
+    probe = cast(Examples, common["probe"]).to(collective_device())
+    temperature = recommender.settings.retriever.temperature
+    recommender.dcn.start_from_retrieval(sampler.log_partition(probe, temperature), temperature)
     course = Course(
         name="ranker",
         settings=settings,
@@ -130,9 +132,7 @@ def _train_ranker(
     return fit(RankerObjective(recommender.dcn, settings), course)
 
 
-def _write(
-    recommender: Recommender, items: ItemInputs, holdout: Holdout, curves: dict[str, Any], job: Job
-) -> None:
+def _write(recommender: Recommender, holdout: Holdout, curves: dict[str, Any], job: Job) -> None:
     figures = holdout.chain_figures(recommender)
     save_model(recommender, Path(job.output))
     write_json(Path(job.output) / CURVES_FILE, curves)

@@ -79,14 +79,15 @@ class DCNv2Ranker(nn.Module):
         self.register_buffer("item_dense", item_dense(items.release_year, items.statistics))
 
     @torch.no_grad()
-    def start_from_retrieval(self, log_partition: float) -> None:
+    def start_from_retrieval(self, log_partition: float, temperature: float = 1.0) -> None:
         """Let P(watch) start as the retriever's own softmax; training then learns what is missing in it.
 
-        `log_partition` is the mean log of the softmax's denominator, so that scores become log-probabilities.
+        `log_partition` is the mean log of that softmax's denominator, `temperature` its temperature: with
+        both, retrieval scores become log-probabilities.
         """
         self.over.weight[0].zero_()
         self.over.bias[0] = -log_partition
-        self.retrieval_weight.fill_(1.0)
+        self.retrieval_weight.fill_(1.0 / temperature)
 
     def user_features(self, user: UserInputs) -> Tensor:
         """The SparseArch and DenseArch of the user side; [B, user_width]."""
