@@ -6,5 +6,5 @@ for name in pipeline dev; do
   uv pip compile "requirements/$name.in" --override requirements/overrides.in --output-file "requirements/$name.lock" \
     --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --python-version 3.11 --quiet
 done
-uv pip compile requirements/serving.in --output-file requirements/serving.lock \
+uv pip compile requirements/serving.in --no-deps --output-file requirements/serving.lock \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --python-version 3.11 --quiet

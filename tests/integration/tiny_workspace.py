@@ -49,7 +49,7 @@ def make_workspace(folder: Path, **changes: dict) -> Path:
             "retriever": {"epochs": 3, "dim": 16},
             "ranker": {"epochs": 1, "dim": 8, "hidden": [16]},
         },
-        "evaluation": {"must_beat": [], "max_calibration_error": 1.0},
+        "evaluation": {"ks": [5, 10], "must_beat": [], "max_calibration_error": 1.0},
         "compression": {"recipes": ["fp32", "int8"]},
         "release": {"repository": "stores/models", "num_golden": 16},
     }
