@@ -46,8 +46,11 @@ class TritonClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
+        """Close the connection; once is enough, twice does no harm."""
+        # Dropped too: the library's client closes itself again when it is collected, which fails at exit.
+        client = vars(self).pop("_client", None)
+        if client is not None:
+            client.close()
 
     def infer(
         self,

@@ -28,7 +28,8 @@ class DynamicBatching:
     max_queue_delay_us: int = 0
     """Microseconds a request may wait for others."""
     max_queue_size: int = 0
-    """Requests that may wait; more are refused at once. 0: no bound."""
+    """Requests that may wait; more are refused at once. 0: no bound. Triton 2.51 stalls single requests for
+    500 ms under light load when it is set (docs/releases.md): measure before you set it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class ModelConfiguration:
             inputs=inputs,
             outputs=spec.outputs(model),
             versions=versions,
-            dynamic_batching=DynamicBatching(max_queue_size=1024),
+            dynamic_batching=DynamicBatching(),
             warmups=(Warmup(name="one_unknown_user", batch_size=1, inputs=fixed),),
         )
 
