@@ -1,1 +1,1 @@
-"""Methods that make the served graphs smaller or faster, recipes made of them, and the choice between recipes."""
+"""Methods that make served graphs smaller or faster, recipes of them, and the choice between recipes."""

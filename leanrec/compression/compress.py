@@ -98,7 +98,7 @@ def _candidates(recipes: list[str], graphs: Path, work: Path) -> list[Candidate]
 def _measure(candidates: list[Candidate], protocol: Protocol) -> list[dict[str, Any]]:
     """A row of figures for each candidate, the baseline's first."""
     answers: dict[str, Answered] = answer_side_by_side(candidates, protocol.requests)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for candidate in candidates:
         answered = answers[candidate.recipe]
         quality = quality_of(candidate, answered.item_index, protocol)
@@ -152,11 +152,11 @@ def _write_chosen(best: Candidate, golden: Golden, graphs: Path, folder: Path) -
     found = best.score_difference(golden)
     if not math.isfinite(found):
         raise CompressionError(
-            f"recipe {best.recipe}: its scores of the golden requests are not numbers; drop it from compression.recipes"
+            f"recipe {best.recipe}: its golden scores are not numbers; drop it from compression.recipes"
         )
     how = (
-        f"{BOUND_MARGIN:g} times the largest difference from the trainer ({found:.3g}) that the same graph shows in "
-        f"ONNX Runtime over {golden.num_requests} golden requests, one by one and in one batch"
+        f"{BOUND_MARGIN:g} times the largest difference from the trainer ({found:.3g}) that the same graph "
+        f"shows in ONNX Runtime over {golden.num_requests} golden requests, one by one and in one batch"
     )
     bound = max(golden.bound, BOUND_MARGIN * found)
     write_golden(golden.of_recipe(best.recipe, bound, how), folder)

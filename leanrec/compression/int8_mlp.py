@@ -28,6 +28,10 @@ def rewrite(graph: onnx.ModelProto) -> onnx.ModelProto:
     producer = graph.producer_name, graph.producer_version
     domains = [(entry.domain, entry.version) for entry in graph.opset_import]
     quantized = _quantize(graph, nodes)
+    body = quantized.graph
+    for ours, theirs in ((graph.graph.input, body.input), (graph.graph.output, body.output)):
+        del theirs[:]
+        theirs.extend(ours)  # the quantizer names axes that had no name
     del quantized.graph.value_info[:]
     del quantized.metadata_props[:]
     quantized.producer_name, quantized.producer_version = producer
@@ -73,5 +77,5 @@ INT8_MLP = Method(
     name="int8_mlp",
     rewrites=frozenset({DENSE}),
     rewrite=rewrite,
-    summary="dense layers multiplied in 8 bits, inputs quantized on the fly: a quarter of their bytes, less time",
+    summary="dense layers multiplied in 8 bits: a quarter of their bytes, and less time",
 )

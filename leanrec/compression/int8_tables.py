@@ -12,6 +12,7 @@ Error: |x - x'| <= columns * scale / 2 = columns * max|row / columns| / 254, ele
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,6 +28,8 @@ from leanrec.compression.method import (
 )
 
 LEVELS = 127
+TINY = np.finfo(np.float32).tiny
+"""Below it a float32 loses digits, so no scale is smaller; such rows become zeros."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,13 +52,13 @@ class Int8Table:
         """The bound on |table - restored|, element by element, [N, D]; a few float32 roundings on top."""
         columns = np.ones(self.rows.shape[1], np.float32) if self.columns is None else self.columns
         step = self.scale.astype(np.float64) * columns
-        return step * (0.5 + 4 * LEVELS * np.finfo(np.float32).eps)
+        return np.asarray(step * (0.5 + 4 * LEVELS * np.finfo(np.float32).eps) + TINY)
 
 
 def quantize(table: np.ndarray) -> Int8Table:
     """`table` [N, D] float32 in 8 bits, with or without column scales, whichever restores it better."""
     columns = np.abs(table).max(axis=0)
-    columns = np.where(columns > 0, columns, 1).astype(np.float32)
+    columns = np.where(columns >= TINY, columns, 1).astype(np.float32)
     plain, evened = _quantize(table, None), _quantize(table, columns)
     return evened if _squared_error(table, evened) < 0.8 * _squared_error(table, plain) else plain
 
@@ -74,7 +77,7 @@ def rewrite(graph: onnx.ModelProto) -> onnx.ModelProto:
         for node in nodes:
             node.input[0] = rows
             factor = f"{node.output[0]}/scale"
-            steps: list[tuple[str, list[str], dict[str, object]]] = [
+            steps: list[tuple[str, list[str], dict[str, Any]]] = [
                 ("Cast", [], {"to": TensorProto.FLOAT}),
                 ("Mul", [factor], {}),
             ]
@@ -89,7 +92,7 @@ def rewrite(graph: onnx.ModelProto) -> onnx.ModelProto:
 def _quantize(table: np.ndarray, columns: np.ndarray | None) -> Int8Table:
     evened = table if columns is None else table / columns
     largest = np.abs(evened).max(axis=1, keepdims=True)
-    scale = np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
+    scale = np.where(largest / LEVELS >= TINY, largest / LEVELS, 1).astype(np.float32)
     rows = np.clip(np.rint(evened / scale), -LEVELS, LEVELS).astype(np.int8)
     return Int8Table(rows=rows, scale=scale, columns=columns)
 

@@ -50,7 +50,7 @@ class Candidate:
         return resident_bytes([graph_path(self.folder, model) for model in MODELS])
 
     def score_difference(self, golden: Golden) -> float:
-        """The largest |trainer - graph| of `score`, over the golden requests one by one and all in one batch."""
+        """The largest |trainer - graph| of `score`, golden requests one by one and in one batch."""
         sizes = (1, golden.num_requests)
         request, ranked = golden.inputs[RECOMMENDER], golden.inputs[RANKER]
         expected = golden.outputs
@@ -105,7 +105,7 @@ def latency_ratio(ours: Answered, baseline: Answered) -> float:
 
 
 def quality_of(candidate: Candidate, item_index: np.ndarray, protocol: Protocol) -> dict[str, float]:
-    """AUC, log loss, calibration error and NDCG@10 under `protocol`; `item_index` [B, K] answers its requests.
+    """AUC, log loss, calibration error and NDCG@10; `item_index` [B, K] answers the requests.
 
     NaN throughout when the graphs answer something that is not a number.
     """

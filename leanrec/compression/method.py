@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,7 +50,7 @@ class Method:
 
 
 def float_constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """The float32 matrices among the graph's constants that are large enough to be worth rewriting, by name."""
+    """The float32 matrices among the constants that are worth rewriting, by name."""
     return {
         tensor.name: tensor
         for tensor in graph.initializer
@@ -88,7 +89,7 @@ def require(found: dict[str, list[onnx.NodeProto]], method: str, what: str) -> N
     """Raise a CompressionError when a method has found nothing to rewrite."""
     if not found:
         raise CompressionError(
-            f"{method}: the graph has no {what} of {MIN_BYTES} bytes or more; leave {method} out of the recipes"
+            f"{method}: the graph has no {what} of {MIN_BYTES} bytes or more; leave this method out"
         )
 
 
@@ -116,7 +117,7 @@ class Rewriter:
         """Run `made` right before the first of what `follow` puts after `node`; call it before `follow`."""
         self._before.setdefault(f"{node.output[0]}/0", []).append(made)
 
-    def follow(self, node: onnx.NodeProto, *steps: tuple[str, list[str], dict[str, object]]) -> None:
+    def follow(self, node: onnx.NodeProto, *steps: tuple[str, list[str], dict[str, Any]]) -> None:
         """After `node` run `steps` (operator, further inputs, attributes); the last takes over its output."""
         result = node.output[0]
         node.output[0] = current = f"{result}/0"

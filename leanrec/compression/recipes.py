@@ -42,8 +42,8 @@ def check_composition(methods: Sequence[Method]) -> None:
         for kind in sorted(method.rewrites):
             if kind in rewritten:
                 raise CompressionError(
-                    f"recipe {' -> '.join(m.name for m in methods)}: {rewritten[kind]} and {method.name} both "
-                    f"rewrite the {kind} weights, and weights can be stored in one form only; drop one of them"
+                    f"recipe {' -> '.join(m.name for m in methods)}: {rewritten[kind]} and "
+                    f"{method.name} both rewrite the {kind} weights, which have one form; drop one of them"
                 )
             rewritten[kind] = method.name
 
@@ -57,7 +57,7 @@ def cook(methods: Sequence[Method], graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def write_compressed(recipe: str, graphs: Path, output: Path) -> None:
-    """Apply a named recipe to both graphs of the folder `graphs`; write them, laid out alike, into `output`."""
+    """Apply a named recipe to both graphs in `graphs`; write them, laid out alike, into `output`."""
     methods = methods_of(recipe)
     for model, graph in graphs_in(graphs).items():
         write_graph(cook(methods, graph), graph_path(output, model))

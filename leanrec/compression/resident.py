@@ -21,7 +21,7 @@ _DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 
 
 def resident_bytes(graphs: Sequence[Path]) -> int | None:
-    """The resident bytes of `graphs` together, measured in a fresh process; None when that is not possible."""
+    """The resident bytes of `graphs` together, measured in a fresh process; None when that fails."""
     command = [sys.executable, "-m", "leanrec.compression.resident", *map(str, graphs)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)

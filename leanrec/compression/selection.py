@@ -9,7 +9,7 @@ NDCG loss       1 - NDCG@10 of the recipe / NDCG@10 of fp32
 quality loss    mean of both losses, each in units of its floor: 0 is no loss (a gain counts as none, for it
                 is chance), 1 is both losses at their floors
 
-Objectives closer to the least than `TIE` are equal within what a timing repeats to; of those the smallest wins.
+Objectives within `TIE` of the least are equal within what a timing repeats to; the smallest of them wins.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from leanrec.config import CompressionSettings
 from leanrec.errors import CompressionError
 
 TIE = 0.02
-"""Objectives this close count as equal: side-by-side latency ratios repeat to about 4 %, half of it at alpha 0.5."""
+"""Objectives this close count as equal: latency ratios repeat to about 4 %, half of it at alpha 0.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Choice:
 
 
 def choose(candidates: Sequence[Measured], settings: CompressionSettings, baseline: str) -> Choice:
-    """The candidate with the least objective within floor and budget; else the `baseline`, and the reason says so.
+    """The candidate with the least objective within floor and budget, else `baseline`; the reason says so.
 
     Objectives within `TIE` of the least: the fewest bytes. Raises a CompressionError when `baseline` is not
     among the candidates.
@@ -153,12 +153,13 @@ def _reason(
         return _nothing_fits(baseline, settings, candidates)
     if best.recipe == baseline.recipe:
         return (
-            f"{best.recipe}, the uncompressed export, has the least objective ({objectives[best.recipe]:.3f}) of "
-            f"the {len(eligible)} recipes within floor and budget: no recipe is faster without losing more"
+            f"{best.recipe}, uncompressed, has the least objective ({objectives[best.recipe]:.3f}) "
+            f"of the {len(eligible)} recipes within floor and budget: no recipe is faster without losing more"
         )
     return (
-        f"{best.recipe} has the least objective ({objectives[best.recipe]:.3f}, ties within {TIE:g} go to the "
-        f"smallest) of the {len(eligible)} recipes within floor and budget: {best.latency_ratio:.2f} times the latency and "
+        f"{best.recipe} has the least objective ({objectives[best.recipe]:.3f}, ties within {TIE:g} go to "
+        f"the smallest) of the {len(eligible)} recipes within floor and budget: {best.latency_ratio:.2f} "
+        f"times the latency and "
         f"{best.bytes / baseline.bytes:.2f} times the bytes of {baseline.recipe}, AUC "
         f"{_signed(-best.auc_loss, '.4f')}, NDCG@10 {_signed(-best.ndcg_loss, '.2%')}"
     )
@@ -169,9 +170,9 @@ def _nothing_fits(baseline: Measured, settings: CompressionSettings, candidates:
     if within and settings.max_bytes is not None:
         nearest = min(within, key=lambda c: c.bytes)
         return (
-            f"no recipe within the quality floor fits the budget of {settings.max_bytes:,} bytes; the nearest is "
-            f"{nearest.recipe} with {nearest.bytes:,} bytes ({nearest.bytes / settings.max_bytes:.2f} times the "
-            f"budget), so {baseline.recipe} is released uncompressed; raise compression.max_bytes"
+            f"no recipe within the quality floor fits the budget of {settings.max_bytes:,} bytes; the "
+            f"nearest is {nearest.recipe} with {nearest.bytes:,} bytes ({nearest.bytes / settings.max_bytes:.2f} "
+            f"times the budget), so {baseline.recipe} is released uncompressed; raise compression.max_bytes"
         )
     return (
         f"no recipe is within the quality floor, so {baseline.recipe} is released uncompressed; "
