@@ -138,6 +138,7 @@ def save_model(recommender: Recommender, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().clone() for name, value in recommender.state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE)
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors leaves it to the owner alone
     described = {
         "spec": asdict(recommender.spec),
         "settings": recommender.settings.model_dump(mode="json"),

@@ -86,7 +86,9 @@ def train(settings: TrainingSettings, job: Job) -> None:
         "probe": held_out.take(torch.arange(min(PROBE_EVENTS, len(held_out)))),
         "log": _log,
     }
-    identity = identity_of(job.settings, training_set, features / "items.parquet", features / "spec.json")
+    # How many processes train, and where the state is kept, does not change what is learnt.
+    learning = {k: v for k, v in job.settings.items() if k not in ("num_processes", "checkpoint")}
+    identity = identity_of(learning, training_set, features / "items.parquet", features / "spec.json")
     curves = {
         "retriever": _train_retriever(recommender, holdout, common, Path(job.checkpoints), identity),
         "ranker": _train_ranker(recommender, holdout, common, Path(job.checkpoints), identity),
