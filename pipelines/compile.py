@@ -33,8 +33,11 @@ def compile_pipeline(placement: Placement, output: Path) -> None:
 def arguments_of(
     settings: RunSettings, *, run: str, code_version: str, key_fingerprint: str
 ) -> dict[str, Any]:
-    """The pipeline's arguments: a section each, and what the release is made from."""
-    sections = {name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}
+    """The pipeline's arguments: a section each, and what the release is made from.
+
+    A setting that is null is left out, for KFP has no null; the section's default says it again.
+    """
+    sections = {name: getattr(settings, name).model_dump(mode="json", exclude_none=True) for name in SECTIONS}
     return {
         "name": settings.name,
         **sections,
