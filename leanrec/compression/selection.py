@@ -172,7 +172,8 @@ def _nothing_fits(baseline: Measured, settings: CompressionSettings, candidates:
         return (
             f"no recipe within the quality floor fits the budget of {settings.max_bytes:,} bytes; the "
             f"nearest is {nearest.recipe} with {nearest.bytes:,} bytes "
-            f"({nearest.bytes / settings.max_bytes:.2f} times the budget), so {baseline.recipe} is released uncompressed; raise compression.max_bytes"
+            f"({nearest.bytes / settings.max_bytes:.2f} times the budget), "
+            f"so {baseline.recipe} is released uncompressed; raise compression.max_bytes"
         )
     return (
         f"no recipe is within the quality floor, so {baseline.recipe} is released uncompressed; "
