@@ -85,7 +85,7 @@ def publish_release(
             _undo(repository)
             raise ReleaseError(
                 f"{repository.path}: version {version} could not be written"
-                f" ({error.strerror or error}: {error.filename}); {_serving(before)};"
+                f" ({_reason(error)}); {_serving(before)};"
                 " mend that and publish again"
             ) from None
         except BaseException:
@@ -129,6 +129,14 @@ def _undo(repository: ModelRepository) -> None:
     """Remove what was staged; where even that fails, the next command does it."""
     with contextlib.suppress(OSError):
         repository.settle()
+
+
+def _reason(error: OSError) -> str:
+    """What went wrong, and where; of the several faults that copying a folder reports, the first."""
+    if isinstance(error, shutil.Error):
+        faults = error.args[0]
+        return str(faults[0][2]) if isinstance(faults, list) else str(faults)
+    return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
 
 
 def _serving(before: ReleaseState | None) -> str:
