@@ -104,18 +104,18 @@ def run(config: ConfigArgument, json_output: JsonOption = False) -> None:
 
 
 def _print_recommendations(user: dict[str, Any]) -> None:
-    console.print(f"\n[bold]User {user['user'][:12]}[/] liked " + _titles(user["liked"]))
+    console.print(f"\n[bold]User {user['user'][:12]}[/] liked {_titles(user['liked'])}")
     if not user["known"]:
         console.print("This user is unknown: here is what most people like.")
     table = Table("", "Triton recommends", "score", "because of")
     for line in user["recommendations"]:
-        because = ", ".join(line["because"])
+        because = " · ".join(line["because"])
         table.add_row(str(line["rank"]), line["title"], f"{line['score']:.4f}", because)
     console.print(table)
 
 
 def _titles(liked: list[dict[str, Any]]) -> str:
-    return ", ".join(item["title"] for item in liked[:5]) or "nothing yet"
+    return " · ".join(item["title"] for item in liked[:5]) or "nothing yet"
 
 
 def _step_command(name: str) -> None:
