@@ -5,9 +5,12 @@ runs below it appends JSON lines to it. Where the variable is unset (in the clus
 Kubeflow keeps these facts itself) nothing is written. No step ever reads the journal: it is
 what a person watches, and no way to pass data.
 
-    {"kind": "started",  "step": "train_models", "time": 1750000000.0, "paths": {"output": "..."}}
+    {"kind": "started",  "step": "train_models", "time": 1750000000.0, "loading": 2.1, "paths": {...}}
     {"kind": "progress", "step": "train_models", "done": 3, "total": 30, "message": "retriever: loss 5.1"}
     {"kind": "finished", "step": "train_models", "time": 1750000031.0, "seconds": 31.0, "error": null}
+
+A step's seconds are those of the component's whole body: loading its libraries, then working. What the run
+takes beyond its steps' seconds is orchestration: starting processes, KFP itself, the report.
 """
 
 from __future__ import annotations
@@ -22,9 +25,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from leanrec import IMPORTED_AT
 from leanrec.errors import HostError, LeanRecError
 
 JOURNAL_VARIABLE = "LEANREC_JOURNAL"
+
+_import_times = [IMPORTED_AT]
+"""When this process began to load what its first step needs; taken once."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +44,9 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             paths = {key: str(value) for key, value in kwargs.items() if isinstance(value, Path)}
-            _append({"kind": "started", "step": name, "time": time.time(), "paths": paths})
+            loading = _take_loading_seconds()
+            started = time.time() - loading
+            _append({"kind": "started", "step": name, "time": started, "loading": loading, "paths": paths})
             clock = time.perf_counter()
             error: BaseException | None = None
             try:
@@ -49,7 +58,7 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 error = raised
                 raise
             finally:
-                seconds = time.perf_counter() - clock
+                seconds = loading + time.perf_counter() - clock
                 _append(
                     {
                         "kind": "finished",
@@ -81,6 +90,8 @@ class StepRecord:
 
     step: str
     started: float
+    loading: float = 0.0
+    """Seconds, part of `seconds`, that the step's libraries took to load."""
     paths: dict[str, str] = field(default_factory=dict)
     seconds: float | None = None
     error: dict[str, Any] | None = None
@@ -100,7 +111,9 @@ def read_journal(path: Path) -> list[StepRecord]:
     running: dict[str, StepRecord] = {}
     for line in read_lines(path):
         if line["kind"] == "started":
-            record = StepRecord(step=line["step"], started=line["time"], paths=line["paths"])
+            record = StepRecord(
+                step=line["step"], started=line["time"], loading=line["loading"], paths=line["paths"]
+            )
             running[line["step"]] = record
             records.append(record)
         elif line["kind"] == "finished" and line["step"] in running:
@@ -108,6 +121,11 @@ def read_journal(path: Path) -> list[StepRecord]:
             record.seconds = line["seconds"]
             record.error = line["error"]
     return records
+
+
+def _take_loading_seconds() -> float:
+    """What this process has spent on loading libraries; a later step of the same process spends nothing."""
+    return time.perf_counter() - _import_times.pop() if _import_times else 0.0
 
 
 def _host_error(name: str, error: OSError) -> OSError | HostError:
