@@ -25,12 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from leanrec import IMPORTED_AT
+import leanrec
 from leanrec.errors import HostError, LeanRecError
 
 JOURNAL_VARIABLE = "LEANREC_JOURNAL"
 
-_import_times = [IMPORTED_AT]
+_import_times = [leanrec.IMPORTED_AT]
 """When this process began to load what its first step needs; taken once."""
 
 P = ParamSpec("P")

@@ -54,7 +54,7 @@ def make_workspace(folder: Path, **changes: dict) -> Path:
         "release": {"repository": "stores/models", "num_golden": 16},
     }
     for section, values in changes.items():
-        settings[section] = {**settings[section], **values}
+        settings[section] = {**settings.get(section, {}), **values}
     config = folder / "run.yaml"
     config.write_text(yaml.safe_dump(settings))
     return config
