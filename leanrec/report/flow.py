@@ -21,6 +21,7 @@ PIPELINE = {
     "check_parity": "Parity",
     "publish_release": "Release",
     "smoke_test_release": "Smoke test",
+    "write_report": "Report",
 }
 """The steps in the order of the data's way, by component name."""
 
