@@ -9,6 +9,7 @@ from components.image import PIPELINE_IMAGE
 def ingest_events(
     data: dict,
     key_fingerprint: str,
+    raw_fingerprint: str,
     events: dsl.Output[dsl.Dataset],
     items: dsl.Output[dsl.Dataset],
     users: dsl.Output[dsl.Dataset],
@@ -18,6 +19,7 @@ def ingest_events(
     Args:
         data: Settings of the section `data`.
         key_fingerprint: Names the pseudonym key without telling it, so that another key is another result.
+        raw_fingerprint: Names the state of the raw files, so that a changed file is another result.
 
     Returns:
         The digest of the three tables.

@@ -224,7 +224,7 @@ def submit(
         raise ConfigError(f"{package}: no such file; `leanrec compile -o {package}` writes it")
     settings = load_settings(config)
     name = f"{settings.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    arguments = arguments_of(settings, run=name, code_version=code_version(), key_fingerprint="")
+    arguments = arguments_of(settings, run=name, code_version=code_version())
     answer = submit_pipeline(
         package,
         arguments,

@@ -31,10 +31,16 @@ def compile_pipeline(placement: Placement, output: Path) -> None:
 
 
 def arguments_of(
-    settings: RunSettings, *, run: str, code_version: str, key_fingerprint: str
+    settings: RunSettings,
+    *,
+    run: str,
+    code_version: str,
+    key_fingerprint: str = "",
+    raw_fingerprint: str = "",
 ) -> dict[str, Any]:
     """The pipeline's arguments: a section each, and what the release is made from.
 
+    The fingerprints name the pseudonym key and the state of the raw files, where they can be seen from here.
     A setting that is null is left out, for KFP has no null; the section's default says it again.
     """
     sections = {name: getattr(settings, name).model_dump(mode="json", exclude_none=True) for name in SECTIONS}
@@ -43,4 +49,5 @@ def arguments_of(
         **sections,
         "lineage": {"run": run, "code_version": code_version},
         "key_fingerprint": key_fingerprint,
+        "raw_fingerprint": raw_fingerprint,
     }

@@ -25,6 +25,8 @@ class Placement:
         shared_memory: Size limit of the training step's /dev/shm.
         volume_claim: PersistentVolumeClaim that holds the model repository and the feature
             store, mounted at /workspace; None keeps relative paths (a laptop).
+        reuse_ingest: Whether the raw tables of an earlier run may be reused. Only where the run's
+            arguments tell the state of the raw files, as they do here; in a cluster they do not.
         key_secret: Secret with the pseudonym key under `key`; None reads the local key file.
     """
 
@@ -34,6 +36,7 @@ class Placement:
     shared_memory: str = "2Gi"
     volume_claim: str | None = None
     key_secret: str | None = None
+    reuse_ingest: bool = False
 
     def place(self, task: dsl.PipelineTask, *, cpu: str = "1", memory: str = "2Gi") -> dsl.PipelineTask:
         """Give a step its image, its share of a node and the workspace."""

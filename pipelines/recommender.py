@@ -53,9 +53,12 @@ def build_pipeline(placement: Placement) -> Callable:
         release: dict,
         lineage: dict,
         key_fingerprint: str,
+        raw_fingerprint: str,
     ) -> dsl.HTML:
-        raw = place(placement.give_key(ingest_events(data=data, key_fingerprint=key_fingerprint)))
-        raw.set_display_name("Ingest events")
+        raw = place(
+            ingest_events(data=data, key_fingerprint=key_fingerprint, raw_fingerprint=raw_fingerprint)
+        )
+        placement.give_key(raw).set_display_name("Ingest events").set_caching_options(placement.reuse_ingest)
         tables = {table: raw.outputs[table] for table in ("events", "items", "users")}
 
         valid = place(validate_tables(validation=validation, data=data, **tables), memory="8Gi")

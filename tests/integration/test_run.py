@@ -30,16 +30,17 @@ STEPS = (
     "validate_tables",
     "build_features",
     "build_training_set",
-    "materialize_features",
     "train_models",
     "evaluate_models",
     "export_graphs",
     "compress_models",
     "check_parity",
+    "materialize_features",
     "publish_release",
     "smoke_test_release",
     "write_report",
 )
+"""In the order in which KFP's local runner takes them."""
 
 
 def leanrec(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess[str]:

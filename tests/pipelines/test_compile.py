@@ -69,6 +69,7 @@ def test_steps_that_change_the_world_are_never_reused(spec: dict) -> None:
     tasks = spec["root"]["dag"]["tasks"]
     fresh = {name for name, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")}
     assert {"publish-release", "materialize-features", "smoke-test-release"} <= fresh
+    assert "ingest-events" in fresh, "a cluster's raw files may have changed"
     assert "train-models" not in fresh
 
 

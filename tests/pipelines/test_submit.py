@@ -22,7 +22,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments() -> dict:
-    return arguments_of(load_settings(CONFIG), run="r", code_version="c", key_fingerprint="")
+    return arguments_of(load_settings(CONFIG), run="r", code_version="c")
 
 
 def test_a_run_is_started_with_the_settings_as_its_parameters(package: Path) -> None:
