@@ -96,7 +96,7 @@ def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) 
 
 
 def raw_fingerprint(data: DataSettings) -> str:
-    """The names, sizes and times of change of the raw files: as make does, so a touched file is read again."""
+    """Names, sizes and times of change of the raw files; as with make, a touched file is read again."""
     states = []
     for name in (data.events, data.items, data.users):
         if name and Path(name).exists():
