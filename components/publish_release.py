@@ -10,6 +10,7 @@ def publish_release(
     release: dict,
     name: str,
     lineage: dict,
+    job: str,
     compressed: dsl.Input[dsl.Model],
     features: dsl.Input[dsl.Dataset],
     evaluation: dsl.Input[dsl.Artifact],
@@ -21,7 +22,8 @@ def publish_release(
     Args:
         release: Settings of the section `release`.
         name: Name of the run's configuration.
-        lineage: What the release was made from: run, code version, data digest.
+        lineage: What the release was made from: run, code version.
+        job: KFP's own name of the job, which tells the runs of a schedule apart.
     """
     from pathlib import Path
 
@@ -36,7 +38,7 @@ def publish_release(
             features=Path(features.path),
             evaluation=Path(evaluation.path),
             parity=Path(parity.path),
-            lineage=lineage,
+            lineage={**lineage, "job": job},
             output=Path(published.path),
         )
     )

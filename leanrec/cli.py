@@ -20,7 +20,7 @@ from rich.table import Table
 from leanrec import __version__, steps
 from leanrec.config import RunSettings, load_settings
 from leanrec.console import RunDisplay
-from leanrec.errors import ConfigError, LeanRecError
+from leanrec.errors import ConfigError, LeanRecError, ReleaseError
 from leanrec.files import read_json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -50,6 +50,13 @@ def main() -> None:
     except LeanRecError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {where}{(error.strerror or str(error)).lower()}; mend that and run again",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except StoppedByHand:
         print("error: stopped by hand; nothing half-written was kept, run again to go on", file=sys.stderr)
         sys.exit(2)
@@ -87,10 +94,12 @@ def doctor(json_output: JsonOption = False) -> None:
 @app.command()
 def run(config: ConfigArgument, json_output: JsonOption = False) -> None:
     """Run the whole pipeline here, from raw interactions to answers by Triton."""
+    from leanrec.data.sources import NOTICES
     from pipelines.local import run_here
 
     settings = load_settings(config)
     with RunDisplay(quiet=json_output) as display:
+        display.tell(NOTICES.get(settings.data.source, ""))
         outcome = run_here(settings, watch=display.show)
     if json_output:
         print(json.dumps(outcome.figures))
@@ -249,6 +258,7 @@ def report(run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")] 
 @app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="A benchmark of benchmarks/.")],
+    run_folder: RunOption = LATEST,
     json_output: JsonOption = False,
 ) -> None:
     """Measure us beside a peer in one run and print the ratio."""
@@ -256,7 +266,7 @@ def bench(
 
     if name not in BENCHMARKS:
         raise ConfigError(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
-    outcome = BENCHMARKS[name]()
+    outcome = BENCHMARKS[name](Path(_settings_of(run_folder).release.repository))
     if json_output:
         print(json.dumps(outcome))
     else:
@@ -268,9 +278,36 @@ def status(config: ConfigArgument, json_output: JsonOption = False) -> None:
     """What the repository holds and which version is stable."""
     from leanrec.release.promote import status
 
-    print(
-        json.dumps(status(Path(load_settings(config).release.repository)), indent=None if json_output else 2)
-    )
+    facts = status(Path(load_settings(config).release.repository))
+    if json_output:
+        print(json.dumps(facts))
+        return
+    table = Table("version", "", "published", "recipe", "bytes")
+    for line in facts["versions"]:
+        number = line["version"]
+        role = "stable" if number == facts["stable"] else "served" if number in facts["served"] else "kept"
+        size = "" if line["bytes"] is None else f"{line['bytes']:,}"
+        table.add_row(str(number), role, str(line["published_at"]), str(line["recipe"]), size)
+    console.print(f"{facts['repository']}: version {facts['stable']} is stable")
+    console.print(table)
+    if not facts["settled"]:
+        console.print("A writer is at work or was stopped; the next publish, promote or rollback settles it.")
+
+
+@release_app.command()
+def verify(config: ConfigArgument, version: int, json_output: JsonOption = False) -> None:
+    """Hold every file of a version against its checksum; exit status 2 when one is damaged."""
+    from leanrec.release.promote import verify
+
+    faults = verify(Path(load_settings(config).release.repository), version)
+    if json_output:
+        print(json.dumps({"version": version, "ok": not faults, "faults": faults}))
+    else:
+        print("\n".join(faults) or f"ok: version {version} is as it was published")
+    if faults:
+        raise ReleaseError(
+            f"version {version}: {len(faults)} file(s) differ from what was published; publish it again"
+        )
 
 
 @release_app.command()
@@ -283,20 +320,21 @@ def publish(config: ConfigArgument, work: WorkOption = BY_HAND) -> None:
 
 
 @release_app.command()
-def promote(config: ConfigArgument, version: int) -> None:
+def promote(config: ConfigArgument, version: int, json_output: JsonOption = False) -> None:
     """Make a version of the repository the stable one."""
     from leanrec.release.promote import promote
 
-    promote(Path(load_settings(config).release.repository), version)
-    console.print(f"Version {version} is stable.")
+    stable = promote(Path(load_settings(config).release.repository), version)
+    print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable.")
 
 
 @release_app.command()
-def rollback(config: ConfigArgument) -> None:
+def rollback(config: ConfigArgument, json_output: JsonOption = False) -> None:
     """Go back to the version that was stable before."""
     from leanrec.release.promote import rollback
 
-    console.print(f"Version {rollback(Path(load_settings(config).release.repository))} is stable again.")
+    stable = rollback(Path(load_settings(config).release.repository))
+    print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable again.")
 
 
 def _settings_of(run_folder: Path) -> RunSettings:

@@ -57,12 +57,16 @@ class RunDisplay:
         if self._live:
             self._progress.stop()
 
+    def tell(self, text: str) -> None:
+        """Show what a person should read before the run, such as a data set's terms of use."""
+        if text:
+            self._console.print(text, style="dim")
+
     def show(self, line: dict[str, Any]) -> None:
         """Show one line of the journal."""
         shows = {
             "started": self._started,
             "progress": self._advanced,
-            "notice": self._told_to,
             "finished": self._finished,
         }
         shows[line["kind"]](line)
@@ -82,9 +86,6 @@ class RunDisplay:
             self._told[name] = time.monotonic()
             title = TITLES.get(name, name)
             self._console.print(f"  {title}: {line['done']}/{line['total']} {line['message']}")
-
-    def _told_to(self, line: dict[str, Any]) -> None:
-        self._console.print(line["text"], style="dim")
 
     def _finished(self, line: dict[str, Any]) -> None:
         name = line["step"]

@@ -79,11 +79,6 @@ def report_progress(name: str, done: int, total: int, message: str = "") -> None
     _append({"kind": "progress", "step": name, "done": done, "total": total, "message": message})
 
 
-def report_notice(name: str, text: str) -> None:
-    """Tell whoever watches something that they should read, such as a data set's terms of use."""
-    _append({"kind": "notice", "step": name, "text": text})
-
-
 @dataclass
 class StepRecord:
     """One execution of a step as the journal tells it; `seconds` is None while it runs."""

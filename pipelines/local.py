@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import time
@@ -17,6 +18,7 @@ from leanrec.errors import ConfigError, LeanRecError
 from leanrec.files import read_json, write_json
 from leanrec.journal import StepRecord, read_journal
 from leanrec.report.build import build_report, write_latest
+from leanrec.report.flow import PIPELINE
 from leanrec.report.inputs import ReportInputs, RunFacts
 from pipelines.code_version import code_version
 from pipelines.compile import arguments_of, compile_pipeline
@@ -80,12 +82,11 @@ def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) 
     try:
         run_pipeline(folder, arguments, cache=Path(settings.runs) / "cache", watch=watch)
     except BaseException as error:
-        facts["failure"] = str(error) if isinstance(error, LeanRecError) else "stopped by hand"
+        facts["failure"] = _in_words(error)
+        with contextlib.suppress(OSError, LeanRecError):  # what stopped the run is what must be told
+            _finish(folder, facts, time.perf_counter() - clock)
         raise
-    finally:
-        facts["total_seconds"] = time.perf_counter() - clock
-        write_json(folder.path / "facts.json", facts)
-        report = redraw_report(folder.path)
+    report = _finish(folder, facts, time.perf_counter() - clock)
     made = artifacts_of(folder)
     return Outcome(
         folder=folder.path,
@@ -95,13 +96,26 @@ def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) 
     )
 
 
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, LeanRecError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if isinstance(error, Exception) else "stopped by hand"
+
+
+def _finish(folder: RunFolder, facts: dict[str, Any], seconds: float) -> Path:
+    """Write down how the run ended and draw its report; the page's path."""
+    write_json(folder.path / "facts.json", {**facts, "total_seconds": seconds})
+    return redraw_report(folder.path)
+
+
 def raw_fingerprint(data: DataSettings) -> str:
     """Names, sizes and times of change of the raw files; as with make, a touched file is read again."""
     states = []
-    for name in (data.events, data.items, data.users):
-        if name and Path(name).exists():
-            found = Path(name).stat()
-            states.append(f"{name} {found.st_size} {found.st_mtime_ns}")
+    for name in filter(None, (data.events, data.items, data.users)):
+        path = Path(name)
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                states.append(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}")
     return hashlib.sha256("\n".join(states).encode()).hexdigest()[:12]
 
 
@@ -135,11 +149,10 @@ def artifacts_of(folder: RunFolder) -> dict[str, Path]:
 
 
 def _reused(facts: dict[str, Any], journal: list[StepRecord]) -> list[str]:
-    """Steps that a run which went well did not have to do again."""
-    if facts["failure"]:
-        return []
+    """Steps that the run did not have to do again: those it passed, or all where it went well."""
     ran = {record.step for record in journal}
-    return [name for name in ("ingest_events", *OUTPUTS) if name not in ran]
+    reached = [number for number, name in enumerate(PIPELINE) if name in ran or not facts["failure"]]
+    return [name for name in list(PIPELINE)[: max(reached, default=0)] if name not in ran]
 
 
 def _new_folder(settings: RunSettings) -> RunFolder:
@@ -150,5 +163,8 @@ def _new_folder(settings: RunSettings) -> RunFolder:
             path.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError(f"setting 'runs': {path} cannot be made ({reason}); name another") from None
         return RunFolder(path=path)
     raise AssertionError("unreachable")

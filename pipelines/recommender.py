@@ -3,12 +3,12 @@
 1. Ingest the raw files into canonical tables.
 2. Validate them; a failed expectation stops the run.
 3. Build features: only what was known before each event.
-4. Join the training set point in time, and materialize the newest user rows.
+4. Join the training set point in time.
 5. Train the retriever and the ranker.
 6. Evaluate beside the baselines; a missed bound stops the run.
 7. Export the graphs, try the compression recipes, choose one.
 8. Prove parity in a real Triton; a missed bound stops the run.
-9. Publish release N+1, ask it for recommendations, draw the report.
+9. Materialize the newest user rows, publish release N+1, ask it for recommendations, draw the report.
 """
 
 from collections.abc import Callable
@@ -76,9 +76,6 @@ def build_pipeline(placement: Placement) -> Callable:
         joined.set_display_name("Build training set")
         known = {"features": feature_tables, "training_set": joined.outputs["training_set"]}
 
-        online = place(materialize_features(feature_store=feature_store, features=feature_tables))
-        online.set_display_name("Materialize features").after(joined).set_caching_options(False)
-
         trained = placement.place_training(train_models(training=training, **known), cpu="2", memory="16Gi")
         trained.set_display_name("Train models")
         model = trained.outputs["model"]
@@ -99,18 +96,22 @@ def build_pipeline(placement: Placement) -> Callable:
         proven.set_display_name("Check parity")
         parity_gate = gate(proven.outputs["report"], "parity")
 
+        online = place(materialize_features(feature_store=feature_store, features=feature_tables))
+        online.set_display_name("Materialize features").after(parity_gate).set_caching_options(False)
+
         published = place(
             publish_release(
                 release=release,
                 name=name,
                 lineage=lineage,
+                job=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
                 compressed=compressed,
                 features=feature_tables,
                 evaluation=evaluated.outputs["report"],
                 parity=proven.outputs["report"],
             )
         )
-        published.set_display_name("Publish release").after(parity_gate, online).set_caching_options(False)
+        published.set_display_name("Publish release").after(online).set_caching_options(False)
 
         answered = place(
             smoke_test_release(

@@ -52,7 +52,7 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, text: str, sentence:
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file or directory; name one"):
         load_settings(Path("nowhere.yaml"))
 
 

@@ -34,7 +34,7 @@ from leanrec.data.sources.raw import ITEMS as RAW_ITEMS
 from leanrec.data.sources.raw import RawTable, RawTables
 from leanrec.errors import ConfigError, DataError
 from leanrec.files import atomic_file, sha256_of
-from leanrec.journal import report_notice, step
+from leanrec.journal import step
 from leanrec.schema import EVENTS, ITEMS, users_schema
 
 
@@ -61,8 +61,6 @@ def ingest(settings: DataSettings, *, key: bytes, events: Path, items: Path, use
     """
     _check_column_names(settings)
     raw = SOURCES[settings.source](settings)
-    if raw.notice:
-        report_notice("ingest_events", raw.notice)
     event_table = canonical_events(raw.events, key)
     item_table = canonical_items(raw.items)
     user_table = canonical_users(raw, settings.user_attributes, event_table["user_id"], key)

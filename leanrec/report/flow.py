@@ -13,12 +13,12 @@ PIPELINE = {
     "validate_tables": "Validate",
     "build_features": "Features",
     "build_training_set": "Training set",
-    "materialize_features": "Online store",
     "train_models": "Train",
     "evaluate_models": "Evaluate",
     "export_graphs": "Export",
     "compress_models": "Compress",
     "check_parity": "Parity",
+    "materialize_features": "Online store",
     "publish_release": "Release",
     "smoke_test_release": "Smoke test",
     "write_report": "Report",
@@ -33,7 +33,7 @@ DONE, REUSED, FAILED, NOT_RUN = "done", "reused", "failed", "not run"
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of the flow; `seconds` is None when it did not run."""
+    """One step of the flow; `seconds` is None when it did not run or nobody took its time."""
 
     step: str
     title: str
@@ -57,6 +57,7 @@ class Durations:
 def trace_steps(run: RunFacts, journal: Sequence[StepRecord], missed_gates: Sequence[str] = ()) -> list[Step]:
     """Every step of the pipeline; one whose gate was missed counts as failed.
 
+    Of a run that went well and left no journal, every step is done and its seconds are not known.
     A failure that belongs to none of them (and to no gate) is added as a step of its own.
     """
     missed = {GATES[gate] for gate in missed_gates if gate in GATES}
@@ -88,7 +89,8 @@ def measure_durations(run: RunFacts, journal: Sequence[StepRecord]) -> Durations
 def _trace(name: str, title: str, run: RunFacts, journal: Sequence[StepRecord]) -> Step:
     records = [record for record in journal if record.step == name]
     if not records:
-        status = REUSED if name in run.cached_steps else NOT_RUN
+        done = DONE if run.failure is None and not journal else NOT_RUN
+        status = REUSED if name in run.cached_steps else done
         return Step(step=name, title=title, status=status, seconds=None, share=None, error=None)
     last = records[-1]
     seconds = sum(record.seconds or 0.0 for record in records)

@@ -13,7 +13,7 @@ from leanrec.journal import StepRecord
 from leanrec.report.flow import PIPELINE
 from leanrec.report.inputs import ReportInputs, RunFacts
 
-SECONDS = [1.2, 6.4, 2.1, 3.9, 2.7, 58.0, 6.2, 9.8, 17.5, 5.6, 0.4, 3.1, 0.3]
+SECONDS = [1.2, 6.4, 2.1, 3.9, 58.0, 6.2, 9.8, 17.5, 5.6, 2.7, 0.4, 3.1, 0.3]
 TITLES = [
     "Star Wars", "The Godfather", "Fargo", "Contact", "The English Patient", "Scream", "Toy Story",
     "Twelve Monkeys", "The Silence of the Lambs", "Jerry Maguire", "Raiders of the Lost Ark", "Pulp Fiction",

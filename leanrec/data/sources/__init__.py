@@ -14,3 +14,6 @@ SOURCES: dict[str, Callable[[DataSettings], RawTables]] = {
     "parquet": parquet.read,
 }
 """The name in `data.source` -> what reads the raw tables."""
+
+NOTICES = {"movielens-100k": movielens_100k.NOTICE}
+"""Terms of use that whoever runs a source should see, at every run."""
