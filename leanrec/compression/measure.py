@@ -14,7 +14,7 @@ import numpy as np
 
 from leanrec.compression.resident import resident_bytes
 from leanrec.evaluation.protocol import HEADLINE_K, Protocol, evaluate_lists, evaluate_scores
-from leanrec.export.agreement import ranker_difference, recommender_difference
+from leanrec.export.agreement import compare_ranker, compare_recommender
 from leanrec.export.golden import Golden
 from leanrec.export.graph_file import graph_path
 from leanrec.export.runtime import GraphSession, Tensors, rows_of
@@ -58,8 +58,8 @@ class Candidate:
         for size in sizes:
             lists = self.recommender.run_in_batches(request, size)
             scores = self.ranker.run_in_batches(ranked, size)
-            found.append(recommender_difference(expected[RECOMMENDER], lists))
-            found.append(ranker_difference(ranked["candidates"], expected[RANKER], scores))
+            found.append(compare_recommender(expected[RECOMMENDER], lists, tie=0.0).largest)
+            found.append(compare_ranker(expected[RANKER], scores).largest)
         return float(np.max(found))
 
 

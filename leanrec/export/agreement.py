@@ -1,66 +1,96 @@
-"""How far two answers to the same requests lie apart: pure functions of tensors.
+"""How far the answers of a graph or a server lie from the trainer's: pure functions of two sets of tensors.
 
 B users · K items of a list · C candidates
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from leanrec.schema import UNKNOWN_INDEX
 
 TOP = 10
+LEAST = 1e-9
+"""Differences below are shown together: a float32 score of this size has no digit left to differ in."""
 Tensors = Mapping[str, np.ndarray]
 
 
-def ranker_difference(candidates: np.ndarray, expected: Tensors, answered: Tensors) -> float:
-    """The largest |difference| of `score` over the candidates [B, C]; NaN if one is not finite."""
-    difference = np.abs(expected["score"].astype(np.float64) - answered["score"])
-    return float(difference[candidates != UNKNOWN_INDEX].max(initial=0.0))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Differences:
+    """What separates the answers from the trainer's for one model."""
+
+    scores: np.ndarray
+    """|trainer - answer| of every score compared."""
+    same_top_10: float | None
+    """Share of users with the same ten items; None for the ranker, whose candidates are given."""
+
+    @property
+    def largest(self) -> float:
+        """The largest difference; NaN when a score is not a number."""
+        return float(self.scores.max(initial=0.0))
 
 
-def recommender_difference(expected: Tensors, answered: Tensors) -> float:
-    """The largest |difference| of `score` over the items of both lists [B, K].
+def compare_recommender(trainer: Tensors, answer: Tensors, tie: float) -> Differences:
+    """Compare lists of `item_index` and `score` [B, K]; entries with item 0 are padding.
 
-    An item that only one list holds counts with what its score has above the other list's last one: not being
-    in a list says no more of an item than that it is not above the last.
+    Scores are compared item by item. Of an item that only one list holds, the other list says no more
+    than that its score is not above its own last one; so it counts with what it has above that.
+
+    The ten items are the same when each item of one ten is in the other ten too, or scores there no
+    more than `tie` below the tenth: equals at the edge may change places.
     """
-    largest = 0.0
-    for user in range(len(expected["score"])):
-        ours, theirs = _scores_by_item(expected, user), _scores_by_item(answered, user)
-        found = [abs(ours[item] - theirs[item]) for item in ours.keys() & theirs.keys()]
-        found += _above_the_last(ours, theirs) + _above_the_last(theirs, ours)
-        largest = float(np.max([largest, *found]))
-    return largest
+    differences: list[float] = []
+    same = 0
+    for user in range(len(trainer["score"])):
+        ours, theirs = _scores_by_item(trainer, user), _scores_by_item(answer, user)
+        differences += [abs(ours[item] - theirs[item]) for item in ours.keys() & theirs.keys()]
+        differences += _only_in(ours, theirs) + _only_in(theirs, ours)
+        same += _same_top(ours, theirs, tie)
+    return Differences(scores=np.array(differences), same_top_10=same / max(1, len(trainer["score"])))
 
 
-def share_of_same_top(expected: Tensors, answered: Tensors, tie: float) -> float:
-    """The share of users whose ten best items are the same, but for items within `tie` of the tenth place."""
-    same = [
-        _same_top(_scores_by_item(expected, user), _scores_by_item(answered, user), tie)
-        for user in range(len(expected["score"]))
-    ]
-    return float(np.mean(same)) if same else 1.0
+def compare_ranker(trainer: Tensors, answer: Tensors) -> Differences:
+    """Compare `score` [B, C] of the candidates."""
+    differences = np.abs(trainer["score"].astype(np.float64) - answer["score"])
+    return Differences(scores=differences.ravel(), same_top_10=None)
+
+
+def histogram(differences: np.ndarray) -> dict[str, list[float]]:
+    """Edges (n + 1) and counts (n) of the finite differences: 0 to `LEAST`, then three bins a power of ten.
+
+    Most scores agree to the float's last digits and a few do not: bins of equal width would hide both.
+    """
+    finite = differences[np.isfinite(differences)]
+    largest = max(float(finite.max(initial=0.0)), 10 * LEAST)
+    bins = math.ceil(3 * math.log10(largest / LEAST))
+    edges = np.concatenate([[0.0], LEAST * 10 ** (np.arange(bins + 1) / 3)])
+    edges[-1] = max(edges[-1], largest)
+    counts, _ = np.histogram(finite, bins=edges)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
 def _scores_by_item(tensors: Tensors, user: int) -> dict[int, float]:
-    items, scores = tensors["item_index"][user].tolist(), tensors["score"][user].tolist()
-    return {item: score for item, score in zip(items, scores, strict=True) if item != UNKNOWN_INDEX}
+    """Scores by item, best first."""
+    items, scores = tensors["item_index"][user], tensors["score"][user]
+    return {int(i): float(s) for i, s in zip(items, scores, strict=True) if i != UNKNOWN_INDEX}
 
 
-def _above_the_last(held: dict[int, float], other: dict[int, float]) -> list[float]:
-    last = min(other.values(), default=0.0)
-    return [max(0.0, score - last) for item, score in held.items() if item not in other]
+def _only_in(held: dict[int, float], other: dict[int, float]) -> list[float]:
+    if not other:
+        return [float("inf")] * len(held)
+    last = min(other.values())
+    return [float(np.maximum(0.0, score - last)) for item, score in held.items() if item not in other]
 
 
 def _same_top(ours: dict[int, float], theirs: dict[int, float], tie: float) -> bool:
-    tops = list(ours)[:TOP], list(theirs)[:TOP]
-    if len(tops[0]) != len(tops[1]):
-        return False
-    return all(
-        scores[item] - scores[top[-1]] <= tie
-        for scores, top, other in ((ours, tops[0], tops[1]), (theirs, tops[1], tops[0]))
-        for item in set(top) - set(other)
-    )
+    return _reaches_top(ours, theirs, tie) and _reaches_top(theirs, ours, tie)
+
+
+def _reaches_top(held: dict[int, float], other: dict[int, float], tie: float) -> bool:
+    """Whether the ten items of `held` are among the ten of `other`, or level with its tenth."""
+    tenth = [score for _, score in list(other.items())[:TOP]][-1:]
+    return all(item in other and other[item] >= tenth[0] - tie for item in list(held)[:TOP])

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ExportError
 from leanrec.evaluation.protocol import load_protocol
-from leanrec.export.agreement import ranker_difference, recommender_difference, share_of_same_top
+from leanrec.export.agreement import compare_ranker, compare_recommender
 from leanrec.export.golden import Golden, draw_golden, write_golden
 from leanrec.export.graph_file import check_interface, graph_path, write_graph
 from leanrec.export.onnx_export import export_module
@@ -93,18 +93,18 @@ def _hold_against_trainer(settings: ReleaseSettings, golden: Golden, folder: Pat
         for name in MODELS
     }
     expected = golden.outputs
-    differences = {
-        RECOMMENDER: recommender_difference(expected[RECOMMENDER], answers[RECOMMENDER]),
-        RANKER: ranker_difference(golden.inputs[RANKER]["candidates"], expected[RANKER], answers[RANKER]),
-    }
     bound = settings.max_score_difference
+    lists = compare_recommender(expected[RECOMMENDER], answers[RECOMMENDER], tie=bound)
+    scores = compare_ranker(expected[RANKER], answers[RANKER])
+    differences = {RECOMMENDER: lists.largest, RANKER: scores.largest}
     for name, difference in differences.items():
         if not difference <= bound:
             raise ExportError(
                 f"{name}: the graph's scores differ from the trained model's by {difference:.3g}, bound "
                 f"{bound:.3g} (release.max_score_difference); the export is not what was trained"
             )
-    same = share_of_same_top(expected[RECOMMENDER], answers[RECOMMENDER], bound)
+    same = lists.same_top_10
+    assert same is not None
     if same < settings.min_same_top_10:
         raise ExportError(
             f"{RECOMMENDER}: {same:.1%} of the golden users get the trained model's ten items, bound "

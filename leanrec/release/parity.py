@@ -10,11 +10,11 @@ import numpy as np
 
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ServingError
+from leanrec.export.agreement import Differences, compare_ranker, compare_recommender, histogram
 from leanrec.export.golden import Golden, check_golden, read_golden
 from leanrec.files import atomic_directory, write_json, write_text
 from leanrec.gates import at_least, at_most, write_gate
 from leanrec.journal import step
-from leanrec.release.differences import Differences, compare_ranker, compare_recommender, histogram
 from leanrec.release.embedded_server import embedded_server
 from leanrec.release.model_configuration import ModelConfiguration
 from leanrec.release.repository import CONFIGURATION, SPEC, read_spec, same_tensors
@@ -31,7 +31,7 @@ def check_parity(settings: ReleaseSettings, *, graphs: Path, compressed: Path, o
 
     Both the uncompressed graphs and the chosen ones are asked, over gRPC, in full batches. Bounds: for the
     uncompressed form `max_score_difference` and `min_same_top_10` of the settings; for the chosen one the
-    bound in its golden.json. How lists are compared is told in `leanrec/release/differences.py`.
+    bound in its golden.json. How lists are compared is told in `leanrec/export/agreement.py`.
 
     Args:
         settings: the bounds.

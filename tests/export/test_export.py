@@ -15,7 +15,7 @@ from tiny_model import NUM_ITEMS, make_tiny_model
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ExportError
 from leanrec.export import graphs as step
-from leanrec.export.agreement import recommender_difference, share_of_same_top
+from leanrec.export.agreement import compare_recommender
 from leanrec.export.golden import read_golden
 from leanrec.export.graph_file import check_interface, graph_path, read_graph, write_graph
 from leanrec.export.graphs import export_graphs
@@ -81,10 +81,10 @@ def test_graphs_answer_other_batch_sizes_and_lengths_alike(exported):
     golden = read_golden(exported)
     session = GraphSession(graph_path(exported, RECOMMENDER))
     one, many = (session.run_in_batches(golden.inputs[RECOMMENDER], size) for size in (1, 20))
-    assert recommender_difference(one, many) <= 1e-6
+    assert compare_recommender(one, many, tie=0.0).largest <= 1e-6
     longer = {**golden.inputs[RECOMMENDER]}
     longer["seen"] = np.pad(longer["seen"], ((0, 0), (0, 37)))
-    assert recommender_difference(session.run(longer), many) <= 1e-6
+    assert compare_recommender(session.run(longer), many, tie=0.0).largest <= 1e-6
 
 
 def test_the_item_table_carries_titles_and_the_vectors_of_the_retriever(tiny, exported):
@@ -142,18 +142,3 @@ def test_a_graph_with_other_tensors_than_the_spec_is_refused(tiny, exported):
     spec: ModelSpec = dataclasses.replace(load_model(tiny.model).spec, top_k=5)
     with pytest.raises(ExportError, match="outputs"):
         check_interface(read_graph(graph_path(exported, RECOMMENDER)), spec, RECOMMENDER)
-
-
-def test_lists_differ_by_what_an_item_has_above_the_other_lists_last_place():
-    ours = {"item_index": np.array([[1, 2]]), "score": np.array([[0.9, 0.5]])}
-    theirs = {"item_index": np.array([[1, 3]]), "score": np.array([[0.9, 0.7]])}
-    assert recommender_difference(ours, ours) == 0
-    assert recommender_difference(ours, theirs) == pytest.approx(0.2)
-    assert share_of_same_top(ours, theirs, tie=0.1) == 1.0  # 2 and 3 both hold the tenth place of their list
-    swapped = {"item_index": np.array([[3, 1]]), "score": np.array([[0.95, 0.9]])}
-    assert share_of_same_top(ours, swapped, tie=0.01) == 0.0
-
-
-def test_a_score_that_is_no_number_is_no_agreement():
-    ours = {"item_index": np.array([[1]]), "score": np.array([[0.9]])}
-    assert not recommender_difference(ours, {**ours, "score": np.array([[np.nan]])}) <= 1.0

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from leanrec.release.differences import compare_ranker, compare_recommender, histogram
+from leanrec.export.agreement import compare_ranker, compare_recommender, histogram
 
 
 def lists(*users: list[tuple[int, float]]) -> dict[str, np.ndarray]:
@@ -42,6 +42,22 @@ def test_an_item_that_only_one_list_holds_counts_with_what_it_has_above_the_othe
     assert compare_recommender(ours, theirs, tie=1e-5).largest == pytest.approx(0.05, abs=1e-6)
 
 
+def test_of_short_lists_too_an_item_counts_with_what_it_has_above_the_last_place() -> None:
+    ours, theirs = lists([(1, 0.9), (2, 0.5)]), lists([(1, 0.9), (3, 0.7)])
+    assert compare_recommender(ours, theirs, tie=0.1).largest == pytest.approx(0.2)
+
+
+def test_another_tenth_item_is_not_the_same_ten_however_near_its_own_place_is() -> None:
+    ours = lists(ten((10, 0.5)))
+    theirs = lists(ten((13, 0.5)))
+    assert compare_recommender(ours, theirs, tie=0.1).same_top_10 == 0.0
+
+
+def test_items_swapped_further_apart_than_the_tie_are_other_lists() -> None:
+    ours, theirs = lists([(1, 0.9), (2, 0.5)]), lists([(3, 0.95), (1, 0.9)])
+    assert compare_recommender(ours, theirs, tie=0.01).same_top_10 == 0.0
+
+
 def test_padding_is_not_compared() -> None:
     ours = lists([(3, 0.5), (0, -1.0)])
     theirs = lists([(3, 0.5), (0, -9.0)])
@@ -59,8 +75,21 @@ def test_a_score_that_is_no_number_is_no_small_difference() -> None:
     assert np.isnan(compare_recommender(ours, theirs, tie=1e-5).largest)
 
 
+def test_a_score_that_is_no_number_is_not_hidden_by_an_item_that_only_one_list_holds() -> None:
+    ours = lists([(1, 0.9), (2, float("nan"))])
+    theirs = lists([(1, 0.9), (3, 0.5)])
+    assert np.isnan(compare_recommender(ours, theirs, tie=1e-5).largest)
+    assert np.isnan(compare_recommender(theirs, ours, tie=1e-5).largest)
+
+
+def test_a_candidates_score_that_is_no_number_is_no_small_difference() -> None:
+    found = compare_ranker({"score": np.array([[0.5, 7.0]])}, {"score": np.array([[0.5, np.nan]])})
+    assert np.isnan(found.largest)
+
+
 def test_the_histogram_holds_every_difference() -> None:
     found = histogram(np.array([0.0, 0.1, 0.2, 0.2]))
     assert sum(found["counts"]) == 4
     assert len(found["edges"]) == len(found["counts"]) + 1
-    assert found["edges"][-1] == pytest.approx(0.2)
+    assert found["edges"][0] == 0 and 0.2 <= found["edges"][-1] < 0.5
+    assert found["counts"][0] == 1  # the zero
