@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from leanrec.errors import FeatureStoreError
 from leanrec.schema import UNKNOWN_INDEX, USER_STATISTICS, ModelSpec
@@ -154,7 +155,7 @@ def _joined(lists: list[np.ndarray], dtype: type) -> Lists:
 
 def _list_column(table: pa.Table, name: str, dtype: type) -> Lists:
     column = table[name].combine_chunks()
-    lengths = column.value_lengths().to_numpy()
+    lengths = pc.fill_null(column.value_lengths(), 0).to_numpy()
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return column.flatten().to_numpy(zero_copy_only=False).astype(dtype, copy=False), offsets

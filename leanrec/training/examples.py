@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from leanrec.errors import TrainingError
+from leanrec.features.rows import stack_table
 from leanrec.models.inputs import UserInputs
 from leanrec.schema import USER_STATISTICS, ModelSpec
 
@@ -71,21 +72,15 @@ def read_examples(path: Path, split: str, spec: ModelSpec) -> Examples:
         raise TrainingError(
             f"{path}: no event in split {split!r}; lower the held-out fractions or add events"
         )
-    num_attributes = len(spec.attribute_cardinalities)
-    length = spec.history_length
+    _refuse_misfits(path, table, spec)
+    rows = stack_table(table, spec)
     examples = Examples(
-        UserInputs(
-            torch.tensor(_numbers(table, "user_index", np.int64)).unsqueeze(1),
-            _lists(path, table, "user_attributes", num_attributes, np.int64, exact=True),
-            _lists(path, table, "user_statistics", len(USER_STATISTICS), np.float32, exact=True),
-            _lists(path, table, "history", length, np.int64),
-            _lists(path, table, "history_ratings", length, np.float32),
-        ),
+        UserInputs(*(torch.tensor(rows[name]) for name in UserInputs._fields)),
         torch.tensor(_numbers(table, "item_index", np.int64)),
         torch.tensor(_numbers(table, "rating", np.float32)),
         torch.tensor(_numbers(table, "liked", np.float32)),
     )
-    _refuse_strange_values(path, examples, spec)
+    _refuse_what_is_no_number(path, examples)
     return examples
 
 
@@ -133,24 +128,35 @@ def _numbers(table: pa.Table, name: str, dtype: type) -> np.ndarray:
     return np.ascontiguousarray(column.cast(pa.from_numpy_dtype(dtype)).to_numpy(zero_copy_only=False))
 
 
-def _lists(path: Path, table: pa.Table, name: str, width: int, dtype: type, *, exact: bool = False) -> Tensor:
-    """A list column as [E, width], padded with 0 at the end; `exact`: every list has that many values."""
-    column = table[name].combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    longest = int(lengths.max(initial=0))
-    if longest > width or (exact and int(lengths.min(initial=width)) < width):
-        rule = "exactly" if exact else "at most"
-        raise TrainingError(
-            f"{path}: column {name!r} must hold lists of {rule} {width} values, one has "
-            f"{longest if longest > width else int(lengths.min())}; build the training set again"
-        )
-    values = pc.list_flatten(column).to_numpy(zero_copy_only=False).astype(dtype)
-    filled: np.ndarray = np.zeros((len(lengths), width), dtype)
-    filled[np.arange(width) < lengths[:, None]] = values
-    return torch.from_numpy(filled)
+def _refuse_misfits(path: Path, table: pa.Table, spec: ModelSpec) -> None:
+    """`stack_table` cuts long lists and takes young indices for unknown; a training set has neither."""
+    for name, width, exact in (
+        ("user_attributes", len(spec.attribute_cardinalities), True),
+        ("user_statistics", len(USER_STATISTICS), True),
+        ("history", spec.history_length, False),
+        ("history_ratings", spec.history_length, False),
+    ):
+        lengths = pc.min_max(pc.fill_null(pc.list_value_length(table[name]), 0)).as_py()
+        if lengths["max"] > width or (exact and lengths["min"] < width):
+            raise TrainingError(
+                f"{path}: column {name!r} must hold lists of {'exactly' if exact else 'at most'} {width} "
+                f"values, one has {lengths['max'] if lengths['max'] > width else lengths['min']}; "
+                "build the training set again"
+            )
+    for name, values, cardinality in (
+        ("item_index", table["item_index"], spec.num_items),
+        ("user_index", table["user_index"], spec.num_users),
+        ("history", pc.list_flatten(table["history"]), spec.num_items),
+    ):
+        found = pc.min_max(values).as_py()
+        if found["min"] is not None and (found["min"] < 0 or found["max"] >= cardinality):
+            raise TrainingError(
+                f"{path}: column {name!r} must lie in 0..{cardinality - 1}, it has "
+                f"{found['min']}..{found['max']}; build features and training set from the same events"
+            )
 
 
-def _refuse_strange_values(path: Path, examples: Examples, spec: ModelSpec) -> None:
+def _refuse_what_is_no_number(path: Path, examples: Examples) -> None:
     if not bool(torch.isfinite(examples.rating).all()):
         raise TrainingError(
             f"{path}: column 'rating' has values that are not numbers; validate the events again"
@@ -159,14 +165,3 @@ def _refuse_strange_values(path: Path, examples: Examples, spec: ModelSpec) -> N
         raise TrainingError(
             f"{path}: column 'user_statistics' has values that are not numbers; build it again"
         )
-    for name, index, cardinality in (
-        ("item_index", examples.item_index, spec.num_items),
-        ("user_index", examples.user.user_index, spec.num_users),
-        ("history", examples.user.history, spec.num_items),
-    ):
-        least, most = int(index.min()), int(index.max())
-        if least < 0 or most >= cardinality:
-            raise TrainingError(
-                f"{path}: column {name!r} must lie in 0..{cardinality - 1}, it has {least}..{most}; "
-                "build features and training set from the same events"
-            )
