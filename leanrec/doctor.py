@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,8 @@ MIN_MEMORY_BYTES = 4 * 2**30
 MIN_SHARED_MEMORY_BYTES = 64 * 2**20
 MIN_DISK_BYTES = 5 * 2**30
 SERVING_PYTHON = Path(".venv-serving/bin/python")
-"""Looked for in the working directory, then beside the code."""
+"""Looked for in the working directory, then beside the code, unless `SERVING_VARIABLE` names another."""
+SERVING_VARIABLE = "LEANREC_SERVING_PYTHON"
 
 PINNED = {
     "torch": "2.13.0",
@@ -123,12 +125,14 @@ def _serving_environment() -> Iterator[Finding]:
         "root = pathlib.Path(u.find_spec('pytriton').origin).parent / 'tritonserver';"
         "print(numpy.__version__, onnxruntime.__version__, (root / 'bin' / 'tritonserver').exists())"
     )
+    named = os.environ.get(SERVING_VARIABLE)
     beside = Path(__file__).parent.parent / SERVING_PYTHON
-    python = next((path for path in (SERVING_PYTHON, beside) if path.exists()), None)
+    candidates = [Path(named)] if named else [SERVING_PYTHON, beside]
+    python = next((path for path in candidates if path.is_file()), None)
     if python is None:
-        yield Finding(
-            subject="Triton", state="error", seen=f"no {SERVING_PYTHON}", mend="`make setup` creates it"
-        )
+        mend = f"set {SERVING_VARIABLE} to a Python that is there, or unset it" if named else ""
+        mend = mend or "`make setup` creates it"
+        yield Finding(subject="Triton", state="error", seen=f"no {candidates[0]}", mend=mend)
         return
     answer = subprocess.run([str(python), "-c", probe], capture_output=True, text=True, check=False)
     if answer.returncode != 0:

@@ -1,6 +1,7 @@
 """The doctor looks at the machine for real."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +35,12 @@ def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(doctor.PINNED, "no-such-package", "1")
     (found,) = [finding for finding in doctor.examine() if finding.subject == "no-such-package"]
     assert (found.state, found.seen) == ("error", "not installed")
+
+
+def test_the_serving_environment_that_the_variable_names_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LEANREC_SERVING_PYTHON", str(tmp_path / "python"))
+    (found,) = [finding for finding in doctor.examine() if finding.subject.startswith("Triton")]
+    assert (found.state, found.seen) == ("error", f"no {tmp_path / 'python'}")
+    assert "LEANREC_SERVING_PYTHON" in found.mend
