@@ -160,8 +160,8 @@ def _reason(
         f"{best.recipe} has the least objective ({objectives[best.recipe]:.3f}, ties within {TIE:g} go to "
         f"the smallest) of the {len(eligible)} recipes within floor and budget: {best.latency_ratio:.2f} "
         f"times the latency and "
-        f"{best.bytes / baseline.bytes:.2f} times the bytes of {baseline.recipe}, AUC "
-        f"{_signed(-best.auc_loss, '.4f')}, NDCG@10 {_signed(-best.ndcg_loss, '.2%')}"
+        f"{best.bytes / baseline.bytes:.2f} times the bytes of {baseline.recipe}, "
+        f"{_in_words('AUC', best.auc_loss, '.4f')}, {_in_words('NDCG@10', best.ndcg_loss, '.2%')}"
     )
 
 
@@ -181,5 +181,9 @@ def _nothing_fits(baseline: Measured, settings: CompressionSettings, candidates:
     )
 
 
-def _signed(value: float, form: str) -> str:
-    return f"{value:+{form}}"
+def _in_words(figure: str, loss: float, form: str) -> str:
+    """`figure` and what it lost; what rounds to nothing is no loss, and below 0 is a gain."""
+    size = f"{abs(loss):{form}}"
+    if size == f"{0:{form}}":
+        return f"no {figure} lost"
+    return f"{figure} {size} {'lower' if loss > 0 else 'higher'}"

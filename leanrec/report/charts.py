@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,21 +108,37 @@ def draw_latency(latency: dict[str, Any]) -> Markup:
 
 
 def draw_histogram(histogram: dict[str, Any]) -> Markup | None:
-    """Score differences: {"edges": n + 1 values, "counts": n}."""
+    """Score differences {"edges": n + 1 values, "counts": n}, both axes logarithmic: few large ones show."""
     edges, counts = histogram.get("edges") or [], histogram.get("counts") or []
     if len(edges) != len(counts) + 1 or not counts or edges[-1] <= edges[0]:
         return None
+    # The first bin begins at 0, which has no logarithm: it is drawn as wide as a power of ten.
+    places = [math.log10(edge) for edge in edges[1:]]
+    places = [places[0] - 1, *places]
+    tallest = math.log10(1 + max(counts))
     plot = Plot(
-        title="Differences between trainer and Triton",
-        x=(edges[0], edges[-1]),
-        y=span(counts, from_zero=True),
+        title=f"Differences between trainer and Triton, {sum(counts):,} scores, "
+        f"the largest below {format_tiny(edges[-1])}",
+        x=(places[0], places[-1]),
+        y=span([0.0, tallest], from_zero=True),
     )
-    plot.axes("|trainer − Triton|", "scores", format_tiny, lambda v: f"{v:,.0f}")
-    for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
-        left, top = plot.at(low, count)
-        right, bottom = plot.at(high, 0)
-        plot.bar(left + 0.5, top, right - left - 1, bottom - top, f"{count:,} scores")
+    plot.axes("|trainer − Triton|", "", _power_of_ten, lambda v: "", whole_x=True)
+    for power in range(math.floor(tallest) + 1):
+        plot.text(
+            LEFT - 7, plot.at(places[0], math.log10(1 + 10**power))[1] + 4, f"{10**power:,}", anchor="end"
+        )
+    for low, high, start, end, count in zip(edges, edges[1:], places, places[1:], counts, strict=False):
+        if not count:
+            continue
+        left, top = plot.at(start, math.log10(1 + count))
+        right, bottom = plot.at(end, 0)
+        hint = f"{count:,} scores differ by {format_tiny(low)} to {format_tiny(high)}"
+        plot.bar(left + 0.5, top, right - left - 1, bottom - top, hint)
     return plot.markup()
+
+
+def _power_of_ten(exponent: float) -> str:
+    return "10" + f"{exponent:.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _p50(candidate: dict[str, Any]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from typing import Any
 
 MISSING = "–"
 
@@ -51,6 +52,30 @@ def format_figure(value: float | None, digits: int = 3) -> str:
 def format_share(value: float | None) -> str:
     """0.1234 -> '12.3 %'."""
     return MISSING if value is None else f"{value * 100:.1f} %"
+
+
+def format_score(value: float | None) -> str:
+    """A score with three digits that count, small as it may be: 0.0021349 -> '0.213 %'."""
+    if value is None:
+        return MISSING
+    if not value:
+        return "0 %"
+    decimals = min(6, max(0, 2 - math.floor(math.log10(abs(value * 100)))))
+    return f"{value * 100:.{decimals}f} %"
+
+
+def format_server(server: dict[str, Any] | None) -> str:
+    """{"version": 2, "models": {"ranker": [1, 2]}} -> 'Release 2 answered; Triton had loaded ...'"""
+    if server is None:
+        return MISSING
+    parts = []
+    if server.get("version") is not None:
+        parts.append(f"Release {server['version']} answered")
+    models = server.get("models")
+    if isinstance(models, dict) and models:
+        loaded = [f"{name} {' and '.join(map(str, versions))}" for name, versions in models.items()]
+        parts.append(f"Triton had loaded {', '.join(loaded)}")
+    return "; ".join(parts) + "." if parts else ""
 
 
 def format_change(value: float | None) -> str:

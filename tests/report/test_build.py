@@ -139,10 +139,26 @@ def test_the_report_leaves_out_what_is_missing(whole_run, tmp_path, missing):
     Page(build_report(replace(whole_run, **{missing: None}), tmp_path).read_text(encoding="utf-8"))
 
 
-def test_without_a_journal_nothing_is_said_of_time(whole_run, tmp_path):
+def test_without_a_journal_every_step_is_done_and_nothing_is_said_of_time(whole_run, tmp_path):
     inputs = replace(whole_run, journal=(), run=make_facts(total_seconds=0.0))
     text = build_report(inputs, tmp_path).read_text(encoding="utf-8")
-    assert 'id="flow"' not in text and "orchestration" not in Page(text).words
+    figures = read_json(tmp_path / "report.json")
+    assert {(step["status"], step["seconds"]) for step in figures["steps"]} == {("done", None)}
+    assert "duration" not in {tile["name"] for tile in figures["headline"]}
+    words = Page(text).words
+    assert 'id="flow"' in text and "orchestration" not in words and "not run" not in words
+
+
+def test_titles_that_hold_commas_are_set_apart_by_dots(tmp_path):
+    inputs = make_inputs(tmp_path)
+    smoke = read_json(inputs.smoke)
+    smoke["users"][0]["recommendations"][0]["because"] = ["Graduate, The", "Fargo"]
+    smoke["users"][0]["liked"] = [{"title": "Sting, The", "rating": 5.0}, {"title": "Alien", "rating": 4.0}]
+    smoke["server"] = {"version": 2, "models": {"ranker": [1, 2], "recommender": [1, 2]}}
+    write_json(inputs.smoke, smoke)
+    words = Page(build_report(inputs, tmp_path / "report").read_text(encoding="utf-8")).words
+    assert "because of Graduate, The · Fargo" in words and "Sting, The (5) · Alien (4)" in words
+    assert "Release 2 answered; Triton had loaded ranker 1 and 2, recommender 1 and 2." in words
 
 
 def test_an_artifact_cut_off_midway_is_named_and_left_out(tmp_path):
