@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from leanrec.config import FeatureStoreSettings, ReleaseSettings
-from leanrec.errors import DataError, FeatureStoreError, ServingError
+from leanrec.errors import DataError, FeatureStoreError, LeanRecError, ServingError
 from leanrec.features.online import OnlineUsers
 from leanrec.files import read_json, write_json
 from leanrec.journal import step
 from leanrec.release.embedded_server import embedded_server
+from leanrec.release.promote import rollback
 from leanrec.release.recommendation import Recommendations
+from leanrec.release.repository import ModelRepository
 from leanrec.triton import TritonClient
 
 NUM_USERS = 3
@@ -36,6 +38,8 @@ def smoke_test_release(
 ) -> dict[str, Any]:
     """Start Triton on the repository and let it recommend to the three users of most typical history.
 
+    A release that fails, or whose test is stopped, is rolled back to the one before it, if there is one.
+
     Args:
         release: where the repository is.
         feature_store: where the user rows are.
@@ -49,6 +53,29 @@ def smoke_test_release(
         FeatureStoreError: a user who has events is not in the online store.
     """
     version = int(read_json(published)["version"])
+    try:
+        result = _ask(release, feature_store, version, events)
+    except BaseException as error:
+        before = _take_back(Path(release.repository), version)
+        if before is not None and isinstance(error, LeanRecError):
+            raise type(error)(f"{error}; release {before} is stable again") from None
+        raise
+    write_json(output, result)
+    return result
+
+
+def _take_back(repository: Path, version: int) -> int | None:
+    """Roll `version` back where it is the stable one and another was before it; the one now stable."""
+    state = ModelRepository(repository.absolute()).state()
+    if state is None or state.stable != version or state.previous is None:
+        return None
+    return rollback(repository)
+
+
+def _ask(
+    release: ReleaseSettings, feature_store: FeatureStoreSettings, version: int, events: Path
+) -> dict[str, Any]:
+    """The content of the smoke JSON."""
     users = OnlineUsers(feature_store)
     with (
         tempfile.TemporaryDirectory(prefix="leanrec-smoke-") as work,
@@ -61,13 +88,11 @@ def smoke_test_release(
         answers = [recommendations.to_user(user, num_items) for user in picked]
         for answer in answers:
             _check(answer, version, num_items)
-        result = {
+        return {
             "latency_ms": _latency_ms(recommendations, users, picked),
             "server": {"version": version, "models": server.loaded()["models"], "grpc": server.grpc},
             "users": answers,
         }
-    write_json(output, result)
-    return result
 
 
 def typical_users(events: Path, num_users: int) -> list[str]:

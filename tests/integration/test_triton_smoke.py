@@ -8,10 +8,11 @@ import small_world
 from tiny_release import SPEC, write_artifacts
 
 from leanrec.config import FeatureStoreSettings, ReleaseSettings
-from leanrec.errors import ServingError
+from leanrec.errors import FeatureStoreError, ServingError
 from leanrec.features.store import materialize_features
 from leanrec.files import read_json, write_json
 from leanrec.release.embedded_server import embedded_server
+from leanrec.release.promote import status
 from leanrec.release.publish import publish_release
 from leanrec.release.recommendation import recommend_to
 from leanrec.release.smoke import smoke_test_release
@@ -103,3 +104,21 @@ def test_a_release_that_clients_do_not_get_fails_the_smoke_test(
             output=tmp_path / "smoke.json",
         )
     assert not (tmp_path / "smoke.json").exists()
+
+
+def test_a_release_that_fails_its_smoke_test_is_taken_back(world: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path
+    settings = ReleaseSettings(repository=str(folder / "models"))
+    artifacts = write_artifacts(folder / "artifacts")
+    for _ in range(2):
+        publish_release(settings, name="tiny", **artifacts, lineage={}, output=folder / "release.json")
+    with pytest.raises(FeatureStoreError, match="release 1 is stable again"):
+        smoke_test_release(
+            settings,
+            FeatureStoreSettings(repository=str(folder / "never-materialized")),
+            published=folder / "release.json",
+            events=world["events"],
+            output=folder / "smoke.json",
+        )
+    assert status(folder / "models")["stable"] == 1
+    assert not (folder / "smoke.json").exists()
