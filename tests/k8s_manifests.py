@@ -31,7 +31,10 @@ class Workload(NamedTuple):
 def rendered(folder: str) -> tuple[dict[str, Any], ...]:
     """What `kubectl apply -k k8s/<folder>` would send."""
     done = subprocess.run(
-        ["kubectl", "kustomize", str(ROOT / "k8s" / folder)], capture_output=True, text=True, timeout=60
+        [str(ROOT / "tools" / "kubectl.sh"), "kustomize", str(ROOT / "k8s" / folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))

@@ -5,8 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 base=docker.io/library/python:3.11-slim-bookworm
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' leanrec/__init__.py)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+lent=$(mktemp -d)
+trap 'rm -rf "$lent"' EXIT
 
 find_engine() {
   if command -v podman >/dev/null; then
@@ -30,26 +32,31 @@ ensure_base() {
   tools/base-image.sh "$base"
 }
 
-# pip in the build goes where pip on this host goes. Mounted, so that nothing of it stays in an image.
-host_pip() {
+# pip in the build goes where pip on this host goes: what pip says of itself is written to a file of our own,
+# and that file, the folders it names and its certificates are mounted, so that nothing of it stays in an image.
+lend_pip() {
+  python3 -m pip config list | python3 -c '
+import ast, sys
+settings = {}
+for line in sys.stdin:  # later lines win, as they do in pip
+    key, _, value = line.partition("=")
+    settings[key.rpartition(".")[2]] = " ".join(ast.literal_eval(value).split())
+print("[global]", *(f"{key} = {value}" for key, value in settings.items()), sep="\n")
+' >"$lent/pip.conf"
+  echo "-v=$lent/pip.conf:/etc/pip.conf:ro"
   local path
-  for path in /etc/pip.conf /etc/xdg/pip /etc/ssl/certs/ca-certificates.crt $(host_package_folders); do
-    if [ -e "$path" ]; then echo "-v=$path:$path:ro"; fi
-  done
-  if [ -e "$HOME/.config/pip" ]; then echo "-v=$HOME/.config/pip:/root/.config/pip:ro"; fi
-}
-
-# Folders of wheels that pip is told to look into; an index in a folder keeps its files beside `simple`.
-host_package_folders() {
-  python3 -m pip config list 2>/dev/null | grep -E 'find-links|index-url' | grep -oE "/[^' :]+" |
-    sed -e 's#^//*#/#' -e 's#/simple/*$##' | sort -u
+  # A folder that is an index keeps its files beside `simple`.
+  grep -oE '(=|file:/*|[[:space:]])/[^[:space:]]+' "$lent/pip.conf" | grep -oE '/[^/].*' | sed 's#/simple/*$##' | sort -u |
+    while read -r path; do
+      if [ -e "$path" ]; then echo "-v=$path:$path:ro"; fi
+    done
 }
 
 build() {
   local options=(--build-arg "VERSION=$version" --build-arg "REVISION=$revision" --network=host)
   if [ "${engine[0]}" = podman ]; then
     options+=(--ulimit=nofile=1024:1024 --format=docker)
-    mapfile -t -O "${#options[@]}" options < <(host_pip)
+    mapfile -t -O "${#options[@]}" options < <(lend_pip)
   fi
   for target in serving-cpu pipeline; do
     echo "building leanrec/$target:$version"
