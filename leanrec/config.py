@@ -34,8 +34,8 @@ class Section(BaseModel):
 class DataSettings(Section):
     """Where raw interactions come from and how they are read."""
 
-    source: Literal["movielens-100k", "csv", "parquet"]
-    """The data source: a bundled data set, or files of yours."""
+    source: Literal["movielens-100k", "csv", "parquet", "synthetic"]
+    """The data source: a data set that is fetched, files of yours, or a made-up catalogue."""
     cache: str = "data"
     """Folder that keeps what was downloaded."""
     events: str | None = None
@@ -50,11 +50,26 @@ class DataSettings(Section):
     """Categorical columns of the users table that become features."""
     max_timestamp: str | None = None
     """Latest event time accepted (ISO 8601); the present when null."""
+    num_users: int = Field(default=1_000, ge=1)
+    """People of the synthetic source."""
+    num_items: int = Field(default=800, ge=4)
+    """Films of the synthetic source."""
+    num_events: int = Field(default=60_000, ge=1)
+    """Ratings of the synthetic source: at most a quarter of num_users * num_items."""
 
     @model_validator(mode="after")
     def _files_are_named(self) -> Self:
         if self.source in ("csv", "parquet") and not (self.events and self.items):
             raise ValueError(f"source {self.source} needs the files 'events' and 'items'")
+        return self
+
+    @model_validator(mode="after")
+    def _made_up_events_fit(self) -> Self:
+        most = self.num_users * self.num_items // 4
+        if self.source == "synthetic" and self.num_events > most:
+            raise ValueError(
+                f"num_events {self.num_events} is above {most}, a quarter of num_users * num_items; lower it"
+            )
         return self
 
     @model_validator(mode="after")

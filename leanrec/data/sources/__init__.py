@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from leanrec.config import DataSettings
-from leanrec.data.sources import csv, movielens_100k, parquet
+from leanrec.data.sources import csv, movielens_100k, parquet, synthetic
 from leanrec.data.sources.raw import RawTables
 
 SOURCES: dict[str, Callable[[DataSettings], RawTables]] = {
     "movielens-100k": movielens_100k.read,
     "csv": csv.read,
     "parquet": parquet.read,
+    "synthetic": synthetic.read,
 }
 """The name in `data.source` -> what reads the raw tables."""
 
