@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import yaml
-from tiny_workspace import make_workspace, read_rows, write_rows
+from tiny_workspace import RAW_USER, make_workspace, read_rows, write_rows
 
 from leanrec.journal import read_lines
 
@@ -131,12 +132,19 @@ def test_a_run_leaves_a_report_with_the_seconds_of_every_step(workspace: Path) -
 
 
 def test_nothing_of_a_raw_user_id_is_stored(workspace: Path) -> None:
-    import pyarrow.parquet as pq
-
-    for file in workspace.glob("runs/tiny-*/artifacts/**/events"):
-        users = set(pq.read_table(file, columns=["user_id"]).column("user_id").to_pylist())
-        assert all(re.fullmatch(r"[0-9a-f]{32}", user) for user in users)
+    stored = [file for room in ("runs", "stores") for file in (workspace / room).rglob("*") if file.is_file()]
+    tables = [file for file in stored if pq_file(file)]
+    assert {"events", "users"} <= {file.name for file in tables}
+    for file in stored:
+        text = str(pq.read_table(file).to_pylist()) if file in tables else file.read_bytes().decode("latin-1")
+        assert RAW_USER not in text, file
     assert (workspace / ".leanrec/pseudonym.key").stat().st_mode & 0o777 == 0o600
+
+
+def pq_file(file: Path) -> bool:
+    """Whether a file is Parquet, whatever its name."""
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
 
 
 def test_a_second_run_reuses_what_has_not_changed_and_no_client_notices(workspace: Path) -> None:
@@ -191,14 +199,16 @@ def empty_request(spec: dict) -> dict:
 
 def test_recommend_answers_known_and_unknown_users(workspace: Path) -> None:
     with served(workspace) as address:
-        known = succeed(workspace, "recommend", "--user", "u3", "-k", "5", "--server", address)
+        known = succeed(workspace, "recommend", "--user", f"{RAW_USER}3", "-k", "5", "--server", address)
         unknown = succeed(workspace, "recommend", "--user", "nobody", "-k", "5", "--server", address)
         said = leanrec(workspace, "recommend", "--user", "nobody", "-k", "5", "--server", address).stdout
     assert known["known"]
     assert len(known["recommendations"]) == 5
     scores = [line["score"] for line in known["recommendations"]]
     assert scores == sorted(scores, reverse=True)
-    seen = {row["item_id"] for row in read_rows(workspace / "raw/events.csv") if row["user_id"] == "u3"}
+    seen = {
+        row["item_id"] for row in read_rows(workspace / "raw/events.csv") if row["user_id"] == f"{RAW_USER}3"
+    }
     assert not seen & {line["item_id"] for line in known["recommendations"]}
     assert not unknown["known"]
     assert len(unknown["recommendations"]) == 5
@@ -206,7 +216,7 @@ def test_recommend_answers_known_and_unknown_users(workspace: Path) -> None:
 
 
 def test_recommend_without_a_server_says_how_to_start_one(workspace: Path) -> None:
-    done = leanrec(workspace, "recommend", "--user", "u3", "--server", "127.0.0.1:9")
+    done = leanrec(workspace, "recommend", "--user", f"{RAW_USER}3", "--server", "127.0.0.1:9")
     assert done.returncode == 2
     assert "127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr

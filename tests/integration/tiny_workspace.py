@@ -9,6 +9,9 @@ import yaml
 NUM_USERS = 60
 NUM_ITEMS = 80
 EVENTS_A_USER = 24
+RAW_USER = "raw-user-"
+"""What every raw user id begins with; nothing that a run stores may hold it."""
+
 KINDS = ("drama", "comedy", "crime", "music")
 
 
@@ -29,7 +32,7 @@ def make_workspace(folder: Path, **changes: dict) -> Path:
     write_rows(
         raw / "users.csv",
         ("user_id", "group"),
-        [(f"u{u}", "ab"[u % 2]) for u in range(NUM_USERS)],
+        [(f"{RAW_USER}{u}", "ab"[u % 2]) for u in range(NUM_USERS)],
     )
     write_rows(raw / "events.csv", ("user_id", "item_id", "rating", "timestamp"), list(_events(random)))
     settings = {
@@ -69,7 +72,7 @@ def _events(random: np.random.Generator):
         for position, item in enumerate(items):
             likes = item % len(KINDS) == user % len(KINDS)
             rating = int(np.clip(random.normal(4.5 if likes else 2.5, 0.7), 1, 5).round())
-            yield f"u{user}", f"i{item}", rating, start + position * 3600
+            yield f"{RAW_USER}{user}", f"i{item}", rating, start + position * 3600
 
 
 def write_rows(path: Path, header: tuple[str, ...], rows: list[tuple]) -> None:
