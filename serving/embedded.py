@@ -105,7 +105,7 @@ class Announcement:
         """Say that the server is ready."""
         self._public = True
         self._write()
-        print(json.dumps(self._facts), flush=True)
+        print(self._in_words() if sys.stdout.isatty() else json.dumps(self._facts), flush=True)
 
     def update(self, models: dict[str, list[int]] | None, problem: str | None) -> None:
         """Note the versions that answer, and what keeps others from doing so; a problem is logged."""
@@ -119,6 +119,13 @@ class Announcement:
         """Take the file away, so that nobody goes to a server that is gone."""
         if self._public and self._file:
             self._file.unlink(missing_ok=True)
+
+    def _in_words(self) -> str:
+        """For a person at a terminal."""
+        models = self._facts.get("models") or {}
+        served = ", ".join(f"{name} {max(versions)}" for name, versions in models.items() if versions)
+        lines = [f"Triton serves {served or 'no release yet'}; Ctrl-C stops it."]
+        return "\n".join(lines + [f"  {name:<8}{self._facts[name]}" for name in ("grpc", "http", "metrics")])
 
     def _write(self) -> None:
         if self._file:
