@@ -47,6 +47,7 @@ def test_a_container_is_restricted(load, container):
     assert load.pod["securityContext"]["runAsUser"] > 0
     assert load.pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert load.pod["automountServiceAccountToken"] is False
+    assert load.pod["serviceAccountName"] == "leanrec"
     assert not {"hostNetwork", "hostPID", "hostIPC"} & load.pod.keys()
     assert not any("hostPath" in volume for volume in load.pod["volumes"]) if "volumes" in load.pod else True
 
@@ -125,7 +126,7 @@ def test_traffic_is_denied_unless_a_policy_allows_it():
 
 def test_the_release_job_and_triton_share_the_model_repository():
     job, triton = workload(LOCAL, "release"), workload(LOCAL, "triton")
-    settings = load_settings(ROOT / "k8s" / LOCAL / "demo" / "run.yaml")
+    settings = load_settings(ROOT / "k8s" / LOCAL / "run.yaml")
     claims = {}
     for load in (job, triton):
         (container,) = load.pod["containers"]
@@ -134,6 +135,12 @@ def test_the_release_job_and_triton_share_the_model_repository():
         claims[load.name] = sources[mounts[settings.release.repository]]["persistentVolumeClaim"]
     assert claims["release"]["claimName"] == claims["triton"]["claimName"]
     assert settings.feature_store.redis == "redis:6379"
+
+
+def test_the_local_run_is_the_demo_under_the_addresses_of_the_cluster():
+    demo, local = (load_settings(ROOT / path) for path in ("configs/demo.yaml", f"k8s/{LOCAL}/run.yaml"))
+    changed = {name for name in type(demo).model_fields if getattr(demo, name) != getattr(local, name)}
+    assert changed == {"feature_store", "release"}
 
 
 def test_a_new_cluster_serves_only_after_its_first_release():
