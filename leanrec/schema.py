@@ -84,11 +84,19 @@ class ModelSpec:
     top_k: int
     liked_threshold: float
 
+    @property
+    def num_attribute_columns(self) -> int:
+        """A, the width of `user_attributes`: a column for each attribute, in their order.
+
+        A server takes no empty tensor, so a model without attributes has one column, which is always 0.
+        """
+        return max(1, len(self.attribute_cardinalities))
+
     def user_inputs(self) -> tuple[TensorSpec, ...]:
         """The user row, as both graphs take it."""
         return (
             TensorSpec(name="user_index", dtype="INT64", shape=(1,)),
-            TensorSpec(name="user_attributes", dtype="INT64", shape=(len(self.attribute_cardinalities),)),
+            TensorSpec(name="user_attributes", dtype="INT64", shape=(self.num_attribute_columns,)),
             TensorSpec(name="user_statistics", dtype="FP32", shape=(len(USER_STATISTICS),)),
             TensorSpec(name="history", dtype="INT64", shape=(self.history_length,)),
             TensorSpec(name="history_ratings", dtype="FP32", shape=(self.history_length,)),

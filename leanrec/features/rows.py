@@ -1,6 +1,6 @@
 """User rows and the tensors they become: one conversion for training, evaluation and serving.
 
-H history length · A user attributes · S user statistics · N seen items · B rows
+H history length · A user attributes (at least 1) · S user statistics · N seen items · B rows
 
 The offline tables and the online store hold lists of any length; the graphs take fixed shapes.
 `pad_lists` is the only place where one turns into the other, so what a model is served has the
@@ -122,10 +122,13 @@ def _tensors(
     history_ratings: Lists,
     seen: Lists | None = None,
 ) -> dict[str, np.ndarray]:
+    num_rows, num_attributes = user_attributes.shape
     cardinalities = np.array(list(spec.attribute_cardinalities.values()), np.int64)
+    attributes = np.full((num_rows, spec.num_attribute_columns), UNKNOWN_INDEX, np.int64)
+    attributes[:, :num_attributes] = _known(user_attributes, cardinalities)
     tensors = {
         "user_index": _known(user_index, spec.num_users)[:, None],
-        "user_attributes": _known(user_attributes, cardinalities),
+        "user_attributes": attributes,
         "user_statistics": user_statistics,
         "history": _known(pad_lists(*history, spec.history_length), spec.num_items),
         "history_ratings": pad_lists(*history_ratings, spec.history_length),

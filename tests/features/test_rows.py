@@ -1,5 +1,7 @@
 """From lists of any length to the shapes that the graphs take."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -69,6 +71,13 @@ def test_an_index_that_the_model_does_not_know_is_unknown() -> None:
 def test_attributes_of_another_configuration_are_refused() -> None:
     with pytest.raises(FeatureStoreError, match="holds 1 user attributes and the model takes 2"):
         row([1], user_attributes=np.array([1])).tensors(SPEC)
+
+
+def test_a_model_without_attributes_gets_one_constant_column() -> None:
+    without = replace(SPEC, attribute_cardinalities={})
+    none = np.zeros(0, np.int64)
+    rows = [row([1], user_attributes=none), unknown_user(without)]
+    assert stack_user_rows(rows, without)["user_attributes"].tolist() == [[0], [0]]
 
 
 def test_a_training_set_gives_the_same_tensors_as_rows_do() -> None:
