@@ -48,7 +48,8 @@ images: ## Build the container images
 	tools/images.sh build
 
 test-images: setup images ## Run the images as the manifests would
+	tools/policy-scan.sh
 	$(BIN)/pytest -m images
 
 clean: ## Remove environments, runs and stores
-	rm -rf .venv .venv-serving runs stores data .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf .venv .venv-serving .venv-checkov runs stores data .pytest_cache .ruff_cache .mypy_cache *.egg-info
