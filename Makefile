@@ -18,7 +18,7 @@ setup: .venv/.ready .venv-serving/.ready ## Create both environments from the lo
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/dev.lock
 	$(BIN)/python -m pip install -q "$(TORCH)"
-	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv-serving/.ready: requirements/serving.lock
