@@ -41,7 +41,12 @@ def some_events(num_users: int = 6, num_events: int = 12) -> list[Event]:
     ]
 
 
-def write_tables(folder: Path, events: list[Event], items: tuple[str, ...] = ITEM_IDS) -> dict[str, Path]:
+def write_tables(
+    folder: Path,
+    events: list[Event],
+    items: tuple[str, ...] = ITEM_IDS,
+    attributes: tuple[str, ...] = ATTRIBUTES,
+) -> dict[str, Path]:
     """Write events, items and users as ingest does; the paths as `build_features` takes them."""
     folder.mkdir(parents=True, exist_ok=True)
     users = sorted({e.user_id for e in events})
@@ -55,8 +60,8 @@ def write_tables(folder: Path, events: list[Event], items: tuple[str, ...] = ITE
             schema=ITEMS,
         ),
         "users": pa.Table.from_pylist(
-            [{"user_id": u, "group": f"g{n % 2}"} for n, u in enumerate(users)],
-            schema=users_schema(ATTRIBUTES),
+            [{"user_id": u, **dict.fromkeys(attributes, f"g{n % 2}")} for n, u in enumerate(users)],
+            schema=users_schema(attributes),
         ),
     }
     for name, table in tables.items():
@@ -73,7 +78,7 @@ def build(
     **settings: Any,
 ) -> dict[str, Path]:
     """Write the tables and their features below `folder`; the paths of both."""
-    paths = write_tables(folder, events, items)
+    paths = write_tables(folder, events, items, data.user_attributes)
     build_features(
         FeatureSettings(**{"history_length": 3, "liked_threshold": LIKED, **settings}),
         data,

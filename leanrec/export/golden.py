@@ -60,7 +60,7 @@ def draw_golden(model: Recommender, protocol: Protocol, num_requests: int, bound
     """
     rows = _spread(len(protocol.user), max(0, num_requests - 2))
     known = {name: values[rows] for name, values in protocol.requests.items()}
-    unknown = stack_user_rows([unknown_user(model.spec)], model.spec)
+    unknown = stack_user_rows([unknown_user()], model.spec)
     first = {name: values[:1].copy() for name, values in protocol.requests.items()}
     for name in ("history", "history_ratings", "user_statistics"):
         first[name] = np.zeros_like(first[name])

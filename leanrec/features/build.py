@@ -87,7 +87,7 @@ def _write_tables(
     splits = engine.create_table("splits", _splits(events, settings))
     _require_training_events(engine, splits, settings, path)
     results = {
-        "user_profile": expressions.user_profile(indexed, attributes, len(vocabularies.attributes)),
+        "user_profile": expressions.user_profile(indexed, attributes, tuple(vocabularies.attributes)),
         "user_activity": expressions.user_activity(indexed, settings),
         "user_seen": expressions.user_seen(indexed),
         "item_statistics": expressions.item_statistics(indexed),

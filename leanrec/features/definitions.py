@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.types import Array, Float32, Int64
+from feast.types import Array, Float32, Int64, String
 
 PROJECT = "leanrec"
 """The Feast project's name; it is part of every key in the online store."""
@@ -70,8 +70,12 @@ def define_features(tables: Path) -> Definitions:
         "user_profile",
         user,
         tables,
-        [_field("user_index", Int64), _field("user_attributes", Array(Int64))],
-        "Who the user is: indices of the user and of each attribute.",
+        [
+            _field("user_index", Int64),
+            _field("user_attributes", Array(Int64)),
+            _field("attribute_names", String),
+        ],
+        "Who the user is: indices of the user and of each attribute, and which attributes those are.",
     )
     activity = _view(
         "user_activity",
@@ -99,10 +103,11 @@ def define_features(tables: Path) -> Definitions:
         user_activity=activity,
         user_seen=seen,
         item_statistics=items,
-        # The lists stay out of the join: num_events names the row of user_activity they are in.
+        # The lists stay out of the join: num_events names the row of user_activity they are in. So do
+        # the attributes' names, which a training set has in the spec of its features.
         ranking_training=FeatureService(
             name=RANKING_TRAINING,
-            features=[profile, activity[names], items],
+            features=[profile[["user_index", "user_attributes"]], activity[names], items],
             description="A training event's user and item as they were just before it.",
         ),
         user_row=FeatureService(

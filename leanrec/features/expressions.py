@@ -11,6 +11,8 @@ event_id, so every result is the same whatever the order of the rows in the file
 
 from __future__ import annotations
 
+import json
+
 import ibis
 import ibis.expr.types as ir
 
@@ -36,11 +38,12 @@ def index_events(events: ir.Table, users: ir.Table, items: ir.Table, settings: F
     )
 
 
-def user_profile(indexed: ir.Table, attributes: ir.Table, num_attributes: int) -> ir.Table:
-    """One row a user, from the first event on: its index and its attributes.
+def user_profile(indexed: ir.Table, attributes: ir.Table, names: tuple[str, ...]) -> ir.Table:
+    """One row a user, from the first event on: its index, its attributes and what they are called.
 
-    `attributes` has columns user_id and user_attributes (list<int64>, `num_attributes` long);
-    a user that it lacks has unknown attributes.
+    `attributes` has columns user_id and user_attributes (list<int64>, in the order of `names`); a
+    user that it lacks has unknown attributes. The names stand in every row, for a reader may hold a
+    model whose attributes are others than those of the newest tables.
     """
     first = indexed.group_by("user_id").agg(
         event_timestamp=indexed["timestamp"].min(), user_index=indexed["user_index"].max()
@@ -50,7 +53,9 @@ def user_profile(indexed: ir.Table, attributes: ir.Table, num_attributes: int) -
         "user_id",
         "event_timestamp",
         "user_index",
-        user_attributes=joined["user_attributes"].fill_null(_unknown(num_attributes)),
+        user_attributes=joined["user_attributes"].fill_null(_unknown(len(names))),
+        # JSON, for Feast loses the type of a list of strings that is empty in every row.
+        attribute_names=ibis.literal(json.dumps(names)),
     ).order_by("user_id")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -149,12 +150,22 @@ def _user_row(profile: Features | None, activity: Features | None, seen: Feature
         return None
     return UserRow(
         user_index=profile["user_index"].int64_val,
-        user_attributes=np.array(profile["user_attributes"].int64_list_val.val, np.int64),
+        user_attributes=_attributes(profile),
         user_statistics=np.array([_number(activity[name]) for name in USER_STATISTICS], np.float32),
         history=np.array(activity["history"].int64_list_val.val, np.int64),
         history_ratings=np.array(activity["history_ratings"].float_list_val.val, np.float32),
         seen=np.array(seen["seen"].int64_list_val.val, np.int64),
     )
+
+
+def _attributes(profile: Features) -> dict[str, int]:
+    names = profile.get("attribute_names")
+    if names is None or _kind(names) is None:
+        raise FeatureStoreError(
+            "online store: its rows do not say which attributes they hold, as an older LeanRec wrote them; "
+            "materialize the features again, with `leanrec run` or `leanrec features`"
+        )
+    return dict(zip(json.loads(names.string_val), profile["user_attributes"].int64_list_val.val, strict=True))
 
 
 def _kind(value: Value) -> str | None:

@@ -9,14 +9,13 @@ shape and the order of what it was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from leanrec.errors import FeatureStoreError
 from leanrec.schema import UNKNOWN_INDEX, USER_STATISTICS, ModelSpec
 
 MIN_SEEN_WIDTH = 64
@@ -27,12 +26,13 @@ MIN_SEEN_WIDTH = 64
 class UserRow:
     """What is known of a user; lists as stored, not padded.
 
-    user_index is an int; user_attributes (A) int64; user_statistics (S) float32 in the order of
-    `USER_STATISTICS`; history int64 and history_ratings float32, oldest first; seen int64.
+    user_index is an int; user_attributes maps each attribute's name to its index; user_statistics
+    (S) float32 in the order of `USER_STATISTICS`; history int64 and history_ratings float32, oldest
+    first; seen int64.
     """
 
     user_index: int
-    user_attributes: np.ndarray
+    user_attributes: Mapping[str, int]
     user_statistics: np.ndarray
     history: np.ndarray
     history_ratings: np.ndarray
@@ -43,11 +43,11 @@ class UserRow:
         return stack_user_rows([self], spec)
 
 
-def unknown_user(spec: ModelSpec) -> UserRow:
+def unknown_user() -> UserRow:
     """The row of somebody of whom nothing is known: index 0 everywhere, no past."""
     return UserRow(
         user_index=UNKNOWN_INDEX,
-        user_attributes=np.full(len(spec.attribute_cardinalities), UNKNOWN_INDEX, np.int64),
+        user_attributes={},
         user_statistics=np.zeros(len(USER_STATISTICS), np.float32),
         history=np.zeros(0, np.int64),
         history_ratings=np.zeros(0, np.float32),
@@ -59,22 +59,16 @@ def stack_user_rows(rows: Sequence[UserRow], spec: ModelSpec) -> dict[str, np.nd
     """The inputs of `recommender` for `rows`, a batch of len(rows).
 
     user_index (B, 1), user_attributes (B, A), user_statistics (B, S), history and
-    history_ratings (B, H), seen (B, N). Indices younger than the model are unknown to it: 0.
+    history_ratings (B, H), seen (B, N). Indices younger than the model are unknown to it: 0. The
+    model's attributes are taken by name, 0 where a row lacks one: the store may hold the attributes
+    of another release than the one that is served.
     """
-    num_attributes = len(spec.attribute_cardinalities)
-    for row in rows:
-        if len(row.user_attributes) != num_attributes:
-            raise FeatureStoreError(
-                f"the feature store holds {len(row.user_attributes)} user attributes and the model takes "
-                f"{num_attributes} ({', '.join(spec.attribute_cardinalities) or 'none'}); "
-                "materialize the features that this release was trained on"
-            )
+    names = tuple(spec.attribute_cardinalities)
+    attributes = [[row.user_attributes.get(name, UNKNOWN_INDEX) for name in names] for row in rows]
     return _tensors(
         spec,
         user_index=np.array([row.user_index for row in rows], np.int64),
-        user_attributes=np.array([row.user_attributes for row in rows], np.int64).reshape(
-            len(rows), num_attributes
-        ),
+        user_attributes=np.array(attributes, np.int64).reshape(len(rows), len(names)),
         user_statistics=np.array([row.user_statistics for row in rows], np.float32),
         history=_joined([row.history for row in rows], np.int64),
         history_ratings=_joined([row.history_ratings for row in rows], np.float32),
@@ -83,7 +77,10 @@ def stack_user_rows(rows: Sequence[UserRow], spec: ModelSpec) -> dict[str, np.nd
 
 
 def stack_table(table: pa.Table, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """The user inputs of each row of a training set, shapes as `stack_user_rows` without `seen`."""
+    """The user inputs of each row of a training set, shapes as `stack_user_rows` without `seen`.
+
+    Its attributes are those of `spec`, in that order: both were made from one features folder.
+    """
     num_attributes = len(spec.attribute_cardinalities)
     statistics, _ = _list_column(table, "user_statistics", np.float32)
     attributes, _ = _list_column(table, "user_attributes", np.int64)

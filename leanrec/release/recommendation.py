@@ -43,7 +43,8 @@ class Recommendations:
         self._repository = ModelRepository(Path(repository).absolute())
         self._users = users
         self._triton = triton
-        self.spec = _spec(self._repository, self._repository.required_state().stable)
+        self._version = self._repository.required_state().stable
+        self.spec = _spec(self._repository, self._version)
 
     def to_user(self, user_pseudonym: str, k: int) -> dict[str, Any]:
         """What `recommend_to` returns."""
@@ -83,8 +84,19 @@ class Recommendations:
         }
 
     def answer(self, row: UserRow) -> Answer:
-        """Triton's answer for one user row, from the version that it gives to clients which name none."""
-        return self._triton.infer(RECOMMENDER, row.tensors(self.spec))
+        """Triton's answer for one user row, from the version that it gives to clients which name none.
+
+        A server follows the repository a moment later, and a repository moves on: where another
+        version answered than the row was made for, and takes other attributes, it is asked again.
+        """
+        answer = self._triton.infer(RECOMMENDER, row.tensors(self.spec))
+        if answer.version == self._version:
+            return answer
+        before, self._version = self.spec, answer.version
+        self.spec = _spec(self._repository, self._version)
+        if list(before.attribute_cardinalities) == list(self.spec.attribute_cardinalities):
+            return answer
+        return self._triton.infer(RECOMMENDER, row.tensors(self.spec), version=self._version)
 
 
 @lru_cache(maxsize=4)

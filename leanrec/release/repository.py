@@ -224,9 +224,13 @@ def read_spec(path: Path) -> ModelSpec:
 
 
 def same_tensors(releases: list[Path]) -> bool:
-    """Whether the `release` folders agree on every tensor, so that one configuration serves them all."""
+    """Whether the `release` folders agree on every tensor, so that one configuration serves them all.
+
+    The columns of `user_attributes` must be the same attributes too: a client makes one request for
+    whichever of them answers.
+    """
     tensors = [
-        [(spec.inputs(model), spec.outputs(model)) for model in MODELS]
+        (list(spec.attribute_cardinalities), [(spec.inputs(model), spec.outputs(model)) for model in MODELS])
         for spec in (read_spec(release / SPEC) for release in releases)
     ]
     return all(other == tensors[0] for other in tensors)

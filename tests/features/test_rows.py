@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from leanrec.errors import FeatureStoreError
 from leanrec.features.rows import UserRow, pad_lists, stack_table, stack_user_rows, unknown_user
 from leanrec.schema import RECOMMENDER, ModelSpec
 
@@ -25,7 +24,7 @@ DTYPES = {"INT64": np.int64, "FP32": np.float32}
 def row(history: list[int], seen: list[int] | None = None, **changes: object) -> UserRow:
     values = {
         "user_index": 4,
-        "user_attributes": np.array([1, 2]),
+        "user_attributes": {"gender": 1, "age": 2},
         "user_statistics": np.array([3, 1, 2.5], np.float32),
         "history": np.array(history, np.int64),
         "history_ratings": np.array(history, np.float32) / 10,
@@ -34,8 +33,23 @@ def row(history: list[int], seen: list[int] | None = None, **changes: object) ->
     return UserRow(**{**values, **changes})
 
 
+def training_table(rows: list[UserRow]) -> pa.Table:
+    """The rows as a training set holds them; the attributes in the order of SPEC."""
+    return pa.table(
+        {
+            "user_index": [r.user_index for r in rows],
+            "user_attributes": pa.array(
+                [list(r.user_attributes.values()) for r in rows], pa.list_(pa.int64())
+            ),
+            "user_statistics": pa.array([r.user_statistics for r in rows], pa.list_(pa.float32())),
+            "history": pa.array([r.history for r in rows], pa.list_(pa.int64())),
+            "history_ratings": pa.array([r.history_ratings for r in rows], pa.list_(pa.float32())),
+        }
+    )
+
+
 def test_tensors_have_the_names_types_and_shapes_of_the_spec() -> None:
-    for rows in ([row([1, 2])], [row([]), row([5, 6, 7, 8]), unknown_user(SPEC)]):
+    for rows in ([row([1, 2])], [row([]), row([5, 6, 7, 8]), unknown_user()]):
         tensors = stack_user_rows(rows, SPEC)
         assert set(tensors) == {spec.name for spec in SPEC.inputs(RECOMMENDER)}
         for spec in SPEC.inputs(RECOMMENDER):
@@ -60,7 +74,7 @@ def test_every_seen_item_is_there_however_many() -> None:
 
 
 def test_an_index_that_the_model_does_not_know_is_unknown() -> None:
-    newer = row([99, 100, 7], user_index=10, user_attributes=np.array([2, 5]))
+    newer = row([99, 100, 7], user_index=10, user_attributes={"gender": 2, "age": 5})
     tensors = newer.tensors(SPEC)
     assert tensors["user_index"].tolist() == [[0]]
     assert tensors["user_attributes"].tolist() == [[2, 0]]
@@ -68,29 +82,23 @@ def test_an_index_that_the_model_does_not_know_is_unknown() -> None:
     assert tensors["seen"][0, :3].tolist() == [99, 0, 7]
 
 
-def test_attributes_of_another_configuration_are_refused() -> None:
-    with pytest.raises(FeatureStoreError, match="holds 1 user attributes and the model takes 2"):
-        row([1], user_attributes=np.array([1])).tensors(SPEC)
+def test_a_model_gets_its_own_attributes_whatever_a_row_holds() -> None:
+    wider = row([1], user_attributes={"city": 7, "age": 4, "gender": 2})
+    narrower = row([1], user_attributes={"age": 3})
+    assert stack_user_rows([wider, narrower], SPEC)["user_attributes"].tolist() == [[2, 4], [0, 3]]
 
 
 def test_a_model_without_attributes_gets_one_constant_column() -> None:
     without = replace(SPEC, attribute_cardinalities={})
-    none = np.zeros(0, np.int64)
-    rows = [row([1], user_attributes=none), unknown_user(without)]
+    rows = [row([1]), unknown_user()]
     assert stack_user_rows(rows, without)["user_attributes"].tolist() == [[0], [0]]
+    table = training_table([row([1], user_attributes={})])
+    assert stack_table(table, without)["user_attributes"].tolist() == [[0]]
 
 
 def test_a_training_set_gives_the_same_tensors_as_rows_do() -> None:
     rows = [row([5, 6, 7, 8]), row([]), row([1, 2], user_index=12)]
-    table = pa.table(
-        {
-            "user_index": [r.user_index for r in rows],
-            "user_attributes": [r.user_attributes.tolist() for r in rows],
-            "user_statistics": pa.array([r.user_statistics for r in rows], pa.list_(pa.float32())),
-            "history": pa.array([r.history for r in rows], pa.list_(pa.int64())),
-            "history_ratings": pa.array([r.history_ratings for r in rows], pa.list_(pa.float32())),
-        }
-    )
+    table = training_table(rows)
     expected = stack_user_rows(rows, SPEC)
     found = stack_table(pa.concat_tables([table, table]).slice(1, 3), SPEC)
     for name, tensor in found.items():

@@ -1,6 +1,7 @@
 """The training set and the online rows, with SQLite."""
 
 import re
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from small_world import build, event, rows_of, some_events, write_tables
 
 from leanrec.config import DataSettings, FeatureStoreSettings
 from leanrec.errors import DataError, FeatureStoreError
+from leanrec.features.definitions import PROJECT
 from leanrec.features.online import OnlineUsers
+from leanrec.features.project import online_path
 from leanrec.features.store import build_training_set, materialize_features, require_same_events
 from leanrec.files import read_json
 
@@ -124,6 +127,35 @@ def test_users_without_attributes_have_rows_too(settings: FeatureStoreSettings, 
     world = build(tmp_path, EVENTS, data=DataSettings(source="csv", events="e", items="i"))
     materialize(settings, world)
     assert_online_rows_are_the_latest_offline_rows(settings, world, EVENTS, tmp_path)
+
+
+def test_a_model_from_before_an_attribute_was_added_still_gets_its_own(
+    settings: FeatureStoreSettings, tmp_path: Path
+) -> None:
+    names = ("city", "group")
+    data = DataSettings(source="csv", events="e", items="i", user_attributes=names)
+    before = build(tmp_path / "before", EVENTS)
+    after = build(tmp_path / "after", EVENTS, data=data)
+    materialize(settings, after)
+    row = OnlineUsers(settings).row("u1")
+    assert row is not None
+    assert row.user_attributes == {"city": 2, "group": 2}
+    assert row.tensors(model_spec(before["features"]))["user_attributes"].tolist() == [[2]]
+    assert row.tensors(model_spec(after["features"]))["user_attributes"].tolist() == [[2, 2]]
+    materialize(settings, before)
+    row = OnlineUsers(settings).row("u1")
+    assert row is not None
+    assert row.tensors(model_spec(after["features"]))["user_attributes"].tolist() == [[0, 2]]
+
+
+def test_rows_that_do_not_name_their_attributes_are_refused(
+    world: dict[str, Path], settings: FeatureStoreSettings
+) -> None:
+    materialize(settings, world)
+    with sqlite3.connect(online_path(settings)) as file:
+        file.execute(f"DELETE FROM {PROJECT}_user_profile WHERE feature_name = 'attribute_names'")
+    with pytest.raises(FeatureStoreError, match="do not say which attributes they hold"):
+        OnlineUsers(settings).row("u1")
 
 
 def test_a_stranger_has_no_row(world: dict[str, Path], settings: FeatureStoreSettings) -> None:

@@ -134,6 +134,15 @@ def test_a_release_with_other_tensors_is_served_alone(
     assert status(Path(settings.repository))["served"] == [2]
 
 
+def test_a_release_with_other_attributes_is_served_alone_though_their_number_is_the_same(
+    settings: ReleaseSettings, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    publish(settings, artifacts)
+    other = replace(SPEC, attribute_cardinalities={"city": 3, "occupation": 4})
+    publish(settings, write_artifacts(tmp_path / "other", spec=other))
+    assert status(Path(settings.repository))["served"] == [2]
+
+
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
