@@ -10,6 +10,7 @@ def build_features(
     features: dict,
     data: dict,
     release: dict,
+    vocabulary_fingerprint: str,
     events: dsl.Input[dsl.Dataset],
     items: dsl.Input[dsl.Dataset],
     users: dsl.Input[dsl.Dataset],
@@ -21,6 +22,7 @@ def build_features(
         features: Settings of the section `features`.
         data: Settings of the section `data`.
         release: Settings of the section `release`: the newest release's vocabularies are extended.
+        vocabulary_fingerprint: What those vocabularies are, for the cache, which cannot see them.
     """
     from pathlib import Path
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +39,34 @@ def arguments_of(
     code_version: str,
     key_fingerprint: str = "",
     raw_fingerprint: str = "",
+    vocabulary_fingerprint: str = "",
 ) -> dict[str, Any]:
     """The pipeline's arguments: a section each, and what the release is made from.
 
-    The fingerprints name the pseudonym key and the state of the raw files, where they can be seen from here.
+    The fingerprints name the pseudonym key, the state of the raw files and the newest vocabulary, where they
+    can be seen from here: what steps depend on and a cache could not know.
     A setting that is null is left out, for KFP has no null; the section's default says it again.
     """
     sections = {name: getattr(settings, name).model_dump(mode="json", exclude_none=True) for name in SECTIONS}
     return {
         "name": settings.name,
         **sections,
-        "lineage": {"run": run, "code_version": code_version},
+        "lineage": {
+            "run": run,
+            "code_version": code_version,
+            "inputs": feature_inputs(settings, key_fingerprint, raw_fingerprint),
+            "vocabulary_fingerprint": vocabulary_fingerprint,
+        },
         "key_fingerprint": key_fingerprint,
         "raw_fingerprint": raw_fingerprint,
+        "vocabulary_fingerprint": vocabulary_fingerprint,
     }
+
+
+def feature_inputs(settings: RunSettings, key_fingerprint: str, raw_fingerprint: str) -> str:
+    """A digest of what features are built from besides the newest vocabulary; "" where it cannot be seen."""
+    if not (key_fingerprint and raw_fingerprint):
+        return ""
+    sections = [getattr(settings, name).model_dump(mode="json") for name in ("data", "features")]
+    inputs = json.dumps([*sections, key_fingerprint, raw_fingerprint], sort_keys=True)
+    return hashlib.sha256(inputs.encode()).hexdigest()[:12]

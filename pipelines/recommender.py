@@ -54,6 +54,7 @@ def build_pipeline(placement: Placement) -> Callable:
         lineage: dict,
         key_fingerprint: str,
         raw_fingerprint: str,
+        vocabulary_fingerprint: str,
     ) -> dsl.HTML:
         raw = place(
             ingest_events(data=data, key_fingerprint=key_fingerprint, raw_fingerprint=raw_fingerprint)
@@ -65,7 +66,16 @@ def build_pipeline(placement: Placement) -> Callable:
         valid.set_display_name("Validate tables")
         valid_gate = gate(valid.outputs["report"], "validation")
 
-        built = place(build_features(features=features, data=data, release=release, **tables), memory="8Gi")
+        built = place(
+            build_features(
+                features=features,
+                data=data,
+                release=release,
+                vocabulary_fingerprint=vocabulary_fingerprint,
+                **tables,
+            ),
+            memory="8Gi",
+        )
         built.set_display_name("Build features").after(valid_gate)
         feature_tables = built.outputs["tables"]
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
+from leanrec.data.vocabulary import Vocabularies, Vocabulary
 from leanrec.export.golden import Golden
 from leanrec.export.golden import write_golden as export_golden
 from leanrec.files import write_json
@@ -110,7 +111,9 @@ def write_artifacts(folder: Path, factor: float = 1.0, spec: ModelSpec = SPEC) -
     write_graphs(folder / "compressed" / "chosen", factor, spec)
     write_golden(folder / "compressed" / "chosen", "int8", 0.01, factor, spec)
     write_json(folder / "compressed" / "front.json", {"chosen": "int8"})
-    write_json(folder / "features" / "vocabulary" / "categories.json", {"Drama": 1})
+    Vocabularies(items=Vocabulary().extended([f"i{n}" for n in range(1, spec.num_items)])).save(
+        folder / "features" / "vocabulary"
+    )
     write_json(folder / "evaluation" / "evaluation.json", {})
     write_json(folder / "parity" / "parity.json", {})
     write_gate(folder / "parity", "parity", [at_most("difference", 0.0, 1e-5)])

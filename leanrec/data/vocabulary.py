@@ -6,10 +6,11 @@ the same user, item, category or attribute value in every release.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from leanrec.errors import DataError
-from leanrec.files import atomic_file, read_json, write_json
+from leanrec.files import atomic_file, read_json, sha256_of, write_json
 from leanrec.schema import RECOMMENDER
 
 Ids: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str | None]
@@ -79,18 +80,37 @@ class Vocabularies:
         """These vocabularies with whatever is new in the canonical tables appended.
 
         An item needs a row in `items`: the served graph holds its title and categories. A user who
-        appears only in `events` is a user. Only the attributes in `user_attributes` are kept, in
-        that order; one that was in use before keeps its indices.
+        appears only in `events` is a user. The attributes in `user_attributes` come first, in that
+        order; those of earlier configurations follow as they were, to go on from if they come back.
         """
         return Vocabularies(
             users=self.users.extended(users["user_id"]).extended(events["user_id"]),
             items=self.items.extended(items["item_id"]),
             categories=self.categories.extended(pc.list_flatten(items["categories"])),
             attributes={
-                name: self.attributes.get(name, Vocabulary()).extended(users[name])
-                for name in user_attributes
+                **{
+                    name: self.attributes.get(name, Vocabulary()).extended(users[name])
+                    for name in user_attributes
+                },
+                **{name: kept for name, kept in self.attributes.items() if name not in user_attributes},
             },
         )
+
+    def first_change_since(self, before: Vocabularies) -> str | None:
+        """The vocabulary that does not begin with `before`'s ids, in their order; None when each does."""
+        pairs = {
+            "users": (before.users, self.users),
+            "items": (before.items, self.items),
+            "categories": (before.categories, self.categories),
+            **{
+                f"attribute {name!r}": (vocabulary, self.attributes.get(name, Vocabulary()))
+                for name, vocabulary in before.attributes.items()
+            },
+        }
+        changed = (
+            name for name, (old, new) in pairs.items() if not new.ids.slice(0, len(old.ids)).equals(old.ids)
+        )
+        return next(changed, None)
 
     def save(self, folder: Path) -> None:
         """Write users.parquet, items.parquet (id, index), attributes.json and categories.json."""
@@ -136,6 +156,31 @@ def latest_vocabulary(release_repository: Path) -> Path | None:
         if folder.parts[-3].isdecimal() and folder.is_dir()
     ]
     return max(numbered)[1] if numbered else None
+
+
+def vocabulary_fingerprint(release_repository: Path, inputs: str = "") -> str:
+    """What a run's features go on from, in a few characters; "" before the first release.
+
+    The features depend on the newest vocabulary, which a pipeline's cache cannot see: this makes it a
+    parameter. It is the digest of the newest release's vocabulary. Where that release came from the same
+    `inputs` (a digest, in the release's lineage beside the fingerprint that its run was given), it is the
+    fingerprint of that run: the features of that run end in the newest vocabulary, and may be used again.
+    """
+    folder = latest_vocabulary(release_repository)
+    if folder is None:
+        return ""
+    lineage = _lineage(folder.parent / "manifest.json")
+    if inputs and lineage.get("inputs") == inputs:
+        return str(lineage.get("vocabulary_fingerprint", ""))
+    digests = [f"{file.name} {sha256_of(file)}" for file in sorted(folder.iterdir())]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:12]
+
+
+def _lineage(manifest: Path) -> dict[str, Any]:
+    try:
+        return dict(read_json(manifest).get("lineage", {}))
+    except (OSError, ValueError):
+        return {}  # a release that does not say what it came from came from something else
 
 
 def _strings(ids: Ids) -> pa.Array:

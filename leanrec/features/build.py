@@ -52,7 +52,7 @@ def build_features(
     vocabularies = before.extend(**tables, user_attributes=data.user_attributes)
     with atomic_directory(Path(output)) as folder, duckdb_engine() as engine:
         try:
-            _write_tables(engine, settings, Path(events), tables, vocabularies, folder)
+            _write_tables(engine, settings, Path(events), tables, vocabularies, data.user_attributes, folder)
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             raise HostError(
                 f"{output}: the features cannot be written ({str(error).splitlines()[0]}); "
@@ -64,7 +64,7 @@ def build_features(
                 "run ingest_events again"
             ) from error
         vocabularies.save(folder / "vocabulary")
-        write_json(folder / "spec.json", _spec(settings, vocabularies))
+        write_json(folder / "spec.json", _spec(settings, vocabularies, data.user_attributes))
 
 
 def _write_tables(
@@ -73,13 +73,14 @@ def _write_tables(
     path: Path,
     tables: dict[str, pa.Table],
     vocabularies: Vocabularies,
+    user_attributes: tuple[str, ...],
     folder: Path,
 ) -> None:
     events = engine.read_parquet(path)
     items = ibis.memtable(tables["items"])
     item_indices = ibis.memtable(vocabularies.items.to_table())
     user_indices = ibis.memtable(vocabularies.users.to_table())
-    attributes = ibis.memtable(_attributes(tables["users"], vocabularies))
+    attributes = ibis.memtable(_attributes(tables["users"], vocabularies, user_attributes))
     categories = ibis.memtable(_categories(tables["items"], vocabularies))
     indexed = engine.create_table(
         "indexed", expressions.index_events(events, user_indices, item_indices, settings)
@@ -87,7 +88,7 @@ def _write_tables(
     splits = engine.create_table("splits", _splits(events, settings))
     _require_training_events(engine, splits, settings, path)
     results = {
-        "user_profile": expressions.user_profile(indexed, attributes, tuple(vocabularies.attributes)),
+        "user_profile": expressions.user_profile(indexed, attributes, user_attributes),
         "user_activity": expressions.user_activity(indexed, settings),
         "user_seen": expressions.user_seen(indexed),
         "item_statistics": expressions.item_statistics(indexed),
@@ -122,9 +123,9 @@ def _require_training_events(
         )
 
 
-def _attributes(users: pa.Table, vocabularies: Vocabularies) -> pa.Table:
-    """user_id and user_attributes: the index of each attribute's value, in the vocabularies' order."""
-    indices = [vocabulary.index_of(users[name]) for name, vocabulary in vocabularies.attributes.items()]
+def _attributes(users: pa.Table, vocabularies: Vocabularies, names: tuple[str, ...]) -> pa.Table:
+    """user_id and user_attributes: the index of each attribute's value, in the order of `names`."""
+    indices = [vocabularies.attributes[name].index_of(users[name]) for name in names]
     table = np.stack(indices, axis=1) if indices else np.zeros((users.num_rows, 0), np.int64)
     offsets = np.arange(users.num_rows + 1, dtype=np.int32) * table.shape[1]
     return pa.table(
@@ -142,14 +143,16 @@ def _categories(items: pa.Table, vocabularies: Vocabularies) -> pa.Table:
     )
 
 
-def _spec(settings: FeatureSettings, vocabularies: Vocabularies) -> dict[str, Any]:
+def _spec(
+    settings: FeatureSettings, vocabularies: Vocabularies, user_attributes: tuple[str, ...]
+) -> dict[str, Any]:
     """What data and settings fix of `ModelSpec`; training adds top_k."""
     return {
         "num_users": vocabularies.users.cardinality,
         "num_items": vocabularies.items.cardinality,
         "num_categories": vocabularies.categories.cardinality,
         "attribute_cardinalities": {
-            name: vocabulary.cardinality for name, vocabulary in vocabularies.attributes.items()
+            name: vocabularies.attributes[name].cardinality for name in user_attributes
         },
         "history_length": settings.history_length,
         "liked_threshold": settings.liked_threshold,

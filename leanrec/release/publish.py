@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leanrec.config import ReleaseSettings
+from leanrec.data.vocabulary import Vocabularies, latest_vocabulary
 from leanrec.errors import ReleaseError
 from leanrec.files import read_json, sha256_of, size_in_bytes, write_json
 from leanrec.gates import GATE_FILE
@@ -53,7 +54,7 @@ def publish_release(
 
     Raises:
         ReleaseError: another writer holds the repository, an artifact lacks a file, the parity gate did not
-            pass, or the disk is full; the releases are as they were.
+            pass, an index would change its meaning, or the disk is full; the releases are as they were.
     """
     if not read_json(Path(parity) / GATE_FILE)["passed"]:
         raise ReleaseError(f"{parity}: the parity gate did not pass, and such graphs are not published")
@@ -67,6 +68,7 @@ def publish_release(
             _copy_facts(
                 staged, compressed=compressed, features=features, evaluation=evaluation, parity=parity
             )
+            _refuse_other_meanings(repository, version, staged)
             figures = {
                 "name": name,
                 "version": version,
@@ -113,6 +115,21 @@ def _copy_facts(staged: Path, *, compressed: Path, features: Path, evaluation: P
     shutil.copyfile(Path(compressed) / "front.json", release / "front.json")
     shutil.copyfile(Path(evaluation) / "evaluation.json", release / "evaluation.json")
     shutil.copyfile(Path(parity) / "parity.json", release / "parity.json")
+
+
+def _refuse_other_meanings(repository: ModelRepository, version: int, staged: Path) -> None:
+    """A ReleaseError unless the staged vocabularies begin with those of the newest release."""
+    newest = latest_vocabulary(repository.path)
+    if newest is None:
+        return
+    vocabularies = Vocabularies.load(staged / RECOMMENDER / RELEASE_FOLDER / "vocabulary")
+    changed = vocabularies.first_change_since(Vocabularies.load(newest))
+    if changed:
+        raise ReleaseError(
+            f"{repository.path}: the {changed} vocabulary of version {version} does not go on from version "
+            f"{newest.parts[-3]}'s, so an index would change its meaning; build the features again, from the "
+            "newest release, with `leanrec run` or `leanrec features`"
+        )
 
 
 def _write_manifest(staged: Path, facts: dict[str, Any]) -> None:

@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanrec.data.vocabulary import Vocabularies, Vocabulary, latest_vocabulary
+from leanrec.data.vocabulary import Vocabularies, Vocabulary, latest_vocabulary, vocabulary_fingerprint
 from leanrec.errors import DataError
+from leanrec.files import write_json
 
 ids = st.lists(st.one_of(st.none(), st.text(max_size=3)), max_size=12)
 
@@ -55,6 +58,54 @@ def test_the_tables_extend_every_vocabulary(tables):
         "gender": ["F"],
     }
     assert found.extend(*tables, ("age", "gender")) == found
+
+
+def test_an_attribute_that_comes_back_goes_on_from_where_it_was(tables):
+    events, items, users = tables
+    before = Vocabularies().extend(events, items, users, ("age", "gender"))
+    without = before.extend(events, items, users, ("age",))
+    newcomer = pa.table({"user_id": ["u3"], "gender": ["M"], "age": ["18-24"]})
+    again = without.extend(events, items, newcomer, ("gender", "age"))
+    assert again.attributes["gender"].ids.to_pylist() == ["F", "M"]
+    assert list(again.attributes) == ["gender", "age"]
+    assert without.first_change_since(before) is None
+    assert again.first_change_since(before) is None
+    assert replace(again, attributes=without.attributes).first_change_since(again) == "attribute 'gender'"
+
+
+def publish(repository, version, vocabularies, lineage):
+    folder = repository / "recommender" / str(version) / "release"
+    vocabularies.save(folder / "vocabulary")
+    write_json(folder / "manifest.json", {"lineage": lineage})
+
+
+def test_runs_that_take_turns_with_a_cache_never_give_an_index_two_meanings(tmp_path):
+    cache, built = {}, []
+    newest = Vocabularies()
+    for version, inputs in enumerate(["A", "A", "B", "A", "A", "C", "B"], 1):
+        fingerprint = vocabulary_fingerprint(tmp_path, inputs)
+        if (inputs, fingerprint) not in cache:
+            folder = latest_vocabulary(tmp_path)
+            before = Vocabularies.load(folder) if folder else Vocabularies()
+            table = pa.table({"item_id": ["common", f"of {inputs}"], "categories": [[], ["Drama"]]})
+            no_users = pa.table({"user_id": pa.array([], pa.string())})
+            cache[inputs, fingerprint] = before.extend(no_users, table, no_users, ())
+            built.append(version)
+        found = cache[inputs, fingerprint]
+        assert found.first_change_since(newest) is None, version
+        publish(tmp_path, version, found, {"inputs": inputs, "vocabulary_fingerprint": fingerprint})
+        newest = found
+    assert newest.items.ids.to_pylist() == ["common", "of A", "of B", "of C"]
+    assert built == [1, 3, 4, 6, 7], "the same run again uses its features again"
+
+
+def test_the_fingerprint_names_the_newest_vocabulary(tmp_path, tables):
+    assert vocabulary_fingerprint(tmp_path) == ""
+    first = Vocabularies().extend(*tables, ())
+    publish(tmp_path, 1, first, {})
+    one = vocabulary_fingerprint(tmp_path, "A")
+    publish(tmp_path, 2, first.extend(*tables, ("age",)), {})
+    assert len({"", one, vocabulary_fingerprint(tmp_path, "A")}) == 3
 
 
 def test_vocabularies_are_read_as_they_were_written(tmp_path, tables):

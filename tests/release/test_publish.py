@@ -164,6 +164,19 @@ def test_an_incomplete_artifact_leaves_the_releases_as_they_were(
     assert content(Path(settings.repository)) == before
 
 
+def test_a_vocabulary_that_does_not_go_on_from_the_newest_is_refused(
+    settings: ReleaseSettings, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    publish(settings, artifacts)
+    publish(settings, write_artifacts(tmp_path / "more", spec=replace(SPEC, num_items=25)))
+    before = content(Path(settings.repository))
+    with pytest.raises(
+        ReleaseError, match="the items vocabulary of version 3 does not go on from version 2's"
+    ):
+        publish(settings, artifacts)
+    assert content(Path(settings.repository)) == before
+
+
 def test_graphs_without_parity_are_not_published(
     settings: ReleaseSettings, artifacts: Artifacts, tmp_path: Path
 ) -> None:
