@@ -9,11 +9,14 @@ from components.image import PIPELINE_IMAGE
 def compress_models(
     compression: dict,
     graphs: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
     features: dsl.Input[dsl.Dataset],
     training_set: dsl.Input[dsl.Dataset],
     compressed: dsl.Output[dsl.Model],
 ) -> None:
     """Measure each recipe's bytes, latency and quality; keep the one that the objective prefers.
+
+    `enforce_gate` then holds it against the baselines.
 
     Args:
         compression: Settings of the section `compression`.
@@ -27,6 +30,7 @@ def compress_models(
         compress_models(
             CompressionSettings.parse(compression),
             graphs=Path(graphs.path),
+            evaluation=Path(evaluation.path),
             features=Path(features.path),
             training_set=Path(training_set.path),
             output=Path(compressed.path),

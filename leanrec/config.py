@@ -232,15 +232,19 @@ class EvaluationSettings(Section):
     ks: tuple[int, ...] = (5, 10, 20, 50)
     """Cut-offs of the ranking metrics."""
     must_beat: tuple[Literal["popularity", "item_knn"], ...] = ("popularity", "item_knn")
-    """Baselines that the release must not fall below on NDCG@10."""
+    """Baselines that the model, and its compressed form, must be better than on NDCG@10."""
     max_calibration_error: float = Field(default=0.1, gt=0)
     """Bound on the expected calibration error of P(like)."""
+
+
+Recipe = Literal["fp32", "fp16", "int8_tables", "int8_mlp", "int8"]
+"""The names in `leanrec/compression/recipes.py`, which a test holds against these."""
 
 
 class CompressionSettings(Section):
     """The recipes tried and how one of them is chosen."""
 
-    recipes: tuple[str, ...] = ("fp32", "fp16", "int8_tables", "int8_mlp", "int8")
+    recipes: tuple[Recipe, ...] = ("fp32", "fp16", "int8_tables", "int8_mlp", "int8")
     """Recipes, each measured; fp32 is the uncompressed export."""
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the latency ratio against the quality loss."""
@@ -260,9 +264,13 @@ class ReleaseSettings(Section):
     keep: int = Field(default=5, ge=2)
     """Releases kept; older ones are pruned, never the served ones."""
     max_score_difference: float = Field(default=1e-5, gt=0)
-    """Parity: bound on |trainer - Triton| for the uncompressed export."""
+    """Parity: bound on |Triton - the same graph in this process|, and on |trainer - Triton| uncompressed."""
     min_same_top_10: float = Field(default=0.99, ge=0, le=1)
     """Parity: share of golden users whose ten items must be the same, uncompressed."""
+    max_score_ratio: float = Field(default=1.25, ge=1)
+    """Parity: no compressed score may be more than so many times the trainer's, nor the other way round."""
+    min_shared_top_10: float = Field(default=0.9, ge=0, le=1)
+    """Parity: share of the trainer's ten items that the compressed form must show too, mean over users."""
     num_golden: int = Field(default=256, ge=1)
     """Golden requests kept in the release."""
 

@@ -31,6 +31,13 @@ def at_least(figure: str, value: float, bound: float, detail: str = "") -> Check
     )
 
 
+def above(figure: str, value: float, bound: float, detail: str = "") -> Check:
+    """A check that passes when `value` is a number above `bound`; an equal one and NaN fail."""
+    return Check(
+        figure=figure, value=_plain(value), bound=f"> {bound:.6g}", passed=value > bound, detail=detail
+    )
+
+
 def at_most(figure: str, value: float, bound: float, detail: str = "") -> Check:
     """A check that passes when `value` is a number not above `bound`; NaN fails."""
     return Check(

@@ -108,12 +108,19 @@ def export(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
 
 
 def compress(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
-    """Try every recipe and choose one."""
+    """Try every recipe and choose one; a GateError when it is not better than the baselines."""
     from leanrec.compression.compress import compress_models
 
-    return compress_models(
-        settings.compression, graphs=work.made("graphs"), **_known(work), output=work.new("compressed")
+    compressed = work.new("compressed")
+    figures = compress_models(
+        settings.compression,
+        graphs=work.made("graphs"),
+        evaluation=work.made("evaluation"),
+        **_known(work),
+        output=compressed,
     )
+    enforce_gate(folder=compressed)
+    return figures
 
 
 def publish(settings: RunSettings, work: WorkFolder, *, code_version: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 4. Join the training set point in time.
 5. Train the retriever and the ranker.
 6. Evaluate beside the baselines; a missed bound stops the run.
-7. Export the graphs, try the compression recipes, choose one.
+7. Export the graphs, try the compression recipes, choose one; a missed bound stops the run.
 8. Prove parity in a real Triton; a missed bound stops the run.
 9. Materialize the newest user rows, publish release N+1, ask it for recommendations, draw the report.
 """
@@ -98,12 +98,21 @@ def build_pipeline(placement: Placement) -> Callable:
         exported.set_display_name("Export graphs").after(quality_gate)
         graphs = exported.outputs["graphs"]
 
-        squeezed = place(compress_models(compression=compression, graphs=graphs, **known), memory="8Gi")
+        squeezed = place(
+            compress_models(
+                compression=compression,
+                graphs=graphs,
+                evaluation=evaluated.outputs["report"],
+                **known,
+            ),
+            memory="8Gi",
+        )
         squeezed.set_display_name("Compress models")
         compressed = squeezed.outputs["compressed"]
+        compression_gate = gate(compressed, "compression")
 
         proven = place(check_parity(release=release, graphs=graphs, compressed=compressed), memory="4Gi")
-        proven.set_display_name("Check parity")
+        proven.set_display_name("Check parity").after(compression_gate)
         parity_gate = gate(proven.outputs["report"], "parity")
 
         online = place(materialize_features(feature_store=feature_store, features=feature_tables))

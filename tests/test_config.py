@@ -33,6 +33,10 @@ def test_every_configuration_that_we_ship_loads(path: Path) -> None:
         ({"features": {"test_fraction": 0.9}}, "setting 'features.test_fraction': .*less than 0.5.*0.9"),
         ({"data": {"source": "csv"}}, "source csv needs the files 'events' and 'items'"),
         ({"training": {"top_k": 20}}, "evaluation.ks asks for 50 items and training.top_k answers 20"),
+        (
+            {"compression": {"recipes": ["fp32", "int9"]}},
+            "setting 'compression.recipes.1': .*'int8_mlp' or 'int8'.*int9",
+        ),
         ({"name": "No Spaces"}, "setting 'name'.*No Spaces"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from leanrec.errors import GateError
-from leanrec.gates import at_least, at_most, enforce_gate, write_gate
+from leanrec.gates import above, at_least, at_most, enforce_gate, write_gate
 
 NAN = float("nan")
 
@@ -16,6 +16,9 @@ NAN = float("nan")
         (at_least("a", 1.0, 1.0), True),
         (at_least("a", 0.99, 1.0), False),
         (at_least("a", NAN, 1.0), False),
+        (above("a", 1.01, 1.0), True),
+        (above("a", 1.0, 1.0), False),
+        (above("a", NAN, 1.0), False),
         (at_most("a", 1.0, 1.0), True),
         (at_most("a", 1.01, 1.0), False),
         (at_most("a", NAN, 1.0), False),

@@ -18,7 +18,7 @@ from leanrec.data.vocabulary import Vocabularies, Vocabulary
 from leanrec.export.golden import Golden
 from leanrec.export.golden import write_golden as export_golden
 from leanrec.files import write_json
-from leanrec.gates import at_most, write_gate
+from leanrec.gates import above, at_most, write_gate
 from leanrec.schema import RANKER, RECOMMENDER, ModelSpec
 
 SPEC = ModelSpec(
@@ -111,6 +111,7 @@ def write_artifacts(folder: Path, factor: float = 1.0, spec: ModelSpec = SPEC) -
     write_graphs(folder / "compressed" / "chosen", factor, spec)
     write_golden(folder / "compressed" / "chosen", "int8", 0.01, factor, spec)
     write_json(folder / "compressed" / "front.json", {"chosen": "int8"})
+    write_gate(folder / "compressed", "compression", [above("ndcg@10", 0.2, 0.1)])
     Vocabularies(items=Vocabulary().extended([f"i{n}" for n in range(1, spec.num_items)])).save(
         folder / "features" / "vocabulary"
     )

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from leanrec.compression.acceptance import Judged, decide, judge, read_baselines
 from leanrec.compression.measure import (
     Answered,
     Candidate,
@@ -28,6 +29,7 @@ from leanrec.evaluation.protocol import Protocol, load_protocol
 from leanrec.export.golden import Golden, read_golden, write_golden
 from leanrec.export.graphs import ITEMS_FILE, SPEC_FILE
 from leanrec.files import atomic_directory, write_json
+from leanrec.gates import write_gate
 from leanrec.journal import report_progress, step
 from leanrec.schema import MODELS
 
@@ -35,57 +37,58 @@ STEP = "compress_models"
 FRONT_FILE = "front.json"
 CHOSEN_FOLDER = "chosen"
 MAX_USERS, MAX_PAIRS = 1000, 20_000
-"""Requests and rated pairs that each candidate answers."""
-
-BOUND_MARGIN = 2.0
-"""The stated bound over the largest difference measured: the golden requests are a sample, and 8-bit inputs
-are scaled by what shares their batch."""
+"""Requests and rated pairs of the valid split that each candidate answers."""
 
 
 @step(STEP)
 def compress_models(
-    settings: CompressionSettings, *, graphs: Path, features: Path, training_set: Path, output: Path
+    settings: CompressionSettings,
+    *,
+    graphs: Path,
+    evaluation: Path,
+    features: Path,
+    training_set: Path,
+    output: Path,
 ) -> dict[str, Any]:
-    """Write the `compressed` folder: `front.json` (every recipe, the choice and why) and `chosen/`.
+    """Write the `compressed` folder: `front.json` (every recipe, the choice and why), `chosen/`, `gate.json`.
 
     Args:
         settings: the recipes, the objective, the quality floor and the byte budget.
         graphs: the `graphs` folder that export wrote.
+        evaluation: the `evaluation` folder, for what the baselines reach.
         features: the features folder.
-        training_set: the training set; its valid split decides.
+        training_set: the training set; its valid split chooses, its test split judges the chosen.
         output: folder to write.
 
-    Returns chosen, bytes, latency_ratio, auc_loss and ndcg_loss of the chosen recipe. Raises a
-    CompressionError when a recipe is unknown, cannot compose or finds nothing to rewrite, and an ExportError
-    when `graphs` is damaged.
+    Returns chosen, bytes, latency_ratio, auc_loss and ndcg_loss of the chosen recipe, and whether the gate
+    passed. Raises a CompressionError when a recipe cannot compose or finds nothing to rewrite, and an
+    ExportError when `graphs` or `evaluation` is damaged.
     """
-    recipes = _recipes(settings)
-    golden = read_golden(graphs)
+    recipes = list(dict.fromkeys([BASELINE, *settings.recipes]))
+    golden, baselines = read_golden(graphs), read_baselines(evaluation)
     valid = load_protocol(features, training_set, "valid", max_users=MAX_USERS, max_pairs=MAX_PAIRS)
     with tempfile.TemporaryDirectory(prefix="leanrec-compress-") as work:
         candidates = _candidates(recipes, Path(graphs), Path(work))
-        report_progress(STEP, 1, 4, f"{len(candidates)} recipes applied")
+        report_progress(STEP, 1, 5, f"{len(candidates)} recipes applied")
         rows = _measure(candidates, valid)
-        report_progress(STEP, 2, 4, f"measured over {len(valid.user)} users")
+        report_progress(STEP, 2, 5, f"measured over {len(valid.user)} users")
         choice = choose([_measured(row) for row in rows], settings, BASELINE)
-        _report_on_test(rows, candidates, {BASELINE, choice.chosen}, features, training_set)
-        report_progress(STEP, 3, 4, choice.reason)
+        report_progress(STEP, 3, 5, choice.reason)
         best = next(candidate for candidate in candidates if candidate.recipe == choice.chosen)
+        test = load_protocol(features, training_set, "test")
+        judged = {candidate.recipe: judge(candidate, test) for candidate in {candidates[0], best}}
+        checks, intervals = decide(settings, judged[choice.chosen], judged[BASELINE], test, baselines)
+        _add_test_figures(rows, judged)
+        front = _front(choice, rows, settings, intervals)
+        report_progress(STEP, 4, 5, f"{choice.chosen} judged by {len(test.user)} test users")
         with atomic_directory(output) as folder:
             _write_chosen(best, golden, Path(graphs), folder / CHOSEN_FOLDER)
-            write_json(folder / FRONT_FILE, _front(choice, rows, settings))
-    report_progress(STEP, 4, 4, f"{choice.chosen} chosen")
+            write_json(folder / FRONT_FILE, front)
+            passed = write_gate(folder, "compression", checks)
+    report_progress(STEP, 5, 5, f"{choice.chosen} chosen")
     row = next(row for row in rows if row["recipe"] == choice.chosen)
     figures = ("bytes", "latency_ratio", "auc_loss", "ndcg_loss")
-    return {"chosen": choice.chosen, **{name: row[name] for name in figures}}
-
-
-def _recipes(settings: CompressionSettings) -> list[str]:
-    """The recipes named, once each, the baseline first; unknown ones are refused before any work."""
-    names = list(dict.fromkeys([BASELINE, *settings.recipes]))
-    for name in names:
-        methods_of(name)
-    return names
+    return {"chosen": choice.chosen, "passed": passed, **{name: row[name] for name in figures}}
 
 
 def _candidates(recipes: list[str], graphs: Path, work: Path) -> list[Candidate]:
@@ -101,7 +104,7 @@ def _measure(candidates: list[Candidate], protocol: Protocol) -> list[dict[str, 
     rows: list[dict[str, Any]] = []
     for candidate in candidates:
         answered = answers[candidate.recipe]
-        quality = quality_of(candidate, answered.item_index, protocol)
+        quality = quality_of(answered.item_index, *candidate.rate(protocol.pairs), protocol)
         base = rows[0] if rows else quality
         rows.append(
             {
@@ -117,21 +120,12 @@ def _measure(candidates: list[Candidate], protocol: Protocol) -> list[dict[str, 
     return rows
 
 
-def _report_on_test(
-    rows: list[dict[str, Any]],
-    candidates: list[Candidate],
-    recipes: set[str],
-    features: Path,
-    training_set: Path,
-) -> None:
-    """Add the figures on the test split to the rows of `recipes`, the baseline's first."""
-    protocol = load_protocol(features, training_set, "test", max_users=MAX_USERS, max_pairs=MAX_PAIRS)
-    base: dict[str, float] | None = None
-    for row, candidate in zip(rows, candidates, strict=True):
-        if candidate.recipe in recipes:
-            lists = candidate.recommender.run_in_batches(protocol.requests, 1)["item_index"]
-            quality = quality_of(candidate, lists, protocol)
-            base = base or quality
+def _add_test_figures(rows: list[dict[str, Any]], judged: dict[str, Judged]) -> None:
+    """Add the figures on the test split to the rows of those judged."""
+    base = judged[BASELINE].quality
+    for row in rows:
+        if row["recipe"] in judged:
+            quality = judged[row["recipe"]].quality
             row["test"] = {**quality, **losses(quality, base)}
 
 
@@ -149,20 +143,23 @@ def _write_chosen(best: Candidate, golden: Golden, graphs: Path, folder: Path) -
     if best.recipe == BASELINE:
         write_golden(golden, folder)
         return
-    found = best.score_difference(golden)
-    if not math.isfinite(found):
+    lists, scores = best.compare(golden)
+    ratio = max(lists.largest_ratio, scores.largest_ratio)
+    if not (math.isfinite(lists.largest) and math.isfinite(scores.largest)):
         raise CompressionError(
             f"recipe {best.recipe}: its golden scores are not numbers; drop it from compression.recipes"
         )
     how = (
-        f"{BOUND_MARGIN:g} times the largest difference from the trainer ({found:.3g}) that the same graph "
-        f"shows in ONNX Runtime over {golden.num_requests} golden requests, one by one and in one batch"
+        f"from the trainer what release.max_score_ratio and min_shared_top_10 allow; in ONNX Runtime, one "
+        f"user at a time, scores differ by a factor of {ratio:.3g} at most and lists share "
+        f"{lists.shared_top_10:.1%} of their ten items"
     )
-    bound = max(golden.bound, BOUND_MARGIN * found)
-    write_golden(golden.of_recipe(best.recipe, bound, how), folder)
+    write_golden(golden.of_recipe(best.recipe, how), folder)
 
 
-def _front(choice: Choice, rows: list[dict[str, Any]], settings: CompressionSettings) -> dict[str, Any]:
+def _front(
+    choice: Choice, rows: list[dict[str, Any]], settings: CompressionSettings, intervals: dict[str, Any]
+) -> dict[str, Any]:
     """The content of `front.json`; a figure that is not a number becomes null."""
     candidates = [
         {
@@ -179,6 +176,8 @@ def _front(choice: Choice, rows: list[dict[str, Any]], settings: CompressionSett
         "reason": choice.reason,
         "baseline": BASELINE,
         "chosen_on": "valid",
+        "test_intervals": intervals,
+        "merge_requests": not any(method.scales_by_batch for method in methods_of(choice.chosen)),
         "objective": {
             "alpha": settings.alpha,
             "max_auc_loss": settings.max_auc_loss,

@@ -78,4 +78,5 @@ INT8_MLP = Method(
     rewrites=frozenset({DENSE}),
     rewrite=rewrite,
     summary="dense layers multiplied in 8 bits: a quarter of their bytes, and less time",
+    scales_by_batch=True,
 )

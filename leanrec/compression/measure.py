@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from leanrec.compression.resident import resident_bytes
-from leanrec.evaluation.protocol import HEADLINE_K, Protocol, evaluate_lists, evaluate_scores
-from leanrec.export.agreement import compare_ranker, compare_recommender
+from leanrec.evaluation.protocol import HEADLINE_K, Protocol, RatedPairs, evaluate_lists, evaluate_scores
+from leanrec.export.agreement import Differences, compare_ranker, compare_recommender
 from leanrec.export.golden import Golden
 from leanrec.export.graph_file import graph_path
 from leanrec.export.runtime import GraphSession, Tensors, rows_of
@@ -49,18 +49,17 @@ class Candidate:
         """What both graphs take in a process of their own; None where that cannot be measured."""
         return resident_bytes([graph_path(self.folder, model) for model in MODELS])
 
-    def score_difference(self, golden: Golden) -> float:
-        """The largest |trainer - graph| of `score`, golden requests one by one and in one batch."""
-        sizes = (1, golden.num_requests)
-        request, ranked = golden.inputs[RECOMMENDER], golden.inputs[RANKER]
+    def rate(self, pairs: RatedPairs) -> tuple[np.ndarray, np.ndarray]:
+        """P(like) and the expected rating of each rated pair, both [P]."""
+        scores = self.ranker.run_in_batches(pairs.inputs, PAIRS_AT_ONCE)
+        return scores["like"][:, 0].astype(np.float64), scores["rating"][:, 0].astype(np.float64)
+
+    def compare(self, golden: Golden) -> tuple[Differences, Differences]:
+        """What separates recommender and ranker from the trainer, golden requests one by one."""
+        lists = self.recommender.run_in_batches(golden.inputs[RECOMMENDER], 1)
+        scores = self.ranker.run_in_batches(golden.inputs[RANKER], 1)
         expected = golden.outputs
-        found = []
-        for size in sizes:
-            lists = self.recommender.run_in_batches(request, size)
-            scores = self.ranker.run_in_batches(ranked, size)
-            found.append(compare_recommender(expected[RECOMMENDER], lists, tie=0.0).largest)
-            found.append(compare_ranker(expected[RANKER], scores).largest)
-        return float(np.max(found))
+        return compare_recommender(expected[RECOMMENDER], lists), compare_ranker(expected[RANKER], scores)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,13 +103,13 @@ def latency_ratio(ours: Answered, baseline: Answered) -> float:
     return float(np.median(ours.milliseconds / baseline.milliseconds))
 
 
-def quality_of(candidate: Candidate, item_index: np.ndarray, protocol: Protocol) -> dict[str, float]:
-    """AUC, log loss, calibration error and NDCG@10; `item_index` [B, K] answers the requests.
+def quality_of(
+    item_index: np.ndarray, like: np.ndarray, rating: np.ndarray, protocol: Protocol
+) -> dict[str, float]:
+    """AUC, log loss, calibration error and NDCG@10 of lists [B, K] and of the rated pairs' scores [P].
 
-    NaN throughout when the graphs answer something that is not a number.
+    NaN throughout when a score is not a number.
     """
-    scores = candidate.ranker.run_in_batches(protocol.pairs.inputs, PAIRS_AT_ONCE)
-    like, rating = (scores[name][:, 0].astype(np.float64) for name in ("like", "rating"))
     if not (np.isfinite(like).all() and np.isfinite(rating).all()):
         return dict.fromkeys(("auc", "log_loss", "ece", NDCG), float("nan"))
     of_scores = evaluate_scores(like, rating, protocol)

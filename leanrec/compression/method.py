@@ -37,6 +37,8 @@ class Method:
     """The graph rewritten; the argument may be consumed."""
     summary: str
     """What it does and what that buys, in one sentence."""
+    scales_by_batch: bool = False
+    """Whether a user's scores depend on who shares the batch; a server then must not merge requests."""
 
     def apply(self, graph: onnx.ModelProto) -> onnx.ModelProto:
         """`graph` rewritten. Raises a CompressionError when the method finds nothing to rewrite."""

@@ -30,7 +30,7 @@ from leanrec.evaluation.protocol import (
 from leanrec.evaluation.rows import Tensors
 from leanrec.evaluation.segments import evaluate_segments
 from leanrec.files import atomic_directory, write_json
-from leanrec.gates import Check, at_most, write_gate
+from leanrec.gates import Check, above, at_most, write_gate
 from leanrec.journal import report_progress, step
 from leanrec.models.inputs import UserInputs
 from leanrec.models.recommender import Recommender, load_model
@@ -92,20 +92,15 @@ def evaluate_models(
 def decide(settings: EvaluationSettings, figures: dict[str, Any]) -> list[Check]:
     """The gate's checks on the content of `evaluation.json`; a pure function of values."""
     ours = figures["retrieval"][CHAIN][HEADLINE]
-    checks = []
-    for name in settings.must_beat:
-        theirs = figures["retrieval"][name][HEADLINE]
-        passed = ours >= theirs
-        detail = "" if passed else f"the model is not better than {name}: tune training, or do not release it"
-        checks.append(
-            Check(
-                figure=f"{HEADLINE} against {name}",
-                value=ours,
-                bound=f">= {theirs:.6g}",
-                passed=passed,
-                detail=detail,
-            )
+    checks = [
+        above(
+            f"{HEADLINE} against {name}",
+            ours,
+            figures["retrieval"][name][HEADLINE],
+            f"the model must be better than {name}: tune training, or do not release it",
         )
+        for name in settings.must_beat
+    ]
     detail = "P(like) is not to be read as a probability; train longer or lower the learning rate"
     bound = settings.max_calibration_error
     ece = at_most("expected calibration error of P(like)", figures["ranking"]["ece"], bound, detail)
@@ -159,6 +154,7 @@ def _figures(
         },
         "intervals": _intervals(lists, answers, protocol),
         "segments": [asdict(s) for s in evaluate_segments(answers.chain, answers.like, protocol)],
+        "must_beat": list(settings.must_beat),
         "baselines": {
             name: {"chosen_on_valid": baseline.chosen, f"valid_{HEADLINE}": baseline.valid_ndcg}
             for name, baseline in baselines.items()

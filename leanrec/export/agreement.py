@@ -10,10 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from leanrec.schema import UNKNOWN_INDEX
 
 TOP = 10
+TIE = 1e-6
+"""Scores this close are equal: the order in which floats are added decides between them."""
+SHOWN = 1e-3
+"""A score below this share of the user's best counts as that: such an item is shown to nobody."""
 LEAST = 1e-9
 """Differences below are shown together: a float32 score of this size has no digit left to differ in."""
 Tensors = Mapping[str, np.ndarray]
@@ -27,14 +32,23 @@ class Differences:
     """|trainer - answer| of every score compared."""
     same_top_10: float | None
     """Share of users with the same ten items; None for the ranker, whose candidates are given."""
+    shared_top_10: float | None
+    """Share of the trainer's ten items that are in the answer's ten too, mean over users; None likewise."""
+    ratios: np.ndarray
+    """The greater over the lesser of the trainer's and the answer's score, of every item that both hold."""
 
     @property
     def largest(self) -> float:
         """The largest difference; NaN when a score is not a number."""
         return float(self.scores.max(initial=0.0))
 
+    @property
+    def largest_ratio(self) -> float:
+        """The largest ratio; NaN when a score is not a number or nothing could be compared."""
+        return float(self.ratios.max()) if self.ratios.size else math.nan
 
-def compare_recommender(trainer: Tensors, answer: Tensors, tie: float) -> Differences:
+
+def compare_recommender(trainer: Tensors, answer: Tensors, tie: float = TIE) -> Differences:
     """Compare lists of `item_index` and `score` [B, K]; entries with item 0 are padding.
 
     Scores are compared item by item. Of an item that only one list holds, the other list says no more
@@ -44,19 +58,38 @@ def compare_recommender(trainer: Tensors, answer: Tensors, tie: float) -> Differ
     more than `tie` below the tenth: equals at the edge may change places.
     """
     differences: list[float] = []
+    ratios = [np.empty(0)]
+    shared: list[float] = []
     same = 0
     for user in range(len(trainer["score"])):
         ours, theirs = _scores_by_item(trainer, user), _scores_by_item(answer, user)
-        differences += [abs(ours[item] - theirs[item]) for item in ours.keys() & theirs.keys()]
+        both = sorted(ours.keys() & theirs.keys())
+        differences += [abs(ours[item] - theirs[item]) for item in both]
+        if both:
+            best = max(ours.values())
+            ratios.append(_ratios([ours[i] for i in both], [theirs[i] for i in both], best))
+        if ours:
+            top = set(list(ours)[:TOP])
+            shared.append(len(top & set(list(theirs)[:TOP])) / len(top))
         differences += _only_in(ours, theirs) + _only_in(theirs, ours)
         same += _same_top(ours, theirs, tie)
-    return Differences(scores=np.array(differences), same_top_10=same / max(1, len(trainer["score"])))
+    return Differences(
+        scores=np.array(differences),
+        same_top_10=same / max(1, len(trainer["score"])),
+        shared_top_10=float(np.mean(shared)) if shared else 0.0,
+        ratios=np.concatenate(ratios),
+    )
 
 
 def compare_ranker(trainer: Tensors, answer: Tensors) -> Differences:
     """Compare `score` [B, C] of the candidates."""
-    differences = np.abs(trainer["score"].astype(np.float64) - answer["score"])
-    return Differences(scores=differences.ravel(), same_top_10=None)
+    ours, theirs = (tensors["score"].astype(np.float64) for tensors in (trainer, answer))
+    return Differences(
+        scores=np.abs(ours - theirs).ravel(),
+        same_top_10=None,
+        shared_top_10=None,
+        ratios=_ratios(ours, theirs, ours.max(axis=1, keepdims=True)).ravel(),
+    )
 
 
 def histogram(differences: np.ndarray) -> dict[str, list[float]]:
@@ -77,6 +110,13 @@ def _scores_by_item(tensors: Tensors, user: int) -> dict[int, float]:
     """Scores by item, best first."""
     items, scores = tensors["item_index"][user], tensors["score"][user]
     return {int(i): float(s) for i, s in zip(items, scores, strict=True) if i != UNKNOWN_INDEX}
+
+
+def _ratios(ours: ArrayLike, theirs: ArrayLike, best: ArrayLike) -> np.ndarray:
+    """The greater over the lesser, both at least `SHOWN` times the user's `best`."""
+    floor = np.maximum(SHOWN * np.asarray(best, dtype=np.float64), np.finfo(np.float32).tiny)
+    first, second = np.maximum(ours, floor), np.maximum(theirs, floor)
+    return np.asarray(np.maximum(first, second) / np.minimum(first, second))
 
 
 def _only_in(held: dict[int, float], other: dict[int, float]) -> list[float]:

@@ -30,7 +30,7 @@ NUM_CANDIDATES = 100
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Golden:
-    """B requests for each model, the trainer's answers, and how far a form of the model may be off."""
+    """B requests for each model, the trainer's answers, and how far a server may be off."""
 
     inputs: dict[str, Tensors]
     """Model -> inputs [B, ...] by served name."""
@@ -39,18 +39,18 @@ class Golden:
     recipe: str
     """The compression recipe of the graphs that lie beside it."""
     bound: float
-    """Largest |trainer - graph| of `score` that those graphs may show."""
+    """Largest difference of `score` that a server may show from the same graph in this process."""
     how: str
-    """Where the bound comes from, in words."""
+    """What the graphs may show beside the trainer's answers, in words."""
 
     @property
     def num_requests(self) -> int:
         """B."""
         return len(self.inputs[RECOMMENDER]["user_index"])
 
-    def of_recipe(self, recipe: str, bound: float, how: str) -> Golden:
+    def of_recipe(self, recipe: str, how: str) -> Golden:
         """The same requests and answers beside graphs of another recipe."""
-        return replace(self, recipe=recipe, bound=bound, how=how)
+        return replace(self, recipe=recipe, how=how)
 
 
 def draw_golden(model: Recommender, protocol: Protocol, num_requests: int, bound: float) -> Golden:
@@ -78,7 +78,7 @@ def draw_golden(model: Recommender, protocol: Protocol, num_requests: int, bound
         outputs={RECOMMENDER: answer, RANKER: answer_eagerly(model, RANKER, ranked)},
         recipe="fp32",
         bound=bound,
-        how="release.max_score_difference: float32 throughout, so only the order of additions differs",
+        how="from the trainer too: float32 throughout, so only the order of additions differs",
     )
 
 

@@ -94,7 +94,7 @@ def _hold_against_trainer(settings: ReleaseSettings, golden: Golden, folder: Pat
     }
     expected = golden.outputs
     bound = settings.max_score_difference
-    lists = compare_recommender(expected[RECOMMENDER], answers[RECOMMENDER], tie=bound)
+    lists = compare_recommender(expected[RECOMMENDER], answers[RECOMMENDER])
     scores = compare_ranker(expected[RANKER], answers[RANKER])
     differences = {RECOMMENDER: lists.largest, RANKER: scores.largest}
     for name, difference in differences.items():

@@ -60,8 +60,11 @@ class ModelConfiguration:
     warmups: tuple[Warmup, ...] = ()
 
     @classmethod
-    def of_model(cls, model: str, spec: ModelSpec, versions: tuple[int, ...]) -> Self:
-        """The configuration under which `versions` of `model` (recommender or ranker) are served."""
+    def of_model(cls, model: str, spec: ModelSpec, versions: tuple[int, ...], *, merge: bool = True) -> Self:
+        """The configuration under which `versions` of `model` (recommender or ranker) are served.
+
+        `merge`: whether requests that wait are put together into one batch.
+        """
         inputs = spec.inputs(model)
         fixed = tuple(
             TensorSpec(
@@ -76,7 +79,7 @@ class ModelConfiguration:
             inputs=inputs,
             outputs=spec.outputs(model),
             versions=versions,
-            dynamic_batching=DynamicBatching(),
+            dynamic_batching=DynamicBatching() if merge else None,
             warmups=(Warmup(name="one_unknown_user", batch_size=1, inputs=fixed),),
         )
 

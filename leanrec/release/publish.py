@@ -14,6 +14,7 @@ from leanrec.files import read_json, sha256_of, size_in_bytes, write_json
 from leanrec.gates import GATE_FILE
 from leanrec.journal import step
 from leanrec.release.repository import (
+    FRONT,
     MANIFEST,
     RELEASE_FOLDER,
     ModelRepository,
@@ -45,7 +46,7 @@ def publish_release(
     Args:
         settings: where the repository is and how many versions it keeps.
         name: name of the run's configuration.
-        compressed: artifact with `front.json` and `chosen/`.
+        compressed: artifact with `front.json` and `chosen/`; its gate must have passed.
         features: artifact whose `vocabulary/` the release carries.
         evaluation: artifact with `evaluation.json`.
         parity: artifact with `parity.json`; its gate must have passed.
@@ -53,11 +54,12 @@ def publish_release(
         output: file that gets name, version, previous, repository, published_at, bytes, recipe.
 
     Raises:
-        ReleaseError: another writer holds the repository, an artifact lacks a file, the parity gate did not
-            pass, an index would change its meaning, or the disk is full; the releases are as they were.
+        ReleaseError: another writer holds the repository, an artifact lacks a file, a gate did not
+            pass, or the disk is full; the releases are as they were.
     """
-    if not read_json(Path(parity) / GATE_FILE)["passed"]:
-        raise ReleaseError(f"{parity}: the parity gate did not pass, and such graphs are not published")
+    for artifact, gate in ((compressed, "compression"), (parity, "parity")):
+        if not read_json(Path(artifact) / GATE_FILE)["passed"]:
+            raise ReleaseError(f"{artifact}: the {gate} gate did not pass; such graphs are not published")
     repository = ModelRepository(Path(settings.repository).absolute())
     with repository.exclusive():
         before = repository.state()
@@ -76,7 +78,7 @@ def publish_release(
                 "repository": str(repository.path),
                 "published_at": at,
                 "bytes": sum(size_in_bytes(staged / model / GRAPH) for model in MODELS),
-                "recipe": read_json(Path(compressed) / "front.json").get("chosen"),
+                "recipe": read_json(Path(compressed) / FRONT).get("chosen"),
             }
             _write_manifest(staged, {**figures, "lineage": lineage})
             new = staged / RECOMMENDER / RELEASE_FOLDER
@@ -112,7 +114,7 @@ def _copy_facts(staged: Path, *, compressed: Path, features: Path, evaluation: P
     for file in sorted(p for p in chosen.iterdir() if p.is_file()):
         shutil.copyfile(file, release / file.name)
     shutil.copytree(Path(features) / "vocabulary", release / "vocabulary")
-    shutil.copyfile(Path(compressed) / "front.json", release / "front.json")
+    shutil.copyfile(Path(compressed) / FRONT, release / FRONT)
     shutil.copyfile(Path(evaluation) / "evaluation.json", release / "evaluation.json")
     shutil.copyfile(Path(parity) / "parity.json", release / "parity.json")
 

@@ -33,6 +33,7 @@ CONFIGURATION = "config.pbtxt"
 MANIFEST = "manifest.json"
 RELEASE_FOLDER = "release"
 SPEC = "spec.json"
+FRONT = "front.json"
 STAGING = ".staging"
 LOCK = ".lock"
 
@@ -187,17 +188,25 @@ class ModelRepository:
         return faults
 
     def _configuration_for(self, model: str, state: ReleaseState, release: Path) -> ModelConfiguration:
-        """The stable version's tensors (its `release` folder is given); tuned fields stay as they are."""
-        fresh = ModelConfiguration.of_model(model, read_spec(release / SPEC), state.served)
+        """The stable version's tensors (its `release` folder is given); tuned fields stay as they are.
+
+        Batching is among those, except that requests are merged only if every version served allows it.
+        """
+        served = [release, *(self.release_folder(v) for v in state.served if v != state.stable)]
+        fresh = ModelConfiguration.of_model(
+            model, read_spec(release / SPEC), state.served, merge=all(may_merge(folder) for folder in served)
+        )
         present = self.configuration(model)
         if present is None:
             return fresh
+        batching = fresh.dynamic_batching and (present.dynamic_batching or fresh.dynamic_batching)
         return replace(
             present,
             inputs=fresh.inputs,
             outputs=fresh.outputs,
             versions=fresh.versions,
             warmups=fresh.warmups,
+            dynamic_batching=batching,
         )
 
     def _serve(self, state: ReleaseState) -> None:
@@ -221,6 +230,12 @@ def read_spec(path: Path) -> ModelSpec:
         return ModelSpec(**read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise ReleaseError(f"{path}: not a model spec ({error}); export the graphs again") from None
+
+
+def may_merge(release: Path) -> bool:
+    """Whether a server may answer several requests as one batch: not where scores depend on the batch."""
+    path = release / FRONT
+    return not path.exists() or bool(read_json(path).get("merge_requests", True))
 
 
 def same_tensors(releases: list[Path]) -> bool:

@@ -88,11 +88,13 @@ def headline(inputs: ReportInputs, content: Content) -> list[Headline]:
 
 
 def parity_of(content: Content) -> dict[str, Any] | None:
-    """The worst graph of the parity check, relative to its bound."""
+    """The graph furthest from the trainer among those with a bound on that: the uncompressed ones."""
     graphs = [
-        g for g in (content.parity or {}).get("graphs", []) if g.get("max_score_difference") is not None
+        g
+        for g in (content.parity or {}).get("graphs", [])
+        if g.get("max_score_difference") is not None and g.get("bound")
     ]
-    return max(graphs, key=lambda g: g["max_score_difference"] / (g.get("bound") or 1)) if graphs else None
+    return max(graphs, key=lambda g: g["max_score_difference"] / g["bound"]) if graphs else None
 
 
 def _quality(content: Content) -> list[Headline]:

@@ -25,7 +25,12 @@ PIPELINE = {
 }
 """The steps in the order of the data's way, by component name."""
 
-GATES = {"validation": "validate_tables", "evaluation": "evaluate_models", "parity": "check_parity"}
+GATES = {
+    "validation": "validate_tables",
+    "evaluation": "evaluate_models",
+    "compression": "compress_models",
+    "parity": "check_parity",
+}
 """The gate -> the step whose figures it holds against bounds."""
 
 DONE, REUSED, FAILED, NOT_RUN = "done", "reused", "failed", "not run"

@@ -90,7 +90,8 @@ def read_content(inputs: ReportInputs) -> Content:
             return None
 
     tables = {name: getattr(inputs, name) for name in ("events", "items", "users", "training_set")}
-    gates = [read(folder, "gate.json") for folder in (inputs.validation, inputs.evaluation, inputs.parity)]
+    judged = (inputs.validation, inputs.evaluation, inputs.compressed, inputs.parity)
+    gates = [read(folder, "gate.json") for folder in judged]
     return Content(
         num_rows=_count_rows(tables, unreadable),
         validation=_expectations(read(inputs.validation, "validation.json")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from leanrec.compression import fp16, int8_tables
 from leanrec.compression.recipes import RECIPES, check_composition, cook, methods_of
+from leanrec.config import CompressionSettings, Recipe
 from leanrec.errors import CompressionError
 from leanrec.export.graph_file import write_graph
 from leanrec.export.runtime import GraphSession
@@ -157,3 +160,7 @@ def test_methods_that_rewrite_the_same_weights_do_not_compose():
     check_composition([int8_tables.INT8_TABLES, METHODS["int8_mlp"]])
     with pytest.raises(CompressionError, match="int8_tables and fp16 both rewrite the tables weights"):
         check_composition([int8_tables.INT8_TABLES, fp16.FP16])
+
+
+def test_the_settings_know_every_recipe() -> None:
+    assert get_args(Recipe) == tuple(RECIPES) == CompressionSettings().recipes

@@ -56,7 +56,7 @@ def test_the_figures_cover_models_baselines_and_ranking(evaluation):
 def test_a_model_that_is_not_better_stops_the_run_and_says_so(evaluation):
     output, passed, _ = evaluation
     assert passed is False
-    with pytest.raises(GateError, match=r"against item_knn is .*not better than item_knn"):
+    with pytest.raises(GateError, match=r"against item_knn is .*must be better than item_knn"):
         enforce_gate(folder=output)
 
 
@@ -92,7 +92,7 @@ def test_the_model_never_answers_seen_items(world, model):
     ("chain", "ece", "expected"),
     [
         (0.12, 0.05, [True, True, True]),
-        (0.10, 0.05, [True, True, True]),
+        (0.10, 0.05, [True, False, True]),
         (0.09, 0.05, [True, False, True]),
         (0.07, 0.20, [False, False, False]),
         (float("nan"), float("nan"), [False, False, False]),

@@ -93,3 +93,28 @@ def test_the_histogram_holds_every_difference() -> None:
     assert len(found["edges"]) == len(found["counts"]) + 1
     assert found["edges"][0] == 0 and 0.2 <= found["edges"][-1] < 0.5
     assert found["counts"][0] == 1  # the zero
+
+
+def test_a_ratio_is_the_greater_score_over_the_lesser() -> None:
+    found = compare_recommender(lists([(1, 0.8), (2, 0.3)]), lists([(2, 0.6), (1, 0.4)]))
+    assert found.largest_ratio == pytest.approx(2.0)
+    assert compare_ranker({"score": np.array([[0.2]])}, {"score": np.array([[0.3]])}).largest_ratio == pytest.approx(1.5)
+
+
+def test_scores_too_small_to_be_shown_differ_by_no_ratio() -> None:
+    ours, theirs = {"score": np.array([[0.5, 1e-9]])}, {"score": np.array([[0.5, 1e-12]])}
+    assert compare_ranker(ours, theirs).largest_ratio == 1.0
+    assert compare_ranker(ours, {"score": np.zeros((1, 2))}).largest_ratio == pytest.approx(1000.0)
+
+
+def test_a_ratio_that_cannot_be_told_is_no_number() -> None:
+    nothing_shared = compare_recommender(lists([(1, 0.8)]), lists([(2, 0.8)]))
+    no_number = compare_ranker({"score": np.array([[0.5]])}, {"score": np.array([[np.nan]])})
+    assert np.isnan(nothing_shared.largest_ratio) and np.isnan(no_number.largest_ratio)
+
+
+def test_the_share_of_the_ten_items_counts_items_and_not_places() -> None:
+    first = ten((10, 0.5), (11, 0.4), (12, 0.3))
+    ours = lists(first, [(1, 0.9), (2, 0.5), *[(0, -1.0)] * 10])
+    theirs = lists(ten((11, 0.5), (10, 0.4), (12, 0.3)), [(2, 0.9), (1, 0.5), *[(0, -1.0)] * 10])
+    assert compare_recommender(ours, theirs).shared_top_10 == pytest.approx((0.9 + 1.0) / 2)

@@ -16,6 +16,7 @@ from tiny_release import SPEC, write_artifacts
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ReleaseError
 from leanrec.files import read_json, write_json
+from leanrec.gates import at_most, write_gate
 from leanrec.release.promote import promote, rollback, status, verify
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
@@ -124,6 +125,35 @@ def test_settings_that_a_person_tuned_outlive_the_next_release(
         {"intra_op_thread_count": "2"},
         (1, 2),
     )
+
+
+def test_requests_are_merged_only_if_every_version_served_allows_it(
+    settings: ReleaseSettings, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    alone = write_artifacts(tmp_path / "alone")
+    write_json(alone["compressed"] / "front.json", {"chosen": "int8", "merge_requests": False})
+
+    def merged() -> list[bool]:
+        repository = ModelRepository(Path(settings.repository))
+        return [c.dynamic_batching is not None for m in MODELS if (c := repository.configuration(m))]
+
+    found = []
+    for release in (artifacts, alone, artifacts, artifacts):
+        publish(settings, release)
+        found.append(merged())
+    assert found == [[True, True], [False, False], [False, False], [True, True]]
+
+
+def test_a_release_that_missed_a_gate_is_not_published(
+    settings: ReleaseSettings, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    for gate in ("compression", "parity"):
+        bad = write_artifacts(tmp_path / gate)
+        folder = bad["compressed" if gate == "compression" else "parity"]
+        write_gate(folder, gate, [at_most("difference", 1.0, 0.5)])
+        with pytest.raises(ReleaseError, match=f"the {gate} gate did not pass"):
+            publish(settings, bad)
+    assert not list(Path(settings.repository).glob("*/1"))
 
 
 def test_a_release_with_other_tensors_is_served_alone(

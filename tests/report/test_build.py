@@ -67,7 +67,7 @@ def test_the_headline_holds_the_ten_figures(whole):
         "calibration error": "3.1 %",
         "served bytes": "3.3 MB",
         "latency p50": "4.1 ms",
-        "parity": "4.1 × 10⁻³",
+        "parity": "3.1 × 10⁻⁷",
         "release": "v7",
         "duration": "2 min 8 s",
     }
