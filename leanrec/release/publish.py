@@ -55,7 +55,7 @@ def publish_release(
 
     Raises:
         ReleaseError: another writer holds the repository, an artifact lacks a file, a gate did not
-            pass, or the disk is full; the releases are as they were.
+            pass, an index would change its meaning, or the disk is full; the releases are as they were.
     """
     for artifact, gate in ((compressed, "compression"), (parity, "parity")):
         if not read_json(Path(artifact) / GATE_FILE)["passed"]:
