@@ -107,8 +107,8 @@ def define_features(tables: Path) -> Definitions:
         # the attributes' names, which a training set has in the spec of its features.
         ranking_training=FeatureService(
             name=RANKING_TRAINING,
-            features=[profile[["user_index", "user_attributes"]], activity[names], items],
-            description="A training event's user and item as they were just before it.",
+            features=[profile[["user_index", "user_attributes"]], activity[names]],
+            description="A training event's user as he was just before it.",
         ),
         user_row=FeatureService(
             name=USER_ROW,

@@ -208,9 +208,6 @@ def training_set(
         user_statistics=ibis.array(user_statistics),
         history=rows["history"].fill_null(ibis.literal([], "array<int64>")),
         history_ratings=rows["history_ratings"].fill_null(ibis.literal([], "array<float32>")),
-        item_num_events=rows["item_statistics__num_events"].fill_null(0),
-        item_num_liked=rows["item_statistics__num_liked"].fill_null(0),
-        item_mean_rating=rows["item_statistics__mean_rating"].fill_null(zero),
     ).order_by(["event_timestamp", "event_id"])
 
 

@@ -90,8 +90,8 @@ def materialize_features(settings: FeatureStoreSettings, *, features: Path, outp
 def build_training_set(settings: FeatureStoreSettings, *, events: Path, features: Path, output: Path) -> None:
     """Write the training set: every event with what was known just before it.
 
-    Feast's point-in-time join decides which row of a user's and an item's past an event gets. A
-    user or item without a past gets zeros and an empty history. Columns as in
+    Feast's point-in-time join decides which row of a user's past an event gets. A user without a
+    past gets zeros and an empty history. Columns as in
     docs/architecture.md, ordered by event_timestamp and event_id. A FeatureStoreError names the
     counts when the join does not answer with exactly the events that it was asked about.
     """

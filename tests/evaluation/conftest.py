@@ -61,9 +61,6 @@ def make_rows(num_users: int, events_per_user: int, seed: int = 0) -> list[dict]
                     ],
                     "history": [i for i, _ in past][-HISTORY_LENGTH:],
                     "history_ratings": ratings[-HISTORY_LENGTH:],
-                    "item_num_events": 0,
-                    "item_num_liked": 0,
-                    "item_mean_rating": 0.0,
                 }
             )
             past.append((item, rating))

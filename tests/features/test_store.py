@@ -59,9 +59,6 @@ def test_the_training_set_has_the_columns_and_types_that_were_agreed(
         "user_statistics": "list<float>",
         "history": "list<int64>",
         "history_ratings": "list<float>",
-        "item_num_events": "int64",
-        "item_num_liked": "int64",
-        "item_mean_rating": "float",
     }
     assert pq.read_metadata(output).num_rows == len(EVENTS)
     assert not any(column.null_count for column in pq.read_table(output).columns)
@@ -90,7 +87,6 @@ def test_somebody_without_a_past_gets_zeros(
     for row in (known, unknown):
         assert (row["user_index"], row["user_attributes"]) == (0, [0])
         assert (row["user_statistics"], row["history"], row["history_ratings"]) == ([0, 0, 0], [], [])
-        assert (row["item_num_events"], row["item_num_liked"], row["item_mean_rating"]) == (0, 0, 0)
     assert (known["item_index"], unknown["item_index"]) == (5, 0)
 
 
