@@ -53,10 +53,17 @@ print("[global]", *(f"{key} = {value}" for key, value in settings.items()), sep=
 }
 
 build() {
-  local options=(--build-arg "VERSION=$version" --build-arg "REVISION=$revision" --network=host)
+  local options=(--build-arg "VERSION=$version" --build-arg "REVISION=$revision" --network=host) lent_pip=()
   if [ "${engine[0]}" = podman ]; then
     options+=(--ulimit=nofile=1024:1024 --format=docker)
-    mapfile -t -O "${#options[@]}" options < <(lend_pip)
+    mapfile -t lent_pip < <(lend_pip)
+    # A mount leaves its empty mount point in the layer: only the stages that run pip get one, and the final
+    # images take single folders out of those.
+    "${engine[@]}" build -q "${options[@]}" --target base .
+    for target in serving-environment pipeline-environment; do
+      echo "installing $target"
+      "${engine[@]}" build -q "${options[@]}" "${lent_pip[@]}" --target "$target" .
+    done
   fi
   for target in serving-cpu pipeline; do
     echo "building leanrec/$target:$version"

@@ -171,7 +171,7 @@ def test_no_image_holds_how_its_build_host_reaches_packages(image: str):
     history = podman("history", "--no-trunc", "--format", "{{.CreatedBy}}", image).stdout
     assert "leanrec" in history
     assert not any(word in history for word in ("index-url", "find-links", "PIP_", "pip.conf"))
-    look = "find / -xdev \\( -name pip.conf -o -name '*.whl' -o -path '*/.cache/pip' \\) -size +0"
+    look = "find / -xdev \\( -name pip.conf -o -path '*/xdg/pip' -o -name '*.whl' -o -path '*/.cache/pip' \\)"
     found = podman("run", "--rm", *HOST_OPTIONS, "--user=0", "--entrypoint=sh", image, "-c", f"{look} 2>&1")
     # Python's own ensurepip comes with wheels of pip.
     own = ("python-wheels", "ensurepip")
