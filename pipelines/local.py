@@ -14,6 +14,7 @@ from typing import Any
 
 from leanrec.config import DataSettings, RunSettings
 from leanrec.data.pseudonyms import key_fingerprint, load_key
+from leanrec.data.vocabulary import vocabulary_fingerprint
 from leanrec.errors import ConfigError, LeanRecError
 from leanrec.files import read_json, write_json
 from leanrec.journal import StepRecord, read_journal
@@ -21,7 +22,7 @@ from leanrec.report.build import build_report, write_latest
 from leanrec.report.flow import PIPELINE
 from leanrec.report.inputs import ReportInputs, RunFacts
 from pipelines.code_version import code_version
-from pipelines.compile import arguments_of, compile_pipeline
+from pipelines.compile import arguments_of, compile_pipeline, feature_inputs
 from pipelines.placement import Placement
 from pipelines.run_local import RunFolder, run_pipeline
 
@@ -71,13 +72,7 @@ def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) 
         "failure": None,
     }
     compile_pipeline(Placement(image=f"leanrec/pipeline:{version}", reuse_ingest=True), folder.package)
-    arguments = arguments_of(
-        settings,
-        run=folder.path.name,
-        code_version=version,
-        key_fingerprint=key_fingerprint(load_key()),
-        raw_fingerprint=raw_fingerprint(settings.data),
-    )
+    arguments = _arguments(settings, run=folder.path.name, code_version=version)
     clock = time.perf_counter()
     try:
         run_pipeline(folder, arguments, cache=Path(settings.runs) / "cache", watch=watch)
@@ -93,6 +88,20 @@ def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) 
         report=report,
         figures={**facts, "release": read_json(made["release"]), "report": str(report)},
         answers=read_json(made["smoke"]),
+    )
+
+
+def _arguments(settings: RunSettings, *, run: str, code_version: str) -> dict[str, Any]:
+    """The pipeline's arguments, with all that steps depend on and that can be seen from here."""
+    key, raw = key_fingerprint(load_key()), raw_fingerprint(settings.data)
+    newest = vocabulary_fingerprint(Path(settings.release.repository), feature_inputs(settings, key, raw))
+    return arguments_of(
+        settings,
+        run=run,
+        code_version=code_version,
+        key_fingerprint=key,
+        raw_fingerprint=raw,
+        vocabulary_fingerprint=newest,
     )
 
 
