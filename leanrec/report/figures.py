@@ -114,7 +114,7 @@ def _quality(content: Content) -> list[Headline]:
                     text=format_change(change),
                     note=note,
                     value=change,
-                    good=change >= 0,
+                    good=change > 0,
                 )
             )
     liked = content.evaluation["protocol"]["liked_share"]
