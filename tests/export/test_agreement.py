@@ -98,7 +98,8 @@ def test_the_histogram_holds_every_difference() -> None:
 def test_a_ratio_is_the_greater_score_over_the_lesser() -> None:
     found = compare_recommender(lists([(1, 0.8), (2, 0.3)]), lists([(2, 0.6), (1, 0.4)]))
     assert found.largest_ratio == pytest.approx(2.0)
-    assert compare_ranker({"score": np.array([[0.2]])}, {"score": np.array([[0.3]])}).largest_ratio == pytest.approx(1.5)
+    of_one = compare_ranker({"score": np.array([[0.2]])}, {"score": np.array([[0.3]])})
+    assert of_one.largest_ratio == pytest.approx(1.5)
 
 
 def test_scores_too_small_to_be_shown_differ_by_no_ratio() -> None:
