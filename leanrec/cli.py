@@ -113,10 +113,13 @@ def run(config: ConfigArgument, json_output: JsonOption = False) -> None:
 
 
 def _print_recommendations(user: dict[str, Any]) -> None:
-    console.print(f"\n[bold]User {user['user'][:12]}[/] liked {_titles(user['liked'])}")
-    if not user["known"]:
-        console.print("This user is unknown: here is what most people like.")
-    table = Table("", "Triton recommends", "score", "because of")
+    name = f"[bold]User {user['user'][:12]}[/]"
+    if user["known"]:
+        console.print(f"\n{name} liked {_titles(user['liked'])}")
+    else:
+        console.print(f"\n{name} is unknown: here is what most people like.")
+    title = "Triton recommends" if user["known"] else "most liked"
+    table = Table("", title, "score", "because of")
     for line in user["recommendations"]:
         because = " · ".join(line["because"])
         table.add_row(str(line["rank"]), line["title"], f"{line['score']:.4f}", because)
@@ -185,7 +188,9 @@ def recommend(
         print(json.dumps(answer))
     else:
         _print_recommendations({**answer, "user": user})
-        console.print(f"Release {answer['version']}, {answer['latency_ms']:.1f} ms.")
+        console.print(
+            f"Release {answer['version']}; {answer['latency_ms']:.1f} ms with opening both connections."
+        )
 
 
 @app.command(name="compile")
