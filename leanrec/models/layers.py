@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from leanrec.models.inputs import known_index
+from leanrec.models.inputs import UserInputs, known_index
+from leanrec.schema import ModelSpec
 
 
 class SparseArch(nn.Module):
@@ -37,6 +38,25 @@ class SparseArch(nn.Module):
             )
             for feature, index in indices.items()
         }
+
+
+class Lookups(nn.Module):
+    """What the user side and the item side of a model look up, the same in the retriever and the ranker."""
+
+    spec: ModelSpec
+    category_indices: Tensor
+    """[N, G], 0 pads."""
+
+    def user_indices(self, user: UserInputs) -> dict[str, Tensor]:
+        """Feature -> indices of the user row: user and attributes [B, 1], history [B, H]."""
+        indices = {"user": user.user_index, "history": user.history}
+        for i in range(len(self.spec.attribute_cardinalities)):
+            indices[f"attribute_{i}"] = user.user_attributes[:, i : i + 1]
+        return indices
+
+    def item_indices(self, item_index: Tensor) -> dict[str, Tensor]:
+        """Feature -> indices of items [...]: item [...], category [..., G]."""
+        return {"item": item_index, "category": self.category_indices[item_index]}
 
 
 class MLP(nn.Sequential):

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from leanrec.config import RankerSettings
 from leanrec.models.inputs import ItemInputs, UserInputs, known_index
-from leanrec.models.layers import MLP, HistoryPooling, SparseArch, item_dense, mean_of_present, user_dense
+from leanrec.models.layers import (
+    MLP,
+    HistoryPooling,
+    Lookups,
+    SparseArch,
+    item_dense,
+    mean_of_present,
+    user_dense,
+)
 from leanrec.schema import USER_STATISTICS, ModelSpec
 
 
@@ -48,10 +56,9 @@ class CrossNetwork(nn.Module):
         return crossed
 
 
-class DCNv2Ranker(nn.Module):
+class DCNv2Ranker(Lookups):
     """Scores C candidates for each of B users; d = settings.dim."""
 
-    category_indices: Tensor
     item_dense: Tensor
 
     def __init__(self, spec: ModelSpec, settings: RankerSettings, items: ItemInputs) -> None:
@@ -98,17 +105,6 @@ class DCNv2Ranker(nn.Module):
         if item_index is None:
             item_index = torch.arange(self.spec.num_items, device=self.category_indices.device)
         return self.item_arch(item_index, self.sparse(self.item_indices(item_index)))
-
-    def user_indices(self, user: UserInputs) -> dict[str, Tensor]:
-        """What the user side looks up: feature -> indices."""
-        indices = {"user": user.user_index, "history": user.history}
-        for i in range(len(self.spec.attribute_cardinalities)):
-            indices[f"attribute_{i}"] = user.user_attributes[:, i : i + 1]
-        return indices
-
-    def item_indices(self, item_index: Tensor) -> dict[str, Tensor]:
-        """What the item side looks up: feature -> indices."""
-        return {"item": item_index, "category": self.category_indices[item_index]}
 
     def user_arch(self, user: UserInputs, vectors: dict[str, Tensor]) -> Tensor:
         """[B, user_width] from the user row and the vectors of `user_indices`."""

@@ -11,17 +11,24 @@ from torch import Tensor, nn
 
 from leanrec.config import RetrieverSettings
 from leanrec.models.inputs import ItemInputs, UserInputs, known_index
-from leanrec.models.layers import MLP, HistoryPooling, SparseArch, item_dense, mean_of_present, user_dense
+from leanrec.models.layers import (
+    MLP,
+    HistoryPooling,
+    Lookups,
+    SparseArch,
+    item_dense,
+    mean_of_present,
+    user_dense,
+)
 from leanrec.schema import USER_STATISTICS, ModelSpec
 
 
-class TwoTower(nn.Module):
+class TwoTower(Lookups):
     """User and item towers. B users, N items, D = settings.dim.
 
     `sparse` holds the embedding tables; everything else is the dense part.
     """
 
-    category_indices: Tensor
     item_dense: Tensor
 
     def __init__(self, spec: ModelSpec, settings: RetrieverSettings, items: ItemInputs) -> None:
@@ -54,17 +61,6 @@ class TwoTower(nn.Module):
         if item_index is None:
             item_index = torch.arange(self.spec.num_items, device=self.category_indices.device)
         return self.item_tower(item_index, self.sparse(self.item_indices(item_index)))
-
-    def user_indices(self, user: UserInputs) -> dict[str, Tensor]:
-        """What the user tower looks up: feature -> indices."""
-        indices = {"user": user.user_index, "history": user.history}
-        for i in range(len(self.spec.attribute_cardinalities)):
-            indices[f"attribute_{i}"] = user.user_attributes[:, i : i + 1]
-        return indices
-
-    def item_indices(self, item_index: Tensor) -> dict[str, Tensor]:
-        """What the item tower looks up: feature -> indices."""
-        return {"item": item_index, "category": self.category_indices[item_index]}
 
     def user_tower(self, user: UserInputs, vectors: dict[str, Tensor]) -> Tensor:
         """[B, D] from the user row and the vectors of `user_indices`."""
