@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any, Self
 
@@ -95,8 +94,3 @@ class RunDisplay:
             return
         mark = "[red]failed[/red]" if line["error"] else "[green]done[/green]"
         self._console.print(f"{TITLES.get(name, name):<24} {line['seconds']:6.1f} s  {mark}")
-
-
-def is_interactive() -> bool:
-    """True when a person at a terminal reads standard output."""
-    return sys.stdout.isatty()

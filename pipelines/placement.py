@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from kfp import dsl, kubernetes
 
+from leanrec.data.pseudonyms import KEY_VARIABLE
+
 SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - the mount point that NCCL and gloo use
 WORKSPACE_PATH = "/workspace"
-KEY_VARIABLE = "LEANREC_PSEUDONYM_KEY"
 
 
 @dataclass(frozen=True, kw_only=True)

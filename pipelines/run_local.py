@@ -58,8 +58,8 @@ class RunFolder:
 
 def run_pipeline(
     folder: RunFolder, arguments: dict[str, Any], *, cache: Path, watch: Callable[[dict[str, Any]], None]
-) -> float:
-    """Run the compiled pipeline in `folder`; the seconds it took, all told.
+) -> None:
+    """Run the compiled pipeline in `folder`.
 
     Args:
         folder: Holds the compiled pipeline; takes the log, the journal and the artifacts.
@@ -71,7 +71,6 @@ def run_pipeline(
         LeanRecError: Of the failed step, with its message; the class tells the exit status.
     """
     write_json(folder.arguments, {"arguments": arguments, "cache": str(cache)})
-    clock = time.perf_counter()
     with folder.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.run_local", str(folder.path)],
@@ -87,7 +86,6 @@ def run_pipeline(
             _stop(process)
     if process.returncode != 0:
         raise _failure(folder, process.returncode)
-    return time.perf_counter() - clock
 
 
 def _follow(process: subprocess.Popen[bytes], journal: Path, watch: Callable[[dict[str, Any]], None]) -> None:
