@@ -28,11 +28,11 @@ from leanrec.export.runtime import GraphSession
 from leanrec.files import atomic_directory, write_json, write_text
 from leanrec.gates import Check, at_least, at_most, write_gate
 from leanrec.journal import step
-from leanrec.release.embedded_server import embedded_server
-from leanrec.release.model_configuration import ModelConfiguration
 from leanrec.release.repository import CONFIGURATION, SPEC, read_spec, same_tensors
 from leanrec.schema import MODELS, RECOMMENDER
 from leanrec.triton import TritonClient
+from leanrec.triton.embedded_server import embedded_server
+from leanrec.triton.model_configuration import ModelConfiguration
 
 UNCOMPRESSED, CHOSEN = 1, 2
 """The two forms stand in one temporary repository, as two versions of each model."""

@@ -24,9 +24,9 @@ from typing import Any
 
 from leanrec.errors import ReleaseError
 from leanrec.files import fsync_tree, read_json, sha256_of, write_json, write_text
-from leanrec.release.model_configuration import ModelConfiguration
 from leanrec.release.state import ReleaseState
 from leanrec.schema import MODELS, RECOMMENDER, ModelSpec
+from leanrec.triton.model_configuration import ModelConfiguration
 
 RELEASE_FILE = "release.json"
 CONFIGURATION = "config.pbtxt"

@@ -16,11 +16,11 @@ from leanrec.errors import DataError, FeatureStoreError, LeanRecError, ServingEr
 from leanrec.features.online import OnlineUsers
 from leanrec.files import read_json, write_json
 from leanrec.journal import step
-from leanrec.release.embedded_server import embedded_server
 from leanrec.release.promote import rollback
 from leanrec.release.recommendation import Recommendations
 from leanrec.release.repository import ModelRepository
 from leanrec.triton import TritonClient
+from leanrec.triton.embedded_server import embedded_server
 
 NUM_USERS = 3
 NUM_ITEMS = 10

@@ -13,10 +13,10 @@ from tiny_release import top_k, user_row, write_artifacts
 
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ServingError
-from leanrec.release.embedded_server import EmbeddedServer, embedded_server
 from leanrec.release.promote import promote, rollback
 from leanrec.release.publish import publish_release
 from leanrec.triton import TritonClient
+from leanrec.triton.embedded_server import EmbeddedServer, embedded_server
 
 pytestmark = pytest.mark.integration
 

@@ -16,9 +16,9 @@ from tritonclient.utils import InferenceServerException
 
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ServingError
-from leanrec.release.embedded_server import EmbeddedServer, embedded_server
 from leanrec.release.publish import publish_release
 from leanrec.triton import TritonClient
+from leanrec.triton.embedded_server import EmbeddedServer, embedded_server
 from serving.client import Recommender
 
 pytestmark = pytest.mark.integration

@@ -11,11 +11,11 @@ from leanrec.config import FeatureStoreSettings, ReleaseSettings
 from leanrec.errors import FeatureStoreError, ServingError
 from leanrec.features.store import materialize_features
 from leanrec.files import read_json, write_json
-from leanrec.release.embedded_server import embedded_server
 from leanrec.release.promote import status
 from leanrec.release.publish import publish_release
 from leanrec.release.recommendation import recommend_to
 from leanrec.release.smoke import smoke_test_release
+from leanrec.triton.embedded_server import embedded_server
 
 pytestmark = pytest.mark.integration
 

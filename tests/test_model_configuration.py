@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 from tiny_release import SPEC
 
 from leanrec.errors import ReleaseError
-from leanrec.release.model_configuration import DynamicBatching, ModelConfiguration, Warmup
 from leanrec.schema import MODELS, RECOMMENDER, TensorSpec
+from leanrec.triton.model_configuration import DynamicBatching, ModelConfiguration, Warmup
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
 counts = st.integers(0, 10_000)

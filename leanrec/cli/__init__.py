@@ -1,0 +1,43 @@
+"""The front door: `leanrec --help`. The one room that may import every other.
+
+A user's mistake ends with one sentence and exit status 2, a missed gate with 3; never a traceback.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import NoReturn
+
+from leanrec.cli import pipeline, release, run, serve, steps  # noqa: F401 - each adds its commands
+from leanrec.cli.front import app
+from leanrec.errors import LeanRecError
+
+
+def main() -> None:
+    """Run the command line; every error of ours ends as one sentence."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_by_hand)
+    try:
+        app()
+    except LeanRecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {where}{(error.strerror or str(error)).lower()}; mend that and run again",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except StoppedByHand:
+        print("error: stopped by hand; nothing half-written was kept, run again to go on", file=sys.stderr)
+        sys.exit(2)
+
+
+class StoppedByHand(BaseException):
+    """Ctrl-C or SIGTERM; no `except Exception` on the way out may swallow it."""
+
+
+def _stop_by_hand(*_: object) -> NoReturn:
+    raise StoppedByHand

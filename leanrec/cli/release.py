@@ -1,0 +1,88 @@
+"""Publish, look at, promote and roll back releases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+from rich.table import Table
+
+from leanrec import steps
+from leanrec.cli.front import (
+    BY_HAND,
+    ConfigArgument,
+    JsonOption,
+    WorkOption,
+    app,
+    console,
+)
+from leanrec.config import load_settings
+from leanrec.errors import ReleaseError
+
+release_app = typer.Typer(no_args_is_help=True, help=__doc__)
+app.add_typer(release_app, name="release")
+
+
+@release_app.command()
+def status(config: ConfigArgument, json_output: JsonOption = False) -> None:
+    """What the repository holds and which version is stable."""
+    from leanrec.release.promote import status
+
+    facts = status(Path(load_settings(config).release.repository))
+    if json_output:
+        print(json.dumps(facts))
+        return
+    table = Table("version", "", "published", "recipe", "bytes")
+    for line in facts["versions"]:
+        number = line["version"]
+        role = "stable" if number == facts["stable"] else "served" if number in facts["served"] else "kept"
+        size = "" if line["bytes"] is None else f"{line['bytes']:,}"
+        table.add_row(str(number), role, str(line["published_at"]), str(line["recipe"]), size)
+    console.print(f"{facts['repository']}: version {facts['stable']} is stable")
+    console.print(table)
+    if not facts["settled"]:
+        console.print("A writer is at work or was stopped; the next publish, promote or rollback settles it.")
+
+
+@release_app.command()
+def verify(config: ConfigArgument, version: int, json_output: JsonOption = False) -> None:
+    """Hold every file of a version against its checksum; exit status 2 when one is damaged."""
+    from leanrec.release.promote import verify
+
+    faults = verify(Path(load_settings(config).release.repository), version)
+    if json_output:
+        print(json.dumps({"version": version, "ok": not faults, "faults": faults}))
+    else:
+        print("\n".join(faults) or f"ok: version {version} is as it was published")
+    if faults:
+        raise ReleaseError(
+            f"version {version}: {len(faults)} file(s) differ from what was published; publish it again"
+        )
+
+
+@release_app.command()
+def publish(config: ConfigArgument, work: WorkOption = BY_HAND) -> None:
+    """Prove parity, then publish what the steps by hand have made as version N+1."""
+    from pipelines.code_version import code_version
+
+    figures = steps.publish(load_settings(config), steps.WorkFolder(path=work), code_version=code_version())
+    console.print(f"Release {figures['version']} is in {figures['repository']}.")
+
+
+@release_app.command()
+def promote(config: ConfigArgument, version: int, json_output: JsonOption = False) -> None:
+    """Make a version of the repository the stable one."""
+    from leanrec.release.promote import promote
+
+    stable = promote(Path(load_settings(config).release.repository), version)
+    print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable.")
+
+
+@release_app.command()
+def rollback(config: ConfigArgument, json_output: JsonOption = False) -> None:
+    """Go back to the version that was stable before."""
+    from leanrec.release.promote import rollback
+
+    stable = rollback(Path(load_settings(config).release.repository))
+    print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable again.")

@@ -1,0 +1,36 @@
+"""A run's settings: one YAML file, one frozen tree, unknown keys refused.
+
+A section is what one step of the pipeline takes, so a step's cached result depends on its own section
+and on nothing else. Each file beside this one holds the sections of one room. Paths are relative to the
+working directory.
+"""
+
+from __future__ import annotations
+
+from leanrec.config.compression import CompressionSettings, Recipe
+from leanrec.config.data import DataSettings, ValidationSettings
+from leanrec.config.evaluation import EvaluationSettings
+from leanrec.config.features import FeatureSettings, FeatureStoreSettings
+from leanrec.config.release import ReleaseSettings
+from leanrec.config.run import RunSettings, load_settings
+from leanrec.config.section import Section
+from leanrec.config.serving import ServingSettings
+from leanrec.config.training import RankerSettings, RetrieverSettings, TrainingSettings
+
+__all__ = [
+    "CompressionSettings",
+    "DataSettings",
+    "EvaluationSettings",
+    "FeatureSettings",
+    "FeatureStoreSettings",
+    "RankerSettings",
+    "Recipe",
+    "ReleaseSettings",
+    "RetrieverSettings",
+    "RunSettings",
+    "Section",
+    "ServingSettings",
+    "TrainingSettings",
+    "ValidationSettings",
+    "load_settings",
+]

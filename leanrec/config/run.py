@@ -1,0 +1,64 @@
+"""One named run: a YAML file, a section for each step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from leanrec.config.compression import CompressionSettings
+from leanrec.config.data import DataSettings, ValidationSettings
+from leanrec.config.evaluation import EvaluationSettings
+from leanrec.config.features import FeatureSettings, FeatureStoreSettings
+from leanrec.config.release import ReleaseSettings
+from leanrec.config.section import Section
+from leanrec.config.serving import ServingSettings
+from leanrec.config.training import TrainingSettings
+from leanrec.errors import ConfigError
+
+
+class RunSettings(Section):
+    """One named run: a section for each step."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,52}$")
+    """Name of the run's configuration: lower case, digits and dashes."""
+    runs: str = "runs"
+    """Folder of the run folders."""
+    data: DataSettings
+    validation: ValidationSettings = ValidationSettings()
+    features: FeatureSettings = FeatureSettings()
+    feature_store: FeatureStoreSettings
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    compression: CompressionSettings = CompressionSettings()
+    release: ReleaseSettings
+    serving: ServingSettings = ServingSettings()
+
+    @model_validator(mode="after")
+    def _lists_are_long_enough(self) -> Self:
+        if max(self.evaluation.ks) > self.training.top_k:
+            raise ValueError(
+                f"evaluation.ks asks for {max(self.evaluation.ks)} items and training.top_k answers "
+                f"{self.training.top_k}; raise training.top_k or lower evaluation.ks"
+            )
+        return self
+
+
+def load_settings(path: Path) -> RunSettings:
+    """The settings in the YAML file at `path`; a ConfigError names what is wrong in it."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"{path}: {reason}; name one of the files in configs/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: the file holds {type(values).__name__}, not a mapping of settings")
+    try:
+        return RunSettings.parse(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None

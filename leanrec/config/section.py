@@ -1,0 +1,46 @@
+"""A section of settings: frozen, unknown keys refused, errors that name the key and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from leanrec.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Settings that cannot change and take no key they do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """The section in `values`; a ConfigError names the first key at fault and the way out."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(_explain(cls, error)) from None
+
+
+def _explain(section: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or section.__name__
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(section, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown setting {where!r}; {hint}"
+    if first["type"] == "missing":
+        return f"setting {where!r} is missing; add it"
+    return f"setting {where!r}: {first['msg'].removeprefix('Value error, ')} (seen: {first['input']!r})"
+
+
+def _known_keys(section: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    for part in loc:
+        field = section.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            section = inner
+    return list(section.model_fields)

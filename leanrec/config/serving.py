@@ -1,0 +1,20 @@
+"""The servers that answer."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from leanrec.config.section import Section
+
+
+class ServingSettings(Section):
+    """The embedded Triton."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    http_port: int = Field(default=8000, ge=0, le=65535)
+    """HTTP port; 0 takes a free one."""
+    grpc_port: int = Field(default=8001, ge=0, le=65535)
+    """gRPC port; 0 takes a free one."""
+    metrics_port: int = Field(default=8002, ge=0, le=65535)
+    """Prometheus port; 0 takes a free one."""
