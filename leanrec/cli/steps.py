@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from leanrec import steps
+from leanrec.cli.compression import compress_app
 from leanrec.cli.front import (
     BY_HAND,
     ConfigArgument,
@@ -26,7 +27,10 @@ def _step_command(name: str) -> None:
         else:
             console.print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
 
-    app.command(name, help=function.__doc__)(command)
+    if name == "compress":
+        compress_app.command("run", help=function.__doc__)(command)
+    else:
+        app.command(name, help=function.__doc__)(command)
 
 
 for _name in steps.STEPS:

@@ -1,0 +1,169 @@
+"""Will it fit? What each recipe would hold, by arithmetic over the weights, before anything is trained.
+
+    served bytes     both graphs as they would lie in the model repository
+    resident bytes   what a server would hold to answer from them, the weights as ONNX Runtime keeps them
+
+Served bytes are exact up to the graphs' own description (`NODES`, `NAMES`), which does not grow with tables.
+Resident bytes are those of the weights and of an empty runtime; what a batch needs comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from leanrec.compression.footprint import FLOAT, FOOTPRINTS, OTHER, Footprint, Weight
+from leanrec.compression.method import DENSE, MIN_BYTES, TABLES
+from leanrec.config import TrainingSettings
+from leanrec.errors import CompressionError
+from leanrec.schema import ITEM_STATISTICS, USER_STATISTICS, ModelSpec
+
+NODES, NAMES = 13_000, 700
+"""Bytes that describe a graph, and further bytes for each weight that a method rewrites."""
+RUNTIME = 6_000_000
+"""Resident bytes of one loaded graph without weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What one recipe would hold."""
+
+    recipe: str
+    bytes: int
+    """Served from the repository."""
+    resident_bytes: int
+    """Held by a server that has loaded it."""
+    misses: str | None
+    """Which limit it misses and by how much; None when it fits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every recipe, smallest first, with the answer in words."""
+
+    recipes: tuple[Planned, ...]
+    nearest: str
+    """The first recipe, in the order asked, that fits; else the one that comes nearest."""
+    answer: str
+    unplanned: tuple[str, ...]
+    """Recipes whose bytes only training decides."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON value."""
+        return asdict(self)
+
+
+def plan(
+    weights: Sequence[Weight],
+    recipes: Mapping[str, Sequence[str]],
+    *,
+    max_bytes: int | None = None,
+    max_resident_bytes: int | None = None,
+) -> Plan:
+    """What each of `recipes` (name -> its methods' names) would hold of `weights`, and which fit.
+
+    Raises a CompressionError when there is nothing to hold, or no recipe that arithmetic can foresee.
+    """
+    if not weights:
+        raise CompressionError("compress plan: no table is given; add --table users=10000000x64")
+    known = {name: methods for name, methods in recipes.items() if set(methods) <= FOOTPRINTS.keys()}
+    if not known:
+        raise CompressionError(
+            f"compress plan: the bytes of {', '.join(recipes)} are decided by training; add fp32 or int8"
+        )
+    limits = {"bytes served": max_bytes, "bytes resident": max_resident_bytes}
+    planned = [_planned(name, methods, weights, limits) for name, methods in known.items()]
+    fitting = [p for p in planned if p.misses is None]
+    nearest = fitting[0] if fitting else min(planned, key=lambda p: _excess(p, limits))
+    return Plan(
+        recipes=tuple(sorted(planned, key=lambda p: p.bytes)),
+        nearest=nearest.recipe,
+        answer=_in_words(nearest, fitting, limits),
+        unplanned=tuple(name for name in recipes if name not in known),
+    )
+
+
+def tables_of(sizes: Mapping[str, tuple[int, int]]) -> list[Weight]:
+    """Gathered tables by name, each (rows, columns), held once."""
+    for name, (rows, columns) in sizes.items():
+        if rows < 1 or columns < 1:
+            raise CompressionError(f"table {name}: {rows}x{columns}; give rows x columns, both at least 1")
+    return [Weight(name=name, rows=r, columns=c, kind=TABLES) for name, (r, c) in sizes.items()]
+
+
+def weights_of_release(spec: ModelSpec, settings: TrainingSettings) -> list[Weight]:
+    """Every matrix of both graphs of a release of this architecture, as export writes them."""
+    wide, narrow = settings.retriever.dim, settings.ranker.dim
+    attributes = list(spec.attribute_cardinalities.values())
+    user_row = [("user", spec.num_users), *((f"attribute_{i}", n) for i, n in enumerate(attributes))]
+    item_width = 2 * narrow + len(ITEM_STATISTICS)
+    width = narrow * (2 + len(attributes)) + len(USER_STATISTICS) + item_width + 2
+    tower = [wide * (2 + len(attributes)) + len(USER_STATISTICS), *settings.retriever.hidden, wide]
+    deep = [width, *settings.ranker.hidden]
+    shared = [
+        *((f"retriever.{name}", rows, wide, TABLES) for name, rows in user_row),
+        ("retriever.history", spec.num_items, wide, TABLES),
+        *((f"retriever.tower.{i}", *shape, DENSE) for i, shape in enumerate(pairwise(tower))),
+        *((f"ranker.{name}", rows, narrow, TABLES) for name, rows in user_row),
+        ("ranker.item", spec.num_items, narrow, TABLES),
+        ("item_features", spec.num_items, item_width, TABLES),
+        *((f"ranker.cross.{i}", width, width, DENSE) for i in range(settings.ranker.cross_layers)),
+        *((f"ranker.deep.{i}", *shape, DENSE) for i, shape in enumerate(pairwise(deep))),
+        ("ranker.over", width + deep[-1], 3, DENSE),
+    ]
+    weights = [
+        Weight(name=name, rows=rows, columns=columns, kind=kind, copies=2)
+        for name, rows, columns, kind in shared
+    ]
+    # Retrieval multiplies by all item vectors; the ranker gathers those of its candidates.
+    vectors = Weight(name="recommender.item_vectors", rows=wide, columns=spec.num_items, kind=DENSE)
+    gathered = Weight(name="ranker.item_vectors", rows=spec.num_items, columns=wide, kind=TABLES)
+    blocked = Weight(name="recommender.blocked", rows=1, columns=spec.num_items, kind=OTHER)
+    return [*weights, vectors, gathered, blocked]
+
+
+def _planned(
+    name: str, methods: Sequence[str], weights: Sequence[Weight], limits: Mapping[str, int | None]
+) -> Planned:
+    graphs = max(weight.copies for weight in weights)
+    served, resident = graphs * NODES, graphs * RUNTIME
+    for weight in weights:
+        stored = _footprint(weight, methods)
+        served += weight.copies * (stored.served + (NAMES if stored != FLOAT(weight) else 0))
+        resident += weight.copies * stored.resident
+    held = dict(zip(limits, (served, resident), strict=True))
+    misses = [
+        f"{held[what] / limit:.2f} times the limit of {limit:,} {what}"
+        for what, limit in limits.items()
+        if limit is not None and held[what] > limit
+    ]
+    return Planned(recipe=name, bytes=served, resident_bytes=resident, misses="; ".join(misses) or None)
+
+
+def _footprint(weight: Weight, methods: Sequence[str]) -> Footprint:
+    """What is held of `weight` after the last of `methods` that rewrites its kind."""
+    stored = FLOAT(weight)
+    if stored.served < MIN_BYTES:
+        return stored
+    for method in methods:
+        rewrites, footprint = FOOTPRINTS[method]
+        if weight.kind in rewrites:
+            stored = footprint(weight)
+    return stored
+
+
+def _excess(planned: Planned, limits: Mapping[str, int | None]) -> float:
+    held = dict(zip(limits, (planned.bytes, planned.resident_bytes), strict=True))
+    return max(held[what] / max(1, limit) for what, limit in limits.items() if limit is not None)
+
+
+def _in_words(nearest: Planned, fitting: Sequence[Planned], limits: Mapping[str, int | None]) -> str:
+    size = f"{nearest.recipe} with {nearest.bytes:,} bytes served, {nearest.resident_bytes:,} resident"
+    if all(limit is None for limit in limits.values()):
+        return f"no limit is given; {size} comes first"
+    if not fitting:
+        return f"nothing fits; the nearest is {nearest.recipe}: {nearest.misses}"
+    others = len(fitting) - 1
+    return f"{size} fits" + (f", and so do {others} more" if others else "")
