@@ -50,7 +50,7 @@ def test_the_figures_cover_models_baselines_and_ranking(evaluation):
     assert 0 < figures["ranking"]["auc"] < 1 and figures["ranking"]["calibration"]
     interval = figures["intervals"]["ndcg@10_difference"]["item_knn"]
     assert interval["low"] <= interval["value"] <= interval["high"]
-    assert figures["protocol"]["num_users"] > 0 and len(figures["segments"]) == 4
+    assert figures["protocol"]["num_users"] > 0 and len(figures["segments"]) == 5
 
 
 def test_a_model_that_is_not_better_stops_the_run_and_says_so(evaluation):

@@ -8,7 +8,7 @@ import pytest
 
 from leanrec.evaluation.lists import best_items
 from leanrec.evaluation.protocol import evaluate_lists, load_protocol
-from leanrec.evaluation.segments import evaluate_segments, head_items
+from leanrec.evaluation.segments import cold_items, evaluate_segments, head_items
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def answers(protocol):
 
 
 def test_the_parts_add_up_to_the_whole(protocol, answers):
-    cold, other, head, tail = evaluate_segments(*answers, protocol)
+    cold, other, head, tail, _ = evaluate_segments(*answers, protocol)
     assert cold.num_requests + other.num_requests == len(protocol.relevant)
     assert head.num_pairs + tail.num_pairs == protocol.pairs.liked.size
     whole = evaluate_lists(answers[0], protocol, (10,))["ndcg@10"]
@@ -40,6 +40,13 @@ def test_the_head_is_the_most_popular_fifth(protocol):
     counts = np.bincount(past.item_index[past.train], minlength=protocol.num_items)
     assert head.sum() == 6 and not head[0]
     assert counts[head].min() >= counts[~head].max()
+
+
+def test_cold_items_are_those_with_the_fewest_events(protocol):
+    cold, past = cold_items(protocol), protocol.interactions
+    counts = np.bincount(past.item_index[past.train], minlength=protocol.num_items)
+    assert not cold[0] and 0.2 * 30 <= cold.sum() < 30
+    assert counts[cold].max() < counts[1:][~cold[1:]].min()
 
 
 def test_an_empty_segment_is_named_and_null(protocol, answers):

@@ -1,0 +1,124 @@
+"""Who and what gets less than a fair share: popularity bias, exposure by item group, AUC by user group.
+
+Sources: popularity lift, Abdollahpouri et al. 2020 (arXiv:1910.05755); exposure in proportion to merit,
+discounted by place, Singh and Joachims 2018 (arXiv:1802.07281).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from leanrec.config import EvaluationSettings
+from leanrec.errors import DataError
+from leanrec.evaluation.bootstrap import Interval, bootstrap_auc
+from leanrec.evaluation.comparison import loss_check
+from leanrec.evaluation.metrics import Bools, Floats, Ints
+from leanrec.evaluation.protocol import HEADLINE_K
+from leanrec.gates import Check, at_least, at_most
+from leanrec.schema import UNKNOWN_INDEX
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupAuc:
+    """AUC of one group of users; None where they are too few, or like all or nothing."""
+
+    group: str
+    num_users: int
+    auc: Interval | None
+
+
+def popularity_lift(
+    item_index: Ints, taken_up: Sequence[Ints], popularity: Floats, k: int = HEADLINE_K
+) -> float:
+    """Mean popularity of what lists [B, K] show, over that of what the same users took up (B arrays).
+
+    `popularity` [N]: events of each item. 1 is no bias, above 1 lists are more popular than people's taste.
+    NaN when nothing was shown or taken up.
+    """
+    shown = np.asarray(item_index)[:, :k]
+    lists = [popularity[row[row != UNKNOWN_INDEX]] for row in shown]
+    means = [
+        (float(a.mean()), float(popularity[b].mean()))
+        for a, b in zip(lists, taken_up, strict=True)
+        if a.size and len(b)
+    ]
+    base = sum(theirs for _, theirs in means)
+    return sum(ours for ours, _ in means) / base if base > 0 else math.nan
+
+
+def relative_exposure(item_index: Ints, relevant: Sequence[Ints], group: Bools, k: int = HEADLINE_K) -> float:
+    """Exposure per like of the items in `group` [N], over that of all other items; 1 is fair by merit.
+
+    Exposure of a place is 1 / log2(place + 1). NaN where the group, or the rest, has no like at all.
+    """
+    shown = np.asarray(item_index)[:, :k]
+    weight = np.broadcast_to(1 / np.log2(np.arange(shown.shape[1]) + 2.0), shown.shape)
+    real = shown != UNKNOWN_INDEX
+    wanted = np.concatenate([np.asarray(items, dtype=np.int64) for items in relevant])
+    inside = _ratio(weight[real & group[shown]].sum(), group[wanted].sum())
+    outside = _ratio(weight[real & ~group[shown]].sum(), (~group[wanted]).sum())
+    return _ratio(inside, outside)
+
+
+def auc_by_group(
+    liked: Bools, like: Floats, group: Ints, user: Ints, names: Sequence[str], *, min_users: int
+) -> list[GroupAuc]:
+    """AUC of the pairs [P] of each group of users; `group` [P] numbers `names`, index 0 is unknown.
+
+    Raises a DataError when a score is not a number.
+    """
+    if not np.isfinite(like).all():
+        raise DataError("fairness: scores that are not numbers have no AUC; look at the release's parity")
+    found = []
+    for number, name in enumerate(names):
+        rows = group == number
+        users = int(np.unique(user[rows]).size)
+        judged = users >= min_users and 0 < liked[rows].sum() < rows.sum()
+        auc = bootstrap_auc(liked[rows], like[rows], user[rows]) if judged else None
+        found.append(GroupAuc(group=name, num_users=users, auc=auc))
+    return found
+
+
+def decide_fairness(
+    settings: EvaluationSettings, lift: float, tail_exposure: float, groups: dict[str, list[GroupAuc]]
+) -> list[Check]:
+    """The gate's checks; `groups` holds the AUCs of each attribute's groups."""
+    return [
+        at_most(
+            "popularity lift of the lists",
+            lift,
+            settings.max_popularity_lift,
+            "lists show what is popular, not what people like: add candidates, or weigh popular items down",
+        ),
+        at_least(
+            "exposure of tail items per like, over that of head items",
+            tail_exposure,
+            settings.min_tail_exposure,
+            "items off the beaten track are hardly ever shown: add candidates, or weigh popular items down",
+        ),
+        *(_gap_check(attribute, found, settings) for attribute, found in groups.items()),
+    ]
+
+
+def _gap_check(attribute: str, groups: Sequence[GroupAuc], settings: EvaluationSettings) -> Check:
+    judged = [(each.group, each.auc) for each in groups if each.auc is not None]
+    figure = f"AUC gap between the groups of {attribute}"
+    if len(judged) < 2:
+        return loss_check(figure, None, settings.max_auc_gap, "", num_users=sum(g.num_users for g in groups))
+    best = max(judged, key=lambda pair: pair[1].value)
+    worst = min(judged, key=lambda pair: pair[1].value)
+    gap = Interval(
+        value=best[1].value - worst[1].value,
+        low=max(0.0, best[1].low - worst[1].high),
+        high=best[1].high - worst[1].low,
+    )
+    detail = f"{best[0]} {best[1].value:.4f}, {worst[0]} {worst[1].value:.4f}"
+    return loss_check(figure, gap, settings.max_auc_gap, detail)
+
+
+def _ratio(above: float, below: float) -> float:
+    return float(above / below) if below > 0 else math.nan
