@@ -9,6 +9,7 @@ from components.image import PIPELINE_IMAGE
 def compress_models(
     compression: dict,
     graphs: dsl.Input[dsl.Model],
+    model: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
     features: dsl.Input[dsl.Dataset],
     training_set: dsl.Input[dsl.Dataset],
@@ -30,6 +31,7 @@ def compress_models(
         compress_models(
             CompressionSettings.parse(compression),
             graphs=Path(graphs.path),
+            model=Path(model.path),
             evaluation=Path(evaluation.path),
             features=Path(features.path),
             training_set=Path(training_set.path),

@@ -115,6 +115,7 @@ def compress(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
     figures = compress_models(
         settings.compression,
         graphs=work.made("graphs"),
+        model=work.made("model"),
         evaluation=work.made("evaluation"),
         **_known(work),
         output=compressed,

@@ -102,6 +102,7 @@ def build_pipeline(placement: Placement) -> Callable:
             compress_models(
                 compression=compression,
                 graphs=graphs,
+                model=model,
                 evaluation=evaluated.outputs["report"],
                 **known,
             ),

@@ -60,14 +60,14 @@ def plan(
 
     if (config is None) == (not table):
         raise ConfigError("compress plan: give a file of configs/, or --table NAME=ROWSxCOLUMNS, one of both")
-    recipes = {name: [method.name for method in methods] for name, methods in RECIPES.items()}
+    recipes = {name: recipe.methods for name, recipe in RECIPES.items()}
     budget = size_of(max_bytes)
     if config is None:
         weights = tables_of(dict(_table(text) for text in table or ()))
     else:
         settings = load_settings(config)
         weights = weights_of_release(_spec(settings, work, users, items), settings.training)
-        recipes = {name: recipes[name] for name in settings.compression.recipes}
+        recipes = {recipe.name: recipe.methods for recipe in settings.compression.recipes}
         budget = budget or settings.compression.max_bytes
     answer = plan(weights, recipes, max_bytes=budget, max_resident_bytes=size_of(device))
     print(json.dumps(answer.to_json())) if json_output else _show(answer)

@@ -21,9 +21,10 @@ from leanrec.compression.measure import (
     losses,
     quality_of,
 )
-from leanrec.compression.recipes import BASELINE, methods_of, write_compressed
+from leanrec.compression.recipes import BASELINE, RECIPES, write_compressed
 from leanrec.compression.selection import Choice, Measured, choose
-from leanrec.config import CompressionSettings
+from leanrec.compression.source import CompressionSource
+from leanrec.config import CompressionSettings, Recipe
 from leanrec.errors import CompressionError
 from leanrec.evaluation.protocol import Protocol, load_protocol
 from leanrec.export.golden import Golden, read_golden, write_golden
@@ -45,6 +46,7 @@ def compress_models(
     settings: CompressionSettings,
     *,
     graphs: Path,
+    model: Path,
     evaluation: Path,
     features: Path,
     training_set: Path,
@@ -55,6 +57,7 @@ def compress_models(
     Args:
         settings: the recipes, the objective, the quality floor and the byte budget.
         graphs: the `graphs` folder that export wrote.
+        model: the `model` folder that training wrote, for the methods that change the model.
         evaluation: the `evaluation` folder, for what the baselines reach.
         features: the features folder.
         training_set: the training set; its valid split chooses, its test split judges the chosen.
@@ -64,11 +67,14 @@ def compress_models(
     passed. Raises a CompressionError when a recipe cannot compose or finds nothing to rewrite, and an
     ExportError when `graphs` or `evaluation` is damaged.
     """
-    recipes = list(dict.fromkeys([BASELINE, *settings.recipes]))
+    recipes = {recipe.name: recipe for recipe in (RECIPES[BASELINE], *settings.recipes)}
+    source = CompressionSource(
+        graphs=Path(graphs), model=Path(model), features=Path(features), training_set=Path(training_set)
+    )
     golden, baselines = read_golden(graphs), read_baselines(evaluation)
     valid = load_protocol(features, training_set, "valid", max_users=MAX_USERS, max_pairs=MAX_PAIRS)
     with tempfile.TemporaryDirectory(prefix="leanrec-compress-") as work:
-        candidates = _candidates(recipes, Path(graphs), Path(work))
+        candidates = _candidates(recipes, source, Path(work))
         report_progress(STEP, 1, 5, f"{len(candidates)} recipes applied")
         rows = _measure(candidates, valid)
         report_progress(STEP, 2, 5, f"measured over {len(valid.user)} users")
@@ -79,7 +85,7 @@ def compress_models(
         judged = {candidate.recipe: judge(candidate, test) for candidate in {candidates[0], best}}
         checks, intervals = decide(settings, judged[choice.chosen], judged[BASELINE], test, baselines)
         _add_test_figures(rows, judged)
-        front = _front(choice, rows, settings, intervals)
+        front = _front(choice, rows, settings, intervals, recipes[choice.chosen])
         report_progress(STEP, 4, 5, f"{choice.chosen} judged by {len(test.user)} test users")
         with atomic_directory(output) as folder:
             _write_chosen(best, golden, Path(graphs), folder / CHOSEN_FOLDER)
@@ -91,11 +97,11 @@ def compress_models(
     return {"chosen": choice.chosen, "passed": passed, **{name: row[name] for name in figures}}
 
 
-def _candidates(recipes: list[str], graphs: Path, work: Path) -> list[Candidate]:
-    for recipe in recipes:
-        if recipe != BASELINE:
-            write_compressed(recipe, graphs, work / recipe)
-    return [Candidate.load(recipe, graphs if recipe == BASELINE else work / recipe) for recipe in recipes]
+def _candidates(recipes: dict[str, Recipe], source: CompressionSource, work: Path) -> list[Candidate]:
+    for name, recipe in recipes.items():
+        if name != BASELINE:
+            write_compressed(recipe, source, work / name)
+    return [Candidate.load(name, source.graphs if name == BASELINE else work / name) for name in recipes]
 
 
 def _measure(candidates: list[Candidate], protocol: Protocol) -> list[dict[str, Any]]:
@@ -158,7 +164,11 @@ def _write_chosen(best: Candidate, golden: Golden, graphs: Path, folder: Path) -
 
 
 def _front(
-    choice: Choice, rows: list[dict[str, Any]], settings: CompressionSettings, intervals: dict[str, Any]
+    choice: Choice,
+    rows: list[dict[str, Any]],
+    settings: CompressionSettings,
+    intervals: dict[str, Any],
+    recipe: Recipe,
 ) -> dict[str, Any]:
     """The content of `front.json`; a figure that is not a number becomes null."""
     candidates = [
@@ -175,9 +185,10 @@ def _front(
         "chosen": choice.chosen,
         "reason": choice.reason,
         "baseline": BASELINE,
+        "steps": recipe.model_dump(mode="json")["steps"],
         "chosen_on": "valid",
         "test_intervals": intervals,
-        "merge_requests": not any(method.scales_by_batch for method in methods_of(choice.chosen)),
+        "merge_requests": not recipe.scales_by_batch,
         "objective": {
             "alpha": settings.alpha,
             "max_auc_loss": settings.max_auc_loss,

@@ -1,7 +1,8 @@
-"""The contract of a compression method, and what methods have in common.
+"""The contract of a compression method, and what the methods on graphs have in common.
 
-A method takes an ONNX graph and answers one with the same inputs and outputs. It names what it rewrites
-(gathered tables, multiplied weights); a recipe rewrites each kind of weight at most once.
+A method on the model takes a `Recommender` and answers one with the same served tensors; a method on the
+graph takes an ONNX graph and answers one with the same inputs and outputs. Their settings
+(`leanrec/config/methods.py`) say what they rewrite.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from leanrec.compression.source import CompressionSource
+from leanrec.config.methods import METHODS as METHOD_SETTINGS
 from leanrec.errors import CompressionError
+from leanrec.export.runtime import Tensors
+from leanrec.models.recommender import Recommender
 
 TABLES = "tables"
 """Matrices whose rows are gathered: embedding tables and the item features."""
@@ -26,29 +31,47 @@ MIN_BYTES = 2048
 """Weights smaller than this stay as they are: more nodes would cost more than the bytes are worth."""
 
 
+Requests = Callable[[], Tensors]
+"""Answers requests of the training split as the graph takes them: inputs [B, ...] by name."""
+
+
+def no_requests() -> Tensors:
+    """For methods that look at weights alone."""
+    raise CompressionError("this method must see requests, and none are at hand; give it a training set")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Method:
-    """One way to make a graph smaller or faster."""
+class GraphMethod:
+    """One way to make a graph smaller or faster, after export."""
 
     name: str
-    rewrites: frozenset[str]
-    """Which kinds of weights it rewrites: `TABLES`, `DENSE` or both."""
-    rewrite: Callable[[onnx.ModelProto], onnx.ModelProto]
-    """The graph rewritten; the argument may be consumed."""
+    rewrite: Callable[[onnx.ModelProto, Any, Requests], onnx.ModelProto]
+    """The graph rewritten by the method's settings; the argument may be consumed."""
     summary: str
     """What it does and what that buys, in one sentence."""
-    scales_by_batch: bool = False
-    """Whether a user's scores depend on who shares the batch; a server then must not merge requests."""
 
-    def apply(self, graph: onnx.ModelProto) -> onnx.ModelProto:
+    def apply(
+        self, graph: onnx.ModelProto, settings: Any = None, requests: Requests = no_requests
+    ) -> onnx.ModelProto:
         """`graph` rewritten. Raises a CompressionError when the method finds nothing to rewrite."""
         copy = onnx.ModelProto()
         copy.CopyFrom(graph)
         before = [value.SerializeToString() for value in (*graph.graph.input, *graph.graph.output)]
-        compressed = self.rewrite(copy)
+        compressed = self.rewrite(copy, settings or METHOD_SETTINGS[self.name](), requests)
         after = [value.SerializeToString() for value in (*compressed.graph.input, *compressed.graph.output)]
         assert before == after, f"{self.name} changed the graph's interface"
         return compressed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMethod:
+    """One way to make a model smaller, before export; most fine-tune it."""
+
+    name: str
+    change: Callable[[Recommender, Any, CompressionSource], Recommender]
+    """The model changed by the method's settings; the argument may be consumed."""
+    summary: str
+    """What it does and what that buys, in one sentence."""
 
 
 def float_constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

@@ -1,63 +1,57 @@
-"""Recipes: named sequences of methods. A new method is one file, and one line in `RECIPES`."""
+"""Recipes applied: model methods, export, graph methods, and both graphs as files."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+import copy
+import json
 from pathlib import Path
 
 import onnx
 
-from leanrec.compression.fp16 import FP16
-from leanrec.compression.int8_mlp import INT8_MLP
-from leanrec.compression.int8_tables import INT8_TABLES
-from leanrec.compression.method import Method
-from leanrec.errors import CompressionError
+from leanrec.compression.method import Requests, no_requests
+from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS
+from leanrec.compression.source import CompressionSource
+from leanrec.config.methods import GRAPH, MODEL
+from leanrec.config.recipes import BASELINE, RECIPES, Recipe
 from leanrec.export.graph_file import graph_path, graphs_in, write_graph
+from leanrec.export.graphs import export_graph
+from leanrec.models.recommender import Recommender
+from leanrec.schema import MODELS
 
-BASELINE = "fp32"
-
-RECIPES: dict[str, tuple[Method, ...]] = {
-    BASELINE: (),
-    "fp16": (FP16,),
-    "int8_tables": (INT8_TABLES,),
-    "int8_mlp": (INT8_MLP,),
-    "int8": (INT8_TABLES, INT8_MLP),
-}
+__all__ = ["BASELINE", "RECIPES", "change_model", "cook", "write_compressed"]
 
 
-def methods_of(recipe: str) -> tuple[Method, ...]:
-    """The methods of a named recipe. Raises a CompressionError that offers the nearest name."""
-    if recipe in RECIPES:
-        return RECIPES[recipe]
-    near = difflib.get_close_matches(recipe, RECIPES, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(RECIPES)}"
-    raise CompressionError(f"compression.recipes: there is no recipe {recipe!r}; {hint}")
+def write_compressed(recipe: Recipe, source: CompressionSource, output: Path) -> None:
+    """Apply `recipe` to what `source` holds; write both graphs, laid out as there, into `output`.
+
+    The same source and recipe give the same bytes. Raises a CompressionError when a method cannot be applied.
+    """
+    model = change_model(recipe, source)
+    exported = graphs_in(source.graphs) if model is None else {m: export_graph(model, m) for m in MODELS}
+    for name, graph in exported.items():
+        write_graph(cook(recipe, graph), graph_path(output, name))
 
 
-def check_composition(methods: Sequence[Method]) -> None:
-    """Raise a CompressionError when two methods would rewrite the same weights."""
-    rewritten: dict[str, str] = {}
-    for method in methods:
-        for kind in sorted(method.rewrites):
-            if kind in rewritten:
-                raise CompressionError(
-                    f"recipe {' -> '.join(m.name for m in methods)}: {rewritten[kind]} and "
-                    f"{method.name} both rewrite the {kind} weights, which have one form; drop one of them"
-                )
-            rewritten[kind] = method.name
+def change_model(recipe: Recipe, source: CompressionSource) -> Recommender | None:
+    """The trained model after the model methods of `recipe`, items frozen; None when it has no such method.
+
+    Recipes that begin with the same steps share them through `source.changed`.
+    """
+    done: list[str] = []
+    model: Recommender | None = None
+    for step in recipe.of_kind(MODEL):
+        done.append(json.dumps({step.method: step.settings}, sort_keys=True))
+        steps = " -> ".join(done)
+        if steps not in source.changed:
+            before = copy.deepcopy(source.recommender if model is None else model)
+            changed = MODEL_METHODS[step.method].change(before, step.parsed(), source)
+            source.changed[steps] = changed.freeze_items().eval()
+        model = source.changed[steps]
+    return model
 
 
-def cook(methods: Sequence[Method], graph: onnx.ModelProto) -> onnx.ModelProto:
-    """`graph` with every method applied in turn."""
-    check_composition(methods)
-    for method in methods:
-        graph = method.apply(graph)
+def cook(recipe: Recipe, graph: onnx.ModelProto, requests: Requests = no_requests) -> onnx.ModelProto:
+    """`graph` with every graph method of `recipe` applied in turn."""
+    for step in recipe.of_kind(GRAPH):
+        graph = GRAPH_METHODS[step.method].apply(graph, step.parsed(), requests)
     return graph
-
-
-def write_compressed(recipe: str, graphs: Path, output: Path) -> None:
-    """Apply a named recipe to both graphs in `graphs`; write them, laid out alike, into `output`."""
-    methods = methods_of(recipe)
-    for model, graph in graphs_in(graphs).items():
-        write_graph(cook(methods, graph), graph_path(output, model))

@@ -7,10 +7,11 @@ working directory.
 
 from __future__ import annotations
 
-from leanrec.config.compression import CompressionSettings, Recipe
+from leanrec.config.compression import CompressionSettings
 from leanrec.config.data import DataSettings, ValidationSettings
 from leanrec.config.evaluation import EvaluationSettings
 from leanrec.config.features import FeatureSettings, FeatureStoreSettings
+from leanrec.config.recipes import Recipe
 from leanrec.config.release import ReleaseSettings
 from leanrec.config.run import RunSettings, load_settings
 from leanrec.config.section import Section

@@ -64,11 +64,16 @@ def export_graphs(
         }
 
 
-def _write_graph(trained: Recommender, name: str, path: Path) -> None:
+def export_graph(trained: Recommender, name: str) -> onnx.ModelProto:
+    """The graph `name` (recommender or ranker) of a model whose items are frozen, its interface checked."""
     module = trained if name == RECOMMENDER else trained.ranker()
     graph = export_module(module, trained.spec, name)
     check_interface(graph, trained.spec, name)
-    write_graph(graph, path)
+    return graph
+
+
+def _write_graph(trained: Recommender, name: str, path: Path) -> None:
+    write_graph(export_graph(trained, name), path)
     onnx.checker.check_model(path, full_check=True)
 
 

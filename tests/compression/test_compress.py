@@ -30,6 +30,7 @@ def paths(tmp_path_factory):
     write_evaluation(folder / "evaluation", {})
     return {
         "graphs": folder / "graphs",
+        "model": tiny.model,
         "evaluation": folder / "evaluation",
         "features": tiny.features,
         "training_set": tiny.training_set,

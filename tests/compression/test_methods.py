@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import onnx
 import pytest
@@ -12,14 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
-from leanrec.compression import fp16, int8_tables
-from leanrec.compression.recipes import RECIPES, check_composition, cook, methods_of
+from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS, fp16, int8_tables
+from leanrec.compression.recipes import RECIPES, cook
 from leanrec.config import CompressionSettings, Recipe
-from leanrec.errors import CompressionError
+from leanrec.config.methods import GRAPH
+from leanrec.config.methods import METHODS as METHOD_SETTINGS
+from leanrec.errors import CompressionError, ConfigError
 from leanrec.export.graph_file import write_graph
 from leanrec.export.runtime import GraphSession
 
-METHODS = {method.name: method for methods in RECIPES.values() for method in methods}
+METHODS = GRAPH_METHODS
 LARGEST_SCORE_ERROR = {"fp16": 0.01, "int8_tables": 0.1, "int8_mlp": 0.3}
 ROWS, DIM, HIDDEN = 200, 32, 64
 
@@ -135,32 +135,51 @@ def test_the_graph_restores_a_table_exactly_as_stated(tmp_path, spread):
     table[5] = 0
     quantized = int8_tables.quantize(table)
     assert (quantized.columns is not None) == (spread > 1)
-    rows = answer(int8_tables.INT8_TABLES.apply(table_graph(table)), np.arange(150)[None], tmp_path)[0]
+    rows = answer(METHODS["int8_tables"].apply(table_graph(table)), np.arange(150)[None], tmp_path)[0]
     np.testing.assert_array_equal(rows, quantized.restored())
     assert not rows[5].any()
 
 
 def test_a_table_that_half_precision_cannot_hold_stays_as_it_is(tmp_path):
     table = np.full((150, 16), 1e6, np.float32)
-    rows = answer(fp16.FP16.apply(table_graph(table)), np.arange(150)[None], tmp_path)[0]
+    rows = answer(METHODS["fp16"].apply(table_graph(table)), np.arange(150)[None], tmp_path)[0]
     np.testing.assert_array_equal(rows, table)
 
 
 def test_int8_is_smaller_than_either_half_of_it():
-    sizes = {name: cook(methods_of(name), small_model()).ByteSize() for name in RECIPES}
+    sizes = {
+        name: cook(RECIPES[name], small_model()).ByteSize()
+        for name in ("fp32", "fp16", "int8_tables", "int8_mlp", "int8")
+    }
     assert sizes["int8"] < min(sizes["int8_tables"], sizes["int8_mlp"], sizes["fp16"]) < sizes["fp32"]
 
 
-def test_an_unknown_recipe_offers_the_nearest_name():
-    with pytest.raises(CompressionError, match="no recipe 'int8_table'; did you mean 'int8_tables'"):
-        methods_of("int8_table")
+def test_every_method_has_settings_and_every_setting_a_method():
+    of_graphs = {name for name, settings in METHOD_SETTINGS.items() if settings.kind == GRAPH}
+    assert of_graphs == GRAPH_METHODS.keys()
+    assert METHOD_SETTINGS.keys() - of_graphs == MODEL_METHODS.keys()
 
 
-def test_methods_that_rewrite_the_same_weights_do_not_compose():
-    check_composition([int8_tables.INT8_TABLES, METHODS["int8_mlp"]])
-    with pytest.raises(CompressionError, match="int8_tables and fp16 both rewrite the tables weights"):
-        check_composition([int8_tables.INT8_TABLES, fp16.FP16])
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        ("int8_table", "setting 'recipes.0': there is no recipe 'int8_table'; did you mean 'int8_tables'"),
+        ({"steps": ["fp16"]}, "setting 'recipes.0.name' is missing; add it"),
+        ({"name": "a/b", "steps": []}, "setting 'recipes.0.name': .*made of letters"),
+        (["int8_tabels"], "there is no method 'int8_tabels'; did you mean 'int8_tables'"),
+        ([{"fp16": {"bits": 8}}], "fp16: unknown setting 'bits'"),
+        ([{"fp16": {}, "int8_mlp": {}}], "a step is a method's name, or {name: settings}"),
+        (["int8_tables", "fp16"], "int8_tables and fp16 both rewrite the tables weights"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_named_with_the_way_out(recipe, sentence):
+    written = {"name": "mine", "steps": recipe} if isinstance(recipe, list) else recipe
+    with pytest.raises(ConfigError, match=sentence):
+        CompressionSettings.parse({"recipes": [written]})
 
 
-def test_the_settings_know_every_recipe() -> None:
-    assert get_args(Recipe) == tuple(RECIPES) == CompressionSettings().recipes
+def test_settings_say_the_same_after_a_trip_through_json():
+    own = {"name": "mine", "steps": ["int8_tables", {"int8_mlp": {}}]}
+    settings = CompressionSettings.parse({"recipes": ["int8", own]})
+    assert CompressionSettings.parse(settings.model_dump(mode="json")) == settings
+    assert settings.recipes[0] == RECIPES["int8"] and isinstance(settings.recipes[1], Recipe)

@@ -37,7 +37,7 @@ SPEC = ModelSpec(
     top_k=12,
     liked_threshold=4.0,
 )
-METHODS = {name: [method.name for method in methods] for name, methods in RECIPES.items()}
+METHODS = {name: recipe.methods for name, recipe in RECIPES.items()}
 PLANNED = [name for name, methods in METHODS.items() if set(methods) <= FOOTPRINTS.keys()]
 
 

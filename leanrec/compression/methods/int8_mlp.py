@@ -13,14 +13,15 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from leanrec.compression.method import DENSE, Method, dense_weights, require
+from leanrec.compression.method import GraphMethod, Requests, dense_weights, require
 
 
-def rewrite(graph: onnx.ModelProto) -> onnx.ModelProto:
+def rewrite(graph: onnx.ModelProto, settings: Any, requests: Requests) -> onnx.ModelProto:
     """Replace MatMul and Gemm over constant weights by MatMulInteger over dynamically quantized inputs."""
     weights = dense_weights(graph.graph)
     require(weights, "int8_mlp", "dense weight")
@@ -73,10 +74,8 @@ def _quantize(graph: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
         logger.setLevel(level)
 
 
-INT8_MLP = Method(
+INT8_MLP = GraphMethod(
     name="int8_mlp",
-    rewrites=frozenset({DENSE}),
     rewrite=rewrite,
     summary="dense layers multiplied in 8 bits: a quarter of their bytes, and less time",
-    scales_by_batch=True,
 )

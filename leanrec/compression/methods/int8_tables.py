@@ -19,8 +19,8 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from leanrec.compression.method import (
-    TABLES,
-    Method,
+    GraphMethod,
+    Requests,
     Rewriter,
     float_constants,
     gathers_of_tables,
@@ -63,7 +63,7 @@ def quantize(table: np.ndarray) -> Int8Table:
     return evened if _squared_error(table, evened) < 0.8 * _squared_error(table, plain) else plain
 
 
-def rewrite(graph: onnx.ModelProto) -> onnx.ModelProto:
+def rewrite(graph: onnx.ModelProto, settings: Any, requests: Requests) -> onnx.ModelProto:
     """Store every gathered table in 8 bits and scale its rows after they are gathered."""
     tables = gathers_of_tables(graph.graph)
     require(tables, "int8_tables", "gathered table")
@@ -101,9 +101,8 @@ def _squared_error(table: np.ndarray, quantized: Int8Table) -> float:
     return float(np.square(table.astype(np.float64) - quantized.restored()).sum())
 
 
-INT8_TABLES = Method(
+INT8_TABLES = GraphMethod(
     name="int8_tables",
-    rewrites=frozenset({TABLES}),
     rewrite=rewrite,
     summary="embedding tables and item features in 8 bits with a scale a row: a quarter of their bytes",
 )

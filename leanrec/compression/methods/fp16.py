@@ -9,14 +9,15 @@ Error: a normal half has 11 significant bits, so |x - x'| <= 2^-11 |x|, and <= 2
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from leanrec.compression.method import (
-    DENSE,
-    TABLES,
-    Method,
+    GraphMethod,
+    Requests,
     Rewriter,
     dense_weights,
     float_constants,
@@ -33,7 +34,7 @@ def largest_error(weights: np.ndarray) -> np.ndarray:
     return np.maximum(RELATIVE_ERROR * np.abs(weights), ABSOLUTE_ERROR)
 
 
-def rewrite(graph: onnx.ModelProto) -> onnx.ModelProto:
+def rewrite(graph: onnx.ModelProto, settings: Any, requests: Requests) -> onnx.ModelProto:
     """Store tables and dense weights as float16; a matrix that float16 cannot hold stays as it is."""
     body = graph.graph
     tables, dense = gathers_of_tables(body), dense_weights(body)
@@ -58,9 +59,8 @@ def rewrite(graph: onnx.ModelProto) -> onnx.ModelProto:
     return graph
 
 
-FP16 = Method(
+FP16 = GraphMethod(
     name="fp16",
-    rewrites=frozenset({TABLES, DENSE}),
     rewrite=rewrite,
     summary="weights stored in half precision: half the bytes, scores equal to about three digits",
 )

@@ -1,0 +1,14 @@
+"""Every compression method. A new one is a file here, a line below, and its settings in leanrec/config."""
+
+from __future__ import annotations
+
+from leanrec.compression.method import GraphMethod, ModelMethod
+from leanrec.compression.methods.fp16 import FP16
+from leanrec.compression.methods.int8_mlp import INT8_MLP
+from leanrec.compression.methods.int8_tables import INT8_TABLES
+
+GRAPH_METHODS: dict[str, GraphMethod] = {method.name: method for method in (FP16, INT8_TABLES, INT8_MLP)}
+"""Methods that rewrite an exported graph."""
+
+MODEL_METHODS: dict[str, ModelMethod] = {}
+"""Methods that change the model before it is exported."""

@@ -1,0 +1,144 @@
+"""Recipes: sequences of compression methods, as YAML writes them.
+
+recipes:
+  - int8                                  # a recipe of `RECIPES`, by name
+  - name: small                           # or one of your own
+    steps:
+      - distil: {retriever_dim: 32}       # a method with settings
+      - int4_tables                       # a method as it comes
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Self
+
+from pydantic import field_validator, model_serializer, model_validator
+
+from leanrec.config.methods import METHODS, MODEL, MethodSettings
+from leanrec.config.section import Section
+from leanrec.errors import ConfigError
+
+
+class Step(Section):
+    """One method with its settings: `name` or `{name: {setting: value}}`."""
+
+    method: str
+    """A name of `leanrec.config.methods.METHODS`."""
+    settings: dict[str, Any]
+    """All settings of the method, defaults included, so that the recipe can be replayed later."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict) or len(value) != 1:
+            raise ValueError("a step is a method's name, or {name: settings}: {int4_tables: {block: 16}}")
+        ((method, settings),) = value.items()
+        if method not in METHODS:
+            raise ValueError(f"there is no method {method!r}; {_nearest(str(method), METHODS)}")
+        if not isinstance(settings, dict | None):
+            raise ValueError(f"the settings of {method} are a mapping, such as {{{method}: {{}}}}")
+        try:
+            parsed = METHODS[method].parse(settings or {})
+        except ConfigError as error:
+            raise ValueError(f"{method}: {error}") from None
+        return {"method": method, "settings": parsed.model_dump(mode="json")}
+
+    @model_serializer
+    def _to_yaml(self) -> dict[str, Any]:
+        return {self.method: self.settings}
+
+    def parsed(self) -> Any:
+        """The method's own section of settings."""
+        return METHODS[self.method].parse(self.settings)
+
+
+class Recipe(Section):
+    """A named sequence of methods: those that change the model, then those that rewrite the graph."""
+
+    name: str
+    """How figures and releases call it."""
+    steps: tuple[Step, ...] = ()
+    """Applied one after another."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in RECIPES:
+            raise ValueError(f"there is no recipe {value!r}; {_nearest(value, RECIPES)}")
+        return RECIPES[value].model_dump()
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name[0] == ".":
+            raise ValueError("a recipe's name is made of letters, digits, '_', '-' and '.'")
+        return name
+
+    @model_validator(mode="after")
+    def _composes(self) -> Self:
+        check_composition(self)
+        return self
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of its methods, in order."""
+        return tuple(step.method for step in self.steps)
+
+    @property
+    def scales_by_batch(self) -> bool:
+        """Whether a user's scores depend on who shares the batch; a server then must not merge requests."""
+        return any(METHODS[method].scales_by_batch for method in self.methods)
+
+    def of_kind(self, kind: str) -> tuple[Step, ...]:
+        """Its steps on the model, or those on the graph."""
+        return tuple(step for step in self.steps if METHODS[step.method].kind == kind)
+
+
+def check_composition(recipe: Recipe) -> None:
+    """Raise a ValueError when the kinds of `recipe` are out of order, or it rewrites something twice."""
+    rewritten: dict[str, str] = {}
+    exported_by: str | None = None
+    for step in recipe.steps:
+        settings: MethodSettings = step.parsed()
+        if settings.kind != MODEL:
+            exported_by = step.method
+        elif exported_by is not None:
+            raise ValueError(
+                f"recipe {recipe.name}: {step.method} changes the model, but {exported_by} before it works "
+                f"on the exported graph, whose tables are folded already; put {step.method} first"
+            )
+        for what in sorted(settings.rewrites()):
+            if what in rewritten:
+                raise ValueError(
+                    f"recipe {recipe.name}: {rewritten[what]} and {step.method} both rewrite the {what} "
+                    "weights, which have one form; drop one of them"
+                )
+            rewritten[what] = step.method
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+BASELINE = "fp32"
+"""The uncompressed export, which all others are held against."""
+
+RECIPES: dict[str, Recipe] = {}
+RECIPES.update(
+    (name, Recipe.parse({"name": name, "steps": steps}))
+    for name, steps in {
+        BASELINE: (),
+        "fp16": ("fp16",),
+        "int8_tables": ("int8_tables",),
+        "int8_mlp": ("int8_mlp",),
+        "int8": ("int8_tables", "int8_mlp"),
+    }.items()
+)
+"""Recipes with names of their own."""
