@@ -11,6 +11,7 @@ from leanrec.config.compression import CompressionSettings
 from leanrec.config.data import DataSettings, ValidationSettings
 from leanrec.config.evaluation import EvaluationSettings
 from leanrec.config.features import FeatureSettings, FeatureStoreSettings
+from leanrec.config.gateway import GatewaySettings
 from leanrec.config.recipes import Recipe
 from leanrec.config.release import ReleaseSettings
 from leanrec.config.run import RunSettings, load_settings
@@ -24,6 +25,7 @@ __all__ = [
     "EvaluationSettings",
     "FeatureSettings",
     "FeatureStoreSettings",
+    "GatewaySettings",
     "RankerSettings",
     "Recipe",
     "ReleaseSettings",

@@ -12,6 +12,7 @@ from leanrec.config.compression import CompressionSettings
 from leanrec.config.data import DataSettings, ValidationSettings
 from leanrec.config.evaluation import EvaluationSettings
 from leanrec.config.features import FeatureSettings, FeatureStoreSettings
+from leanrec.config.gateway import GatewaySettings
 from leanrec.config.release import ReleaseSettings
 from leanrec.config.section import Section
 from leanrec.config.serving import ServingSettings
@@ -35,6 +36,7 @@ class RunSettings(Section):
     compression: CompressionSettings = CompressionSettings()
     release: ReleaseSettings
     serving: ServingSettings = ServingSettings()
+    gateway: GatewaySettings = GatewaySettings()
 
     @model_validator(mode="after")
     def _lists_are_long_enough(self) -> Self:

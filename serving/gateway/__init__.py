@@ -1,0 +1,1 @@
+"""The HTTP gateway: a user id in, recommendations with titles out."""

@@ -1,0 +1,36 @@
+"""An id names the release that answered, and only ids of ours do."""
+
+import pytest
+
+from serving.gateway.request_id import derive_key, make, release_of
+
+KEY = derive_key(b"a pseudonym key of thirty-two b.")
+
+
+def test_an_id_names_the_release_also_to_another_process_with_the_same_key() -> None:
+    assert release_of(make(17, KEY), derive_key(b"a pseudonym key of thirty-two b.")) == 17
+
+
+def test_two_ids_differ() -> None:
+    assert make(1, KEY) != make(1, KEY)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda made: made.replace("17.", "18.", 1),
+        lambda made: made[:-1] + ("0" if made[-1] != "0" else "1"),
+        lambda made: made + "\n",
+        lambda made: "0" + made,
+        lambda made: "",
+        lambda made: "17",
+        lambda made: "١٧" + made[2:],
+    ],
+)
+def test_an_id_that_was_changed_names_no_release(changed) -> None:
+    assert release_of(changed(make(17, KEY)), KEY) is None
+
+
+def test_another_key_and_an_answer_without_a_release_name_none() -> None:
+    assert release_of(make(17, KEY), derive_key(b"another")) is None
+    assert release_of(make(0, KEY), KEY) is None
