@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from leanrec.compression.source import CompressionSource
 from leanrec.config.methods import METHODS as METHOD_SETTINGS
@@ -86,28 +85,28 @@ def float_constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 
 
 def gathers_of_tables(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Table name -> the Gather nodes that read its rows, for tables that nothing else reads."""
-    constants = float_constants(graph)
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            if name in constants:
-                readers.setdefault(name, []).append(node)
-    return {
-        name: nodes
-        for name, nodes in readers.items()
-        if all(node.op_type == "Gather" and _axis(node) == 0 and node.input[0] == name for node in nodes)
-    }
-
-
-def dense_weights(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Weight name -> the MatMul and Gemm nodes that multiply by it from the right."""
+    """Table name -> the Gather nodes that read its rows."""
     constants = float_constants(graph)
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in constants:
+        if node.op_type == "Gather" and node.input[0] in constants and _axis(node) == 0:
+            found.setdefault(node.input[0], []).append(node)
+    return found
+
+
+def dense_weights(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """Weight name -> the MatMul and Gemm nodes that multiply by it from the right; no table is among them."""
+    constants, tables = float_constants(graph), gathers_of_tables(graph)
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm") and node.input[1] in constants.keys() - tables.keys():
             found.setdefault(node.input[1], []).append(node)
     return found
+
+
+def is_output_by_input(node: onnx.NodeProto) -> bool:
+    """Whether the weight of a MatMul or Gemm has one row an output (else one row an input)."""
+    return any(a.name == "transB" and a.i for a in node.attribute)
 
 
 def require(found: dict[str, list[onnx.NodeProto]], method: str, what: str) -> None:
@@ -116,52 +115,6 @@ def require(found: dict[str, list[onnx.NodeProto]], method: str, what: str) -> N
         raise CompressionError(
             f"{method}: the graph has no {what} of {MIN_BYTES} bytes or more; leave this method out"
         )
-
-
-class Rewriter:
-    """Puts chains of nodes in a gather's place, and constants beside the others."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._graph = graph
-        self._before: dict[str, list[onnx.NodeProto]] = {}
-        self._after: dict[str, list[onnx.NodeProto]] = {}
-
-    def constant(self, name: str, value: np.ndarray) -> str:
-        """Add a constant; answers its name."""
-        self._graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def replace(self, name: str, values: dict[str, np.ndarray]) -> None:
-        """Put the constants `values` (by name) in the place of the constant `name`."""
-        old = next(tensor for tensor in self._graph.initializer if tensor.name == name)
-        self._graph.initializer.remove(old)
-        for new, value in values.items():
-            self.constant(new, value)
-
-    def before(self, node: onnx.NodeProto, made: onnx.NodeProto) -> None:
-        """Run `made` right before the first of what `follow` puts after `node`; call it before `follow`."""
-        self._before.setdefault(f"{node.output[0]}/0", []).append(made)
-
-    def follow(self, node: onnx.NodeProto, *steps: tuple[str, list[str], dict[str, Any]]) -> None:
-        """After `node` run `steps` (operator, further inputs, attributes); the last takes over its output."""
-        result = node.output[0]
-        node.output[0] = current = f"{result}/0"
-        for number, (operator, further, attributes) in enumerate(steps, 1):
-            following = result if number == len(steps) else f"{result}/{number}"
-            made = onnx.helper.make_node(operator, [current, *further], [following], **attributes)
-            self._after.setdefault(node.output[0], []).append(made)
-            current = following
-
-    def finish(self) -> None:
-        """Write the nodes back in the order in which they can run."""
-        ordered: list[onnx.NodeProto] = []
-        for node in self._graph.node:
-            ordered += [made for output in node.output for made in self._before.get(output, [])]
-            ordered.append(node)
-            ordered += [made for output in node.output for made in self._after.get(output, [])]
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-        del self._graph.node[:]
-        self._graph.node.extend(kept)
 
 
 def _axis(node: onnx.NodeProto) -> int:

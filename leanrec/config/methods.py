@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from leanrec.config.section import Section
 
 MODEL, GRAPH = "model", "graph"
@@ -43,6 +45,10 @@ class Fp16(GraphMethodSettings):
     weights = frozenset({"tables", "dense"})
 
 
+class Bf16(Fp16):
+    """Tables and dense weights in bfloat16."""
+
+
 class Int8Tables(GraphMethodSettings):
     """Gathered tables in 8 bits, one scale a row."""
 
@@ -56,9 +62,28 @@ class Int8Mlp(GraphMethodSettings):
     scales_by_batch = True
 
 
+class Int4Tables(GraphMethodSettings):
+    """Gathered tables in 4 bits, asymmetric."""
+
+    weights = frozenset({"tables"})
+    block: int = Field(default=0, ge=0)
+    """Columns that share a scale; 0: the whole row."""
+
+
+class Int4Dense(GraphMethodSettings):
+    """Dense weights in 4 bits, restored when the graph is loaded."""
+
+    weights = frozenset({"dense"})
+    block: int = Field(default=32, ge=0)
+    """Inputs of a neuron that share a scale; 0: all of them."""
+
+
 METHODS: dict[str, type[MethodSettings]] = {
     "fp16": Fp16,
+    "bf16": Bf16,
     "int8_tables": Int8Tables,
+    "int4_tables": Int4Tables,
+    "int4_dense": Int4Dense,
     "int8_mlp": Int8Mlp,
 }
 """Every method by the name that a recipe uses."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -10,17 +11,24 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
-from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS, fp16, int8_tables
+from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS, fp16, int4, int8_tables
 from leanrec.compression.recipes import RECIPES, cook
 from leanrec.config import CompressionSettings, Recipe
-from leanrec.config.methods import GRAPH
+from leanrec.config.methods import GRAPH, Int4Tables
 from leanrec.config.methods import METHODS as METHOD_SETTINGS
 from leanrec.errors import CompressionError, ConfigError
 from leanrec.export.graph_file import write_graph
 from leanrec.export.runtime import GraphSession
 
 METHODS = GRAPH_METHODS
-LARGEST_SCORE_ERROR = {"fp16": 0.01, "int8_tables": 0.1, "int8_mlp": 0.3}
+LARGEST_SCORE_ERROR = {
+    "fp16": 0.01,
+    "bf16": 0.1,
+    "int8_tables": 0.1,
+    "int4_tables": 1.0,
+    "int8_mlp": 0.3,
+    "int4_dense": 1.0,
+}
 ROWS, DIM, HIDDEN = 200, 32, 64
 
 
@@ -122,6 +130,22 @@ def test_an_8_bit_table_is_off_by_half_a_step_at_most(table):
 
 
 @settings(max_examples=50, deadline=None)
+@given(tables(), st.sampled_from([0, 1, 3, 4]))
+def test_a_4_bit_table_is_off_by_half_a_step_at_most(table, block):
+    quantized = int4.quantize(table, block)
+    error = np.abs(quantized.restored().astype(np.float64) - table)
+    assert (error <= quantized.largest_error()).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables())
+def test_a_bfloat16_table_is_off_by_2_to_the_minus_8_at_most(table):
+    normal = np.where(np.abs(table) < np.finfo(np.float32).tiny, 0, table)
+    error = np.abs(normal.astype(ml_dtypes.bfloat16).astype(np.float64) - normal)
+    assert (error <= fp16.RELATIVE_ERROR_BF16 * np.abs(normal)).all()
+
+
+@settings(max_examples=50, deadline=None)
 @given(tables())
 def test_a_half_precision_table_is_off_by_2_to_the_minus_11_at_most(table):
     error = np.abs(table.astype(np.float16).astype(np.float64) - table)
@@ -138,6 +162,24 @@ def test_the_graph_restores_a_table_exactly_as_stated(tmp_path, spread):
     rows = answer(METHODS["int8_tables"].apply(table_graph(table)), np.arange(150)[None], tmp_path)[0]
     np.testing.assert_array_equal(rows, quantized.restored())
     assert not rows[5].any()
+
+
+@pytest.mark.parametrize(("width", "block"), [(16, 0), (16, 4), (17, 0), (17, 5)])
+@pytest.mark.parametrize("spread", [1.0, 100.0])
+def test_the_graph_restores_a_4_bit_table_exactly_as_stated(tmp_path, width, block, spread):
+    table = np.random.default_rng(2).normal(size=(150, width)).astype(np.float32)
+    table[:, 3] *= spread
+    graph = METHODS["int4_tables"].apply(table_graph(table), Int4Tables(block=block))
+    rows = answer(graph, np.arange(150)[None], tmp_path)[0]
+    np.testing.assert_array_equal(rows, int4.quantize(table, block).restored())
+
+
+def test_a_table_beyond_the_range_of_a_half_keeps_its_4_bits(tmp_path):
+    table = np.random.default_rng(2).normal(size=(150, 16)).astype(np.float32) * 1e6
+    quantized = int4.quantize(table, 0)
+    rows = answer(METHODS["int4_tables"].apply(table_graph(table)), np.arange(150)[None], tmp_path)[0]
+    np.testing.assert_array_equal(rows, quantized.restored())
+    assert (np.abs(rows - table) <= quantized.largest_error()).all()
 
 
 def test_a_table_that_half_precision_cannot_hold_stays_as_it_is(tmp_path):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from leanrec.compression.method import GraphMethod, ModelMethod
-from leanrec.compression.methods.fp16 import FP16
+from leanrec.compression.methods.fp16 import BF16, FP16
+from leanrec.compression.methods.int4 import INT4_DENSE, INT4_TABLES
 from leanrec.compression.methods.int8_mlp import INT8_MLP
 from leanrec.compression.methods.int8_tables import INT8_TABLES
 
-GRAPH_METHODS: dict[str, GraphMethod] = {method.name: method for method in (FP16, INT8_TABLES, INT8_MLP)}
+_ON_GRAPHS = (FP16, BF16, INT8_TABLES, INT4_TABLES, INT8_MLP, INT4_DENSE)
+
+GRAPH_METHODS: dict[str, GraphMethod] = {method.name: method for method in _ON_GRAPHS}
 """Methods that rewrite an exported graph."""
 
 MODEL_METHODS: dict[str, ModelMethod] = {}

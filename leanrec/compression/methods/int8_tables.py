@@ -21,11 +21,11 @@ from onnx import TensorProto, numpy_helper
 from leanrec.compression.method import (
     GraphMethod,
     Requests,
-    Rewriter,
     float_constants,
     gathers_of_tables,
     require,
 )
+from leanrec.compression.storage import Nodes, Stored, store_matrices
 
 LEVELS = 127
 TINY = np.finfo(np.float32).tiny
@@ -48,6 +48,11 @@ class Int8Table:
         values = self.rows.astype(np.float32) * self.scale
         return values if self.columns is None else values * self.columns
 
+    def stored(self) -> Stored:
+        """As it lies in a graph."""
+        shared = {} if self.columns is None else {"columns": self.columns}
+        return Stored(by_row={"int8": self.rows, "scale": self.scale}, shared=shared, restore=_restore)
+
     def largest_error(self) -> np.ndarray:
         """The bound on |table - restored|, element by element, [N, D]; a few float32 roundings on top."""
         columns = np.ones(self.rows.shape[1], np.float32) if self.columns is None else self.columns
@@ -68,25 +73,13 @@ def rewrite(graph: onnx.ModelProto, settings: Any, requests: Requests) -> onnx.M
     tables = gathers_of_tables(graph.graph)
     require(tables, "int8_tables", "gathered table")
     values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph.graph).items()}
-    rewriter = Rewriter(graph.graph)
-    for name, nodes in tables.items():
-        table = quantize(values[name])
-        rows, scale, columns = f"{name}/int8", f"{name}/scale", f"{name}/columns"
-        constants = {rows: table.rows, scale: table.scale}
-        rewriter.replace(name, constants if table.columns is None else {**constants, columns: table.columns})
-        for node in nodes:
-            node.input[0] = rows
-            factor = f"{node.output[0]}/scale"
-            steps: list[tuple[str, list[str], dict[str, Any]]] = [
-                ("Cast", [], {"to": TensorProto.FLOAT}),
-                ("Mul", [factor], {}),
-            ]
-            if table.columns is not None:
-                steps.append(("Mul", [columns], {}))
-            rewriter.before(node, onnx.helper.make_node("Gather", [scale, node.input[1]], [factor], axis=0))
-            rewriter.follow(node, *steps)
-    rewriter.finish()
+    store_matrices(graph.graph, {name: quantize(values[name]).stored() for name in tables})
     return graph
+
+
+def _restore(nodes: Nodes, parts: dict[str, str]) -> str:
+    values = nodes.add("Mul", nodes.add("Cast", parts["int8"], to=TensorProto.FLOAT), parts["scale"])
+    return nodes.add("Mul", values, parts["columns"]) if "columns" in parts else values
 
 
 def _quantize(table: np.ndarray, columns: np.ndarray | None) -> Int8Table:

@@ -1,0 +1,102 @@
+"""How a matrix is stored in a graph, and the nodes that restore its rows after they are gathered.
+
+Wherever a graph gathers rows of a stored matrix, it gathers the rows of its parts and restores only those.
+Any other reader gets the whole matrix restored, which ONNX Runtime does once, when it loads the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from leanrec.compression.method import gathers_of_tables
+
+Restore = Callable[["Nodes", dict[str, str]], str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stored:
+    """A matrix [N, D] in another form."""
+
+    by_row: dict[str, np.ndarray]
+    """Parts with N rows, gathered like the matrix itself."""
+    restore: Restore
+    """Appends the nodes that compute [..., D] from the parts' names; answers the name of the result."""
+    shared: dict[str, np.ndarray] = field(default_factory=dict)
+    """Parts that every row needs."""
+
+
+class Nodes:
+    """Nodes in the order in which they run; intermediate results are named after the final one."""
+
+    def __init__(self, result: str) -> None:
+        self.result = result
+        self.made: list[onnx.NodeProto] = []
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node with one output; answers its name."""
+        return self.add_with_outputs(1, operator, *inputs, **attributes)[0]
+
+    def add_with_outputs(self, num: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
+        """Append a node with `num` outputs; answers their names."""
+        outputs = [f"{self.result}/{len(self.made)}{'abc'[i]}" for i in range(num)]
+        self.made.append(onnx.helper.make_node(operator, list(inputs), outputs, **attributes))
+        return outputs
+
+    def finish(self, last: str) -> list[onnx.NodeProto]:
+        """All nodes, `last` renamed to the final result."""
+        for node in self.made:
+            for names in (node.input, node.output):
+                for place, name in enumerate(names):
+                    names[place] = self.result if name == last else name
+        return self.made
+
+
+def store_matrices(
+    graph: onnx.GraphProto, stored: Mapping[str, Stored], transposed: frozenset[str] = frozenset()
+) -> None:
+    """Put `stored` (by the name of the constant) into the place of the float32 matrices, in place.
+
+    What is stored of a matrix in `transposed` is its transpose.
+    """
+    gathers = {
+        id(node): name for name, nodes in gathers_of_tables(graph).items() if name in stored for node in nodes
+    }
+    body: list[onnx.NodeProto] = []
+    whole: dict[str, str] = {}
+    for node in graph.node:
+        if id(node) in gathers:
+            body += _gathered(gathers[id(node)], stored[gathers[id(node)]], node)
+            continue
+        for place, name in enumerate(node.input):
+            if name in stored:
+                node.input[place] = whole.setdefault(name, f"{name}/whole")
+        body.append(node)
+    front = [made for name in whole for made in _whole(name, stored[name], name in transposed)]
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*front, *body)]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in stored]:
+        graph.initializer.remove(tensor)
+    for name, form in stored.items():
+        for part, value in {**form.by_row, **form.shared}.items():
+            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{name}/{part}"))
+
+
+def _gathered(name: str, form: Stored, gather: onnx.NodeProto) -> list[onnx.NodeProto]:
+    nodes = Nodes(gather.output[0])
+    parts = {part: f"{name}/{part}" for part in form.shared}
+    for part in form.by_row:
+        parts[part] = nodes.add("Gather", f"{name}/{part}", gather.input[1], axis=0)
+    return nodes.finish(form.restore(nodes, parts))
+
+
+def _whole(name: str, form: Stored, transposed: bool) -> list[onnx.NodeProto]:
+    nodes = Nodes(f"{name}/whole")
+    last = form.restore(nodes, {part: f"{name}/{part}" for part in (*form.by_row, *form.shared)})
+    return nodes.finish(nodes.add("Transpose", last, perm=[1, 0]) if transposed else last)
