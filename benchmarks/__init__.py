@@ -4,12 +4,15 @@ name, ours, baseline, ratio (above 1: we are better), unit, settings.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from benchmarks import serving
+from benchmarks import compression, serving
 
-BENCHMARKS: dict[str, Callable[[Path], dict[str, Any]]] = {
+BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "compression": compression.measure,
     "serving": serving.measure,
 }
 """Name -> what measures, given the folder of the model repository."""
+
+OF_A_RUN = frozenset({"compression"})
+"""Benchmarks that are given the run's folder too, for what lies only there: the trained model."""

@@ -37,7 +37,7 @@ ABOVE_GROUND = {"feature_repo/": {"features"}, "serving/gateway/": {"data", "fea
 ONLY_IN = {
     "kfp": ("components/", "pipelines/"),
     "feast": ("leanrec/features/", "feature_repo/"),
-    "triton_python_backend_utils": ("serving/backends/",),
+    "triton_python_backend_utils": ("serving/backends/", "benchmarks/eager/"),
 }
 
 

@@ -81,11 +81,12 @@ def bench(
     json_output: JsonOption = False,
 ) -> None:
     """Measure us beside a peer in one run and print the ratio."""
-    from benchmarks import BENCHMARKS
+    from benchmarks import BENCHMARKS, OF_A_RUN
 
     if name not in BENCHMARKS:
         raise ConfigError(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
-    outcome = BENCHMARKS[name](Path(settings_of(run_folder).release.repository))
+    of_run = (run_folder,) if name in OF_A_RUN else ()
+    outcome = BENCHMARKS[name](Path(settings_of(run_folder).release.repository), *of_run)
     if json_output:
         print(json.dumps(outcome))
     else:

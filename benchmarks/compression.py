@@ -1,0 +1,183 @@
+"""What compression buys: the stable release beside the straightforward way to serve what was trained.
+
+Ours: the release as it is served, configuration included. Baseline: the trained model in eager float32
+PyTorch, in the python backend of the very same Triton process. One user x 500 candidates through gRPC, in
+turns, so that the machine's moods meet both alike. Bytes are those that the repository holds for both models,
+`recommender` and `ranker`. Whether the baseline answers what was trained is checked on the golden requests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.eager.environment import eager_python, versions_in
+from leanrec.errors import ConfigError, ServingError
+from leanrec.export.golden import Golden, read_golden
+from leanrec.export.runtime import Tensors, rows_of
+from leanrec.files import read_json, size_in_bytes, write_text
+from leanrec.journal import read_journal
+from leanrec.release.repository import CONFIGURATION, FRONT, ModelRepository, read_spec
+from leanrec.schema import MODELS, RANKER, ModelSpec
+from leanrec.triton import TritonClient
+from leanrec.triton.embedded_server import embedded_server
+from leanrec.triton.model_configuration import ModelConfiguration
+
+EAGER = "eager_"
+NUM_CANDIDATES, NUM_REQUESTS, NUM_WARM_UP = 500, 400, 50
+MAX_BASELINE_DIFFERENCE = 1e-4
+SERVING_PYTHON = "LEANREC_SERVING_PYTHON"
+
+
+def measure(repository: Path, run: Path) -> dict[str, Any]:
+    """p50 in milliseconds of the stable release in `repository` and of the baseline.
+
+    `run` is the folder of the run that trained it, whose journal says where the model lies.
+    """
+    served = ModelRepository(Path(repository).absolute())
+    version = served.required_state().stable
+    release = served.release_folder(version)
+    golden, spec = read_golden(release), read_spec(release / "spec.json")
+    model = trained_model(run)
+    python = eager_python()
+    requests = many_candidates(golden.inputs[RANKER], spec.num_items)
+    with tempfile.TemporaryDirectory(prefix="leanrec-bench-") as work, _served_by(python):
+        models = Path(work) / "models"
+        for name in MODELS:
+            _stage_release(models, served, name, version)
+            _stage_eager(models, model, spec, name)
+        with (
+            embedded_server(models, Path(work) / "announcement.json") as server,
+            TritonClient(server.grpc, timeout_s=60) as triton,
+        ):
+            _check_baseline(triton, golden)
+            times = ask_in_turns(triton, requests, (RANKER, EAGER + RANKER))
+        baseline_bytes = sum(size_in_bytes(models / (EAGER + name) / "1") for name in MODELS)
+    ours, baseline = (float(np.median(times[name])) for name in (RANKER, EAGER + RANKER))
+    held = sum(served.version_folder(name, version).joinpath("model.onnx").stat().st_size for name in MODELS)
+    return {
+        "name": "compression",
+        "ours": ours,
+        "baseline": baseline,
+        "ratio": float(np.median(times[EAGER + RANKER] / times[RANKER])),
+        "unit": f"ms at the median, one user x {NUM_CANDIDATES} candidates, one caller, gRPC",
+        "settings": {
+            "version": version,
+            "requests": NUM_REQUESTS,
+            "bytes": held,
+            "baseline_bytes": baseline_bytes,
+            "bytes_ratio": baseline_bytes / held,
+            **_quality(release),
+            "baseline_versions": versions_in(python),
+        },
+    }
+
+
+def trained_model(run: Path) -> Path:
+    """The model folder that the run in `run` trained, or was given; a ConfigError when it is gone."""
+    for record in reversed(read_journal(Path(run) / "journal.jsonl")):
+        key = "output" if record.step == "train_models" else "model"
+        path = Path(record.paths.get(key, ""))
+        if (path / "model.safetensors").exists():
+            return path
+    by_hand = Path(run) / "model"
+    if by_hand.exists():
+        return by_hand
+    raise ConfigError(f"{run}: no trained model is left of it; train again with `leanrec run CONFIG`")
+
+
+def many_candidates(requests: Tensors, num_items: int) -> Tensors:
+    """The requests, each with as many candidates as are measured."""
+    rows = len(requests["candidates"])
+    drawn = np.random.default_rng(0).integers(1, num_items, (rows, NUM_CANDIDATES))
+    return {**requests, "candidates": drawn}
+
+
+def ask_in_turns(triton: TritonClient, requests: Tensors, models: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Milliseconds of each request, by model: every request goes to all models before the next one."""
+    milliseconds: dict[str, list[float]] = {name: [] for name in models}
+    num_rows = len(next(iter(requests.values())))
+    for turn in range(NUM_WARM_UP + NUM_REQUESTS):
+        row = turn % num_rows
+        request = rows_of(requests, slice(row, row + 1))
+        for place in range(len(models)):
+            name = models[(turn + place) % len(models)]
+            clock = time.perf_counter()
+            triton.infer(name, request)
+            milliseconds[name].append((time.perf_counter() - clock) * 1e3)
+    return {name: np.array(values[NUM_WARM_UP:]) for name, values in milliseconds.items()}
+
+
+@contextmanager
+def _served_by(python: Path) -> Iterator[None]:
+    """Let the launcher of Triton take `python` as its serving environment."""
+    before = os.environ.get(SERVING_PYTHON)
+    os.environ[SERVING_PYTHON] = str(python)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SERVING_PYTHON]
+        else:
+            os.environ[SERVING_PYTHON] = before
+
+
+def _stage_release(models: Path, served: ModelRepository, model: str, version: int) -> None:
+    """The release under the configuration that it is served with."""
+    configuration = served.configuration(model)
+    assert configuration is not None
+    write_text(models / model / CONFIGURATION, replace(configuration, versions=(1,)).to_pbtxt())
+    (models / model / "1").symlink_to(served.version_folder(model, version))
+
+
+def _stage_eager(models: Path, trained: Path, spec: ModelSpec, model: str) -> None:
+    configuration = replace(
+        ModelConfiguration.of_model(model, spec, (1,)),
+        name=EAGER + model,
+        backend="python",
+        parameters={"code": str(Path(__file__).parents[1]), "part": model},
+    )
+    write_text(models / configuration.name / CONFIGURATION, configuration.to_pbtxt())
+    folder = models / configuration.name / "1"
+    folder.mkdir()
+    shutil.copyfile(Path(__file__).parent / "eager" / "model.py", folder / "model.py")
+    for name in ("model.safetensors", "model.json"):
+        shutil.copyfile(trained / name, folder / name)
+
+
+def _check_baseline(triton: TritonClient, golden: Golden) -> None:
+    """A ServingError unless the baseline answers what the trained model answered."""
+    expected = golden.outputs[RANKER]["score"][:8]
+    answered = triton.infer(EAGER + RANKER, rows_of(golden.inputs[RANKER], slice(0, 8))).outputs["score"]
+    difference = float(np.abs(expected - answered).max())
+    if not difference <= MAX_BASELINE_DIFFERENCE:
+        raise ServingError(
+            f"the baseline's scores differ from the trained model's by {difference:.3g}: the release was not "
+            "trained by this run; name its run with --run"
+        )
+
+
+def _quality(release: Path) -> dict[str, Any]:
+    """What the release loses on the test split, as its front measured it."""
+    front = read_json(release / FRONT)
+    rows = {row["recipe"]: row for row in front["candidates"]}
+    chosen = rows[front["chosen"]]
+    return {
+        "recipe": front["chosen"],
+        "auc_loss": chosen["test"]["auc_loss"],
+        "ndcg_loss": chosen["test"]["ndcg_loss"],
+        "fp32_graphs_bytes": rows[front["baseline"]]["bytes"],
+        "smallest": min(
+            ({name: row[name] for name in ("recipe", "bytes", "auc_loss")} for row in rows.values()),
+            key=lambda row: row["bytes"],
+        ),
+    }
