@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from online_parity import assert_online_rows_are_the_latest_offline_rows
+from pushed_rows import assert_pushed_rows_are_materialized_rows
 from redis import Redis, RedisError
 from small_world import build, event, some_events
 
@@ -88,6 +89,10 @@ def test_the_online_row_is_the_offline_row_at_the_latest_time(
     assert counts == {"online": "redis", "user_profile": 6, "user_seen": 6, "user_activity": 6}
     assert_online_rows_are_the_latest_offline_rows(settings, world, EVENTS, tmp_path)
     assert OnlineUsers(settings).row("a stranger") is None
+
+
+def test_a_pushed_row_is_the_materialized_one(start: Callable[..., Server], tmp_path: Path) -> None:
+    assert_pushed_rows_are_materialized_rows(settings_for(start(), tmp_path), tmp_path)
 
 
 def test_changed_values_arrive_vanished_users_go_and_foreign_keys_stay(
