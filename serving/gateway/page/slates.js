@@ -33,10 +33,10 @@ export function slate(answer, { title, changes = new Map(), gone = [], actions =
     element("p", { class: "facts" }, facts.join(" · ")),
     !answer.known && element("p", { class: "note" }, "Nobody here is stored under this id, so these are popular items."),
     answer.degraded && element("p", { class: "degraded" }, `${DEGRADED[answer.degraded] ?? `Degraded: ${answer.degraded}`}.`),
-    note && element("p", { class: "note" }, note),
     answer.items.length === 0 && element("p", { class: "note" }, "Nothing is left under these filters."),
     element("ol", { class: "slate" }, answer.items.map((item) => row(item, top, changes.get(item.item_id), actions))),
-    gone.length > 0 && element("p", { class: "note" }, mark("gone"), ` ${gone.map((item) => item.title).join(" · ")}`));
+    gone.length > 0 && element("p", { class: "note" }, mark("gone"), ` ${gone.map((item) => item.title).join(" · ")}`),
+    note && element("p", { class: "note" }, note));
 }
 
 function row(item, top, change, actions) {
@@ -48,10 +48,10 @@ function row(item, top, change, actions) {
     element("div", { class: "what" },
       element("b", {}, item.title), " ", mark(change),
       item.categories?.length > 0 && element("span", { class: "kinds" }, item.categories.join(" · ")),
-      item.because?.length > 0 && element("span", { class: "why" }, `because you liked ${item.because.join(" and ")}`)),
+      item.because?.length > 0 && element("span", { class: "why" }, "because you liked ", element("em", {}, item.because.join(" and ")))),
+    actions && element("div", { class: "actions" }, actions(item)),
     element("span", { class: "score" }, element("span", { class: "unseen" }, "score "), item.score.toPrecision(3),
-      element("span", { class: "meter", "aria-hidden": "true" }, bar)),
-    actions && element("div", { class: "actions" }, actions(item)));
+      element("span", { class: "meter", "aria-hidden": "true" }, bar)));
 }
 
 /** The buttons of one item: similar ones, and a rating on demand. `send(type, rating)` stores an event. */

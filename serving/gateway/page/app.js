@@ -1,0 +1,235 @@
+// The page's wiring: what a person does, what the gateway is asked, where the answer goes.
+
+import { byId, element, fill, offer } from "./elements.js";
+import * as gateway from "./gateway.js";
+import { remember, showLatency } from "./latency.js";
+import { roleOf, showReleases } from "./releases.js";
+import { changesBetween, itemActions, slate, userHistory } from "./slates.js";
+
+const POLL_MS = 5000;
+const RECENT = "leanrec.recent";
+
+let state = null; // what /v1/releases said last
+let shown = null; // {user, answer, other, note, before} on the screen
+let asking = null; // AbortController of the question under way
+let repeating = null; // timer of "Ask every second"
+
+function say(sentence) {
+  byId("message").textContent = sentence ?? "";
+  byId("message").hidden = !sentence;
+}
+
+function refuse(error) {
+  if (error.name === "AbortError") return;
+  say(error.message);
+  stopRepeating();
+  if (error.status === 401) {
+    gateway.forgetKey();
+    showDoor();
+  }
+}
+
+function showDoor() {
+  byId("desk").hidden = true;
+  byId("key-form").hidden = false;
+  byId("key").focus();
+}
+
+async function enter() {
+  state = await gateway.releases();
+  say(null);
+  byId("key-form").hidden = true;
+  byId("desk").hidden = false;
+  byId("key").value = "";
+  drawReleases();
+  drawLatency();
+}
+
+// What was asked in this tab: ids are personal data, so they go when the tab goes.
+const recent = () => JSON.parse(sessionStorage.getItem(RECENT) ?? "[]");
+
+function noteRecent(user) {
+  const ids = [user, ...recent().filter((id) => id !== user)].slice(0, 8);
+  sessionStorage.setItem(RECENT, JSON.stringify(ids));
+  drawRecent();
+}
+
+function drawRecent() {
+  const ids = recent();
+  fill(byId("recent"), ids.map((value) => element("option", { value })));
+  const chips = ids.slice(0, 5).map((id) => element("button", { type: "button", onclick: () => choose(id) }, id));
+  fill(byId("suggestions"), byId("stranger"), chips);
+}
+
+function choose(id) {
+  byId("user").value = id;
+  byId("ask").requestSubmit();
+}
+
+function question() {
+  const category = byId("category").value;
+  return {
+    user_id: byId("user").value.trim(),
+    k: Number(byId("k").value),
+    exclude_seen: byId("exclude-seen").checked,
+    diversity: Number(byId("diversity").value),
+    categories: category ? [category] : [],
+    release: Number(byId("release").value) || null,
+  };
+}
+
+/** Ask for the list (and the one to compare) and the history, and show all three. */
+async function ask({ before = null, quiet = false } = {}) {
+  const asked = question();
+  if (!asked.user_id) return;
+  asking?.abort();
+  const { signal } = (asking = new AbortController());
+  const against = Number(byId("against").value) || null;
+  byId("answers").setAttribute("aria-busy", "true");
+  try {
+    const [answer, other, user] = await Promise.all([
+      gateway.recommend(asked, signal),
+      against && gateway.recommend({ ...asked, release: against }, signal),
+      quiet ? null : gateway.user(asked.user_id, signal),
+    ]);
+    for (const given of [answer, other]) if (given) remember(given.timings_ms);
+    say(null);
+    if (user) {
+      fill(byId("history"), userHistory(user));
+      noteRecent(asked.user_id);
+    }
+    drawAnswers({ user: asked.user_id, answer, other, before });
+    drawLatency();
+  } catch (error) {
+    refuse(error);
+  } finally {
+    if (asking?.signal === signal) byId("answers").removeAttribute("aria-busy");
+  }
+}
+
+/** What decides what is on the screen: asked again with the same outcome, nothing is touched. */
+const essence = ({ user, answer, other }) =>
+  JSON.stringify([user, ...[answer, other].map((a) => a && [a.release, a.stage, a.known, a.degraded, a.items])]);
+
+function drawAnswers(next) {
+  const changed = !shown || essence(next) !== essence(shown) || next.before;
+  if (!changed) {
+    shown.answer.request_id = next.answer.request_id;
+    return;
+  }
+  shown = next;
+  const { answer, other, before } = next;
+  offerCategories(answer, other);
+  const actions = (item) => itemActions(item, { openSimilar, send });
+  const since = before && changesBetween(before, answer.items);
+  const own = { title: "Recommendations", changes: since?.changes, gone: since?.gone, note: since && "Marked: what the event changed." };
+  if (!other) {
+    fill(byId("answers"), slate(answer, { ...own, actions }));
+  } else {
+    const { changes, gone } = changesBetween(answer.items, other.items);
+    const note = answer.release === other.release ? "The same release answered both." : "Marked: what differs from the list beside.";
+    const titles = [answer, other].map((a) => `Release ${roleOf(state, a.release)}`);
+    fill(byId("answers"), element("div", { class: "pair" },
+      slate(answer, { ...own, title: titles[0] }),
+      slate(other, { title: titles[1], changes, gone, note })));
+  }
+  byId("status").textContent =
+    `${answer.items.length} recommendations for ${next.user} from release ${answer.release}${other ? `, beside release ${other.release}` : ""}.`;
+}
+
+const categories = new Set();
+
+function offerCategories(...answers) {
+  for (const answer of answers) for (const item of answer?.items ?? []) for (const name of item.categories ?? []) categories.add(name);
+  for (const name of state.categories ?? []) categories.add(name);
+  offer(byId("category"), [...categories].sort().map((name) => [name, name]));
+}
+
+async function send(item, type, rating) {
+  const before = shown.answer.items;
+  try {
+    await gateway.sendEvent({ user_id: shown.user, item_id: item.item_id, type, rating, request_id: shown.answer.request_id });
+    await ask({ before });
+    byId("answers").focus({ preventScroll: true });
+    byId("status").textContent = `${type === "rating" ? `The rating ${rating}` : "The click"} of ${item.title} is stored; the list is new.`;
+  } catch (error) {
+    refuse(error);
+  }
+}
+
+async function openSimilar(item) {
+  try {
+    const answer = await gateway.similar(item.item_id);
+    byId("similar-title").textContent = `Similar to ${item.title}`;
+    fill(byId("similar-items"),
+      element("p", { class: "facts" }, `Release ${answer.release} · by the angle between the items' vectors`),
+      element("ol", { class: "slate" }, answer.items.map((near) => element("li", {},
+        element("span", { class: "rank", "aria-hidden": "true" }, near.rank),
+        element("div", { class: "what" }, element("b", {}, near.title), near.categories?.length > 0 && element("span", { class: "kinds" }, near.categories.join(" · "))),
+        element("span", { class: "score" }, near.score.toFixed(2)),
+        element("div", { class: "actions" },
+          element("button", { type: "button", "aria-label": `Similar to ${near.title}`, onclick: () => openSimilar(near) }, "Similar"))))));
+    const dialog = byId("similar");
+    if (!dialog.open) dialog.showModal();
+    dialog.scrollTop = 0;
+  } catch (error) {
+    refuse(error);
+  }
+}
+
+function stopRepeating() {
+  clearInterval(repeating);
+  repeating = null;
+  byId("repeat").setAttribute("aria-pressed", "false");
+}
+
+function drawReleases() {
+  offerCategories();
+  showReleases(state, { serving: byId("serving"), selects: [byId("release"), byId("against")], panel: byId("rollout") });
+}
+
+async function drawLatency() {
+  showLatency(byId("latency"), await gateway.metrics().catch(() => null));
+}
+
+/** The releases and everybody's latency, while somebody looks. */
+async function poll() {
+  if (document.hidden || byId("desk").hidden) return;
+  try {
+    state = await gateway.releases();
+    drawReleases();
+    await drawLatency();
+  } catch (error) {
+    refuse(error);
+  }
+}
+
+function listen() {
+  byId("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    gateway.keepKey(byId("key").value);
+    enter().then(() => byId("user").focus()).catch(refuse);
+  });
+  byId("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask();
+  });
+  byId("ask").addEventListener("change", (event) => event.target.id !== "user" && shown && ask());
+  byId("diversity").addEventListener("input", (event) => {
+    byId("diversity-value").textContent = event.target.value;
+  });
+  byId("stranger").addEventListener("click", () => choose(`new-${Date.now().toString(36)}`));
+  byId("repeat").addEventListener("click", () => {
+    if (repeating) return stopRepeating();
+    byId("repeat").setAttribute("aria-pressed", "true");
+    ask();
+    repeating = setInterval(() => document.hidden || ask({ quiet: true }), 1000);
+  });
+  setInterval(poll, POLL_MS);
+}
+
+const given = gateway.takeFragment();
+listen();
+drawRecent();
+if (gateway.hasKey()) enter().then(() => given.get("user") && choose(given.get("user"))).catch((error) => { showDoor(); refuse(error); });
+else showDoor();
