@@ -119,9 +119,8 @@ class Page:
 
     def focused(self) -> str:
         """The accessible name of what has the focus, roughly: its label or its text."""
-        return self.evaluate(
-            "(e => e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent)(document.activeElement)"
-        ).strip()
+        name = "e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent"
+        return self.evaluate(f"(e => ({name}).trim())(document.activeElement)")
 
     def screenshot(self, path: Path) -> None:
         """Write the whole page, beyond the window's height too, as PNG."""

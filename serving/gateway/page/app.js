@@ -3,7 +3,7 @@
 import { byId, element, fill, offer } from "./elements.js";
 import * as gateway from "./gateway.js";
 import { remember, showLatency } from "./latency.js";
-import { roleOf, showReleases } from "./releases.js";
+import { showReleases } from "./releases.js";
 import { changesBetween, itemActions, slate, userHistory } from "./slates.js";
 
 const POLL_MS = 5000;
@@ -128,10 +128,9 @@ function drawAnswers(next) {
   } else {
     const { changes, gone } = changesBetween(answer.items, other.items);
     const note = answer.release === other.release ? "The same release answered both." : "Marked: what differs from the list beside.";
-    const titles = [answer, other].map((a) => `Release ${roleOf(state, a.release)}`);
     fill(byId("answers"), element("div", { class: "pair" },
-      slate(answer, { ...own, title: titles[0] }),
-      slate(other, { title: titles[1], changes, gone, note })));
+      slate(answer, { ...own, title: null }),
+      slate(other, { changes, gone, note })));
   }
   byId("status").textContent =
     `${answer.items.length} recommendations for ${next.user} from release ${answer.release}${other ? `, beside release ${other.release}` : ""}.`;

@@ -30,10 +30,9 @@ export function offer(select, options) {
   select.value = options.some(([value]) => String(value) === chosen) ? chosen : "";
 }
 
-/** A table of rows [row header, cell, ...]; all columns but the first hold numbers unless `words` names them. */
-export function table(caption, heads, rows, words = []) {
-  const cell = (tag, n, content, scope) =>
-    element(tag, { class: n > 0 && !words.includes(n) ? "number" : null, scope }, content);
+/** A table of rows [row header, number, ...]. */
+export function table(caption, heads, rows) {
+  const cell = (tag, n, content, scope) => element(tag, { class: n > 0 && "number", scope }, content);
   return element("div", { class: "scroll" }, element("table", {},
     element("caption", {}, caption),
     element("thead", {}, element("tr", {}, heads.map((head, n) => cell("th", n, head, "col")))),

@@ -1,6 +1,6 @@
 // Which release serves, and how far the next one has come.
 
-import { element, fill, offer, table } from "./elements.js";
+import { element, fill, offer } from "./elements.js";
 
 const STAGES = ["candidate", "shadow", "canary", "stable"];
 const MEANING = {
@@ -11,7 +11,7 @@ const MEANING = {
 };
 
 /** The stage of release `version`, for people. */
-export function roleOf(state, version) {
+function roleOf(state, version) {
   if (version === state.stable) return `${version}, stable`;
   if (version === state.candidate) return `${version}, candidate`;
   return `${version}`;
@@ -49,11 +49,11 @@ function stages(rollout) {
 }
 
 function past(history) {
-  const rows = [...history].reverse().slice(0, 8).map((entry) => {
-    const at = new Date(entry.at);
-    const when = element("time", { datetime: entry.at },
-      `${at.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} ${at.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}`);
-    return [when, entry.action, entry.from == null ? `${entry.to}` : `${entry.from} → ${entry.to}`, entry.reason ?? ""];
-  });
-  return table("What happened", ["When", "Action", "Release", "Reason"], rows, [1, 2, 3]);
+  const newest = [...history].reverse().slice(0, 8);
+  return element("ol", { class: "past", "aria-label": "What happened, newest first" }, newest.map((entry) => element("li", {},
+    element("time", { datetime: entry.at }, moment(new Date(entry.at))),
+    element("b", {}, `${entry.action} ${entry.from == null ? entry.to : `${entry.from} → ${entry.to}`}`),
+    entry.reason && element("span", {}, entry.reason))));
 }
+
+const moment = (at) => `${at.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} ${at.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}`;

@@ -25,12 +25,13 @@ function mark(change) {
 }
 
 /** One answer as a card. `changes` marks items, `gone` names those that are not here any more. */
-export function slate(answer, { title, changes = new Map(), gone = [], actions = null, note = null }) {
+export function slate(answer, { title = null, changes = new Map(), gone = [], actions = null, note = null }) {
   const top = Math.max(...answer.items.map((item) => item.score), Number.MIN_VALUE);
-  const facts = [`Release ${answer.release}`, answer.stage, `${milliseconds(answer.timings_ms.total)} in the gateway`];
+  const release = `Release ${answer.release}, ${answer.stage}`;
+  const time = `${milliseconds(answer.timings_ms.total)} in the gateway`;
   return element("article", { class: "card" },
-    element("h2", {}, title),
-    element("p", { class: "facts" }, facts.join(" · ")),
+    element("h2", {}, title ?? release),
+    element("p", { class: "facts" }, title ? `${release} · ${time}` : time),
     !answer.known && element("p", { class: "note" }, "Nobody here is stored under this id, so these are popular items."),
     answer.degraded && element("p", { class: "degraded" }, `${DEGRADED[answer.degraded] ?? `Degraded: ${answer.degraded}`}.`),
     answer.items.length === 0 && element("p", { class: "note" }, "Nothing is left under these filters."),
