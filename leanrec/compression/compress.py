@@ -12,27 +12,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from leanrec.compression.acceptance import Judged, decide, judge, read_baselines
-from leanrec.compression.measure import (
-    Answered,
-    Candidate,
-    answer_side_by_side,
-    latency_ratio,
-    losses,
-    quality_of,
-)
+from leanrec.compression.acceptance import decide, judge, read_baselines
+from leanrec.compression.front import add_test_figures, figures_of, front_of, measure_here
+from leanrec.compression.measure import Candidate
 from leanrec.compression.recipes import BASELINE, RECIPES, write_compressed
-from leanrec.compression.selection import Choice, Measured, choose
+from leanrec.compression.selection import choose, shortlist
+from leanrec.compression.served import measure_in_triton
 from leanrec.compression.source import CompressionSource
 from leanrec.config import CompressionSettings, Recipe
 from leanrec.errors import CompressionError
 from leanrec.evaluation.protocol import Protocol, load_protocol
 from leanrec.export.golden import Golden, read_golden, write_golden
 from leanrec.export.graphs import ITEMS_FILE, SPEC_FILE
-from leanrec.files import atomic_directory, write_json
+from leanrec.files import atomic_directory, read_json, write_json
 from leanrec.gates import write_gate
 from leanrec.journal import report_progress, step
-from leanrec.schema import MODELS
+from leanrec.schema import MODELS, ModelSpec
 
 STEP = "compress_models"
 FRONT_FILE = "front.json"
@@ -75,23 +70,24 @@ def compress_models(
     valid = load_protocol(features, training_set, "valid", max_users=MAX_USERS, max_pairs=MAX_PAIRS)
     with tempfile.TemporaryDirectory(prefix="leanrec-compress-") as work:
         candidates = _candidates(recipes, source, Path(work))
-        report_progress(STEP, 1, 5, f"{len(candidates)} recipes applied")
-        rows = _measure(candidates, valid)
-        report_progress(STEP, 2, 5, f"measured over {len(valid.user)} users")
-        choice = choose([_measured(row) for row in rows], settings, BASELINE)
-        report_progress(STEP, 3, 5, choice.reason)
+        report_progress(STEP, 1, 6, f"{len(candidates)} recipes applied")
+        rows = measure_here(candidates, valid, BASELINE)
+        report_progress(STEP, 2, 6, f"measured over {len(valid.user)} users")
+        _measure_in_triton(rows, candidates, recipes, valid, settings)
+        report_progress(STEP, 3, 6, f"measured in Triton: {_names(rows, 'triton')}")
+        choice = choose([figures_of(row) for row in rows], settings, BASELINE)
         best = next(candidate for candidate in candidates if candidate.recipe == choice.chosen)
         test = load_protocol(features, training_set, "test")
         judged = {candidate.recipe: judge(candidate, test) for candidate in {candidates[0], best}}
         checks, intervals = decide(settings, judged[choice.chosen], judged[BASELINE], test, baselines)
-        _add_test_figures(rows, judged)
-        front = _front(choice, rows, settings, intervals, recipes[choice.chosen])
-        report_progress(STEP, 4, 5, f"{choice.chosen} judged by {len(test.user)} test users")
+        add_test_figures(rows, judged, BASELINE)
+        front = front_of(choice, rows, settings, intervals, recipes[choice.chosen])
+        report_progress(STEP, 4, 6, f"{choice.chosen} judged by {len(test.user)} test users")
         with atomic_directory(output) as folder:
             _write_chosen(best, golden, Path(graphs), folder / CHOSEN_FOLDER)
             write_json(folder / FRONT_FILE, front)
             passed = write_gate(folder, "compression", checks)
-    report_progress(STEP, 5, 5, f"{choice.chosen} chosen")
+    report_progress(STEP, 6, 6, choice.reason)
     row = next(row for row in rows if row["recipe"] == choice.chosen)
     figures = ("bytes", "latency_ratio", "auc_loss", "ndcg_loss")
     return {"chosen": choice.chosen, "passed": passed, **{name: row[name] for name in figures}}
@@ -104,39 +100,30 @@ def _candidates(recipes: dict[str, Recipe], source: CompressionSource, work: Pat
     return [Candidate.load(name, source.graphs if name == BASELINE else work / name) for name in recipes]
 
 
-def _measure(candidates: list[Candidate], protocol: Protocol) -> list[dict[str, Any]]:
-    """A row of figures for each candidate, the baseline's first."""
-    answers: dict[str, Answered] = answer_side_by_side(candidates, protocol.requests)
-    rows: list[dict[str, Any]] = []
-    for candidate in candidates:
-        answered = answers[candidate.recipe]
-        quality = quality_of(answered.item_index, *candidate.rate(protocol.pairs), protocol)
-        base = rows[0] if rows else quality
-        rows.append(
-            {
-                "recipe": candidate.recipe,
-                "bytes": candidate.served_bytes(),
-                "resident_bytes": candidate.resident_bytes(),
-                "latency_ms": answered.latency_ms(),
-                "latency_ratio": latency_ratio(answered, answers[BASELINE]),
-                **quality,
-                **losses(quality, base),
-            }
-        )
-    return rows
-
-
-def _add_test_figures(rows: list[dict[str, Any]], judged: dict[str, Judged]) -> None:
-    """Add the figures on the test split to the rows of those judged."""
-    base = judged[BASELINE].quality
+def _measure_in_triton(
+    rows: list[dict[str, Any]],
+    candidates: list[Candidate],
+    recipes: dict[str, Recipe],
+    protocol: Protocol,
+    settings: CompressionSettings,
+) -> None:
+    """Add `triton`, the figures of the real server, to the rows of those on the shortlist."""
+    worth = shortlist([figures_of(row) for row in rows], settings, BASELINE)
+    if not worth:
+        return
+    spec = ModelSpec(**read_json(candidates[0].folder / SPEC_FILE))
+    served = measure_in_triton(
+        [candidate for candidate in candidates if candidate.recipe in worth],
+        protocol.requests,
+        spec,
+        merged={name: not recipes[name].scales_by_batch for name in worth},
+    )
     for row in rows:
-        if row["recipe"] in judged:
-            quality = judged[row["recipe"]].quality
-            row["test"] = {**quality, **losses(quality, base)}
+        row["triton"] = served[row["recipe"]].to_json() if row["recipe"] in served else None
 
 
-def _measured(row: dict[str, Any]) -> Measured:
-    return Measured(**{name: row[name] for name in Measured.__dataclass_fields__})
+def _names(rows: list[dict[str, Any]], figure: str) -> str:
+    return ", ".join(row["recipe"] for row in rows if row.get(figure)) or "none"
 
 
 def _write_chosen(best: Candidate, golden: Golden, graphs: Path, folder: Path) -> None:
@@ -161,45 +148,3 @@ def _write_chosen(best: Candidate, golden: Golden, graphs: Path, folder: Path) -
         f"{lists.shared_top_10:.1%} of their ten items"
     )
     write_golden(golden.of_recipe(best.recipe, how), folder)
-
-
-def _front(
-    choice: Choice,
-    rows: list[dict[str, Any]],
-    settings: CompressionSettings,
-    intervals: dict[str, Any],
-    recipe: Recipe,
-) -> dict[str, Any]:
-    """The content of `front.json`; a figure that is not a number becomes null."""
-    candidates = [
-        {
-            **row,
-            "objective": verdict.objective,
-            "within_floor": verdict.within_floor,
-            "within_budget": verdict.within_budget,
-            "why_not": verdict.why_not,
-        }
-        for row, verdict in zip(rows, choice.verdicts, strict=True)
-    ]
-    return {
-        "chosen": choice.chosen,
-        "reason": choice.reason,
-        "baseline": BASELINE,
-        "steps": recipe.model_dump(mode="json")["steps"],
-        "chosen_on": "valid",
-        "test_intervals": intervals,
-        "merge_requests": not recipe.scales_by_batch,
-        "objective": {
-            "alpha": settings.alpha,
-            "max_auc_loss": settings.max_auc_loss,
-            "max_ndcg_loss": settings.max_ndcg_loss,
-            "max_bytes": settings.max_bytes,
-        },
-        "candidates": [_finite(candidate) for candidate in candidates],
-    }
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,10 +20,13 @@ from leanrec.export.graph_file import graph_path
 from leanrec.export.runtime import GraphSession, Tensors, rows_of
 from leanrec.files import size_in_bytes
 from leanrec.schema import MODELS, RANKER, RECOMMENDER
+from leanrec.triton.load import Load, in_turns
 
 NDCG = f"ndcg@{HEADLINE_K}"
 PAIRS_AT_ONCE = 256
 WARM_UP = 10
+CALLERS, REQUESTS_OF_MANY = 8, 160
+"""Threads that ask one session at once, and how much they ask of each candidate."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,6 +99,12 @@ def answer_side_by_side(candidates: list[Candidate], requests: Tensors) -> dict[
         recipe: Answered(item_index=np.concatenate(found), milliseconds=np.array(times[recipe]))
         for recipe, found in lists.items()
     }
+
+
+def answer_to_many(candidates: list[Candidate], requests: Tensors) -> dict[str, Load]:
+    """The same with `CALLERS` threads at once, in turns; each call still computes with one thread."""
+    asks = {candidate.recipe: candidate.recommender.run for candidate in candidates}
+    return in_turns(asks, requests, callers=CALLERS, num_requests=REQUESTS_OF_MANY, turns=2)
 
 
 def latency_ratio(ours: Answered, baseline: Answered) -> float:

@@ -1,7 +1,8 @@
 """The choice between recipes: a pure function of what was measured, with the reason in words.
 
 Minimise      alpha * latency ratio + (1 - alpha) * quality loss
-subject to    AUC loss <= max_auc_loss, NDCG@10 loss <= max_ndcg_loss, bytes <= max_bytes
+subject to    AUC loss <= max_auc_loss, NDCG@10 loss <= max_ndcg_loss,
+              bytes <= max_bytes, p99 <= max_latency_ms
 
 latency ratio   p50 of the recipe over p50 of fp32, side by side; 1 is as fast
 AUC loss        AUC of fp32 - AUC of the recipe
@@ -34,6 +35,8 @@ class Measured:
     latency_ratio: float
     auc_loss: float
     ndcg_loss: float
+    triton_p99_ms: float | None = None
+    """p99 at one caller through Triton; None where it was not measured there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,9 @@ class Verdict:
     """NaN when a figure is not a number."""
     within_floor: bool
     within_budget: bool
+    """Of bytes and, where it was measured, of latency."""
+    on_front: bool
+    """Whether no other recipe is as good in bytes, latency and quality and better in one of them."""
     why_not: str | None
     """Why it was not chosen; None for the chosen one."""
 
@@ -69,6 +75,7 @@ def choose(candidates: Sequence[Measured], settings: CompressionSettings, baseli
         raise CompressionError(
             f"compression.recipes: {baseline!r} is missing, and all others are held against it"
         )
+    front = {c.recipe for c in pareto_front(candidates, settings)}
     faults = {c.recipe: _fault(c, settings) for c in candidates}
     objectives = {c.recipe: objective(c, settings) for c in candidates}
     eligible = [c for c in candidates if faults[c.recipe] is None]
@@ -80,7 +87,8 @@ def choose(candidates: Sequence[Measured], settings: CompressionSettings, baseli
             recipe=c.recipe,
             objective=objectives[c.recipe],
             within_floor=_quality_fault(c, settings) is None,
-            within_budget=settings.max_bytes is None or c.bytes <= settings.max_bytes,
+            within_budget=_budget_fault(c, settings) is None,
+            on_front=c.recipe in front,
             why_not=_why_not(c, best, faults[c.recipe], objectives),
         )
         for c in candidates
@@ -89,12 +97,49 @@ def choose(candidates: Sequence[Measured], settings: CompressionSettings, baseli
     return Choice(chosen=best.recipe, reason=reason, verdicts=verdicts)
 
 
-def objective(candidate: Measured, settings: CompressionSettings) -> float:
-    """alpha * latency ratio + (1 - alpha) * quality loss; NaN when a figure is not a number."""
-    loss = (
+def pareto_front(candidates: Sequence[Measured], settings: CompressionSettings) -> list[Measured]:
+    """Those that no other one dominates: as good in bytes, latency ratio and quality loss, better in one."""
+    figures = {c.recipe: (c.bytes, c.latency_ratio, quality_loss(c, settings)) for c in candidates}
+
+    def dominated(candidate: Measured) -> bool:
+        ours = figures[candidate.recipe]
+        return not all(math.isfinite(value) for value in ours) or any(
+            theirs != ours and all(a <= b for a, b in zip(theirs, ours, strict=True))
+            for theirs in figures.values()
+        )
+
+    return [candidate for candidate in candidates if not dominated(candidate)]
+
+
+def shortlist(candidates: Sequence[Measured], settings: CompressionSettings, baseline: str) -> list[str]:
+    """`baseline` and at most `settings.shortlist` others of the front, of least objective, within the floor.
+
+    Those are worth the time of a real Triton; none when the setting is 0.
+    """
+    if settings.shortlist == 0:
+        return []
+    worth = [
+        c
+        for c in pareto_front(candidates, settings)
+        if c.recipe != baseline
+        and _quality_fault(c, settings) is None
+        and (settings.max_bytes is None or c.bytes <= settings.max_bytes)
+    ]
+    worth.sort(key=lambda c: objective(c, settings))
+    return [baseline, *(c.recipe for c in worth[: settings.shortlist])]
+
+
+def quality_loss(candidate: Measured, settings: CompressionSettings) -> float:
+    """The mean of both losses in units of their floors; NaN when one is not a number."""
+    return (
         _in_units_of(settings.max_auc_loss, candidate.auc_loss)
         + _in_units_of(settings.max_ndcg_loss, candidate.ndcg_loss)
     ) / 2
+
+
+def objective(candidate: Measured, settings: CompressionSettings) -> float:
+    """alpha * latency ratio + (1 - alpha) * quality loss; NaN when a figure is not a number."""
+    loss = quality_loss(candidate, settings)
     weighted = (1 - settings.alpha) * loss if settings.alpha < 1 else 0.0
     return settings.alpha * candidate.latency_ratio + weighted + (math.nan if math.isnan(loss) else 0.0)
 
@@ -124,10 +169,19 @@ def _quality_fault(candidate: Measured, settings: CompressionSettings) -> str | 
 
 
 def _fault(candidate: Measured, settings: CompressionSettings) -> str | None:
-    fault = _quality_fault(candidate, settings)
-    if fault is None and settings.max_bytes is not None and candidate.bytes > settings.max_bytes:
-        return f"{candidate.bytes:,} bytes, budget {settings.max_bytes:,}"
+    fault = _quality_fault(candidate, settings) or _budget_fault(candidate, settings)
+    if fault is None and settings.max_latency_ms is not None and candidate.triton_p99_ms is None:
+        return "its latency in Triton was not measured: it is not on the shortlist of the front"
     return fault
+
+
+def _budget_fault(candidate: Measured, settings: CompressionSettings) -> str | None:
+    if settings.max_bytes is not None and candidate.bytes > settings.max_bytes:
+        return f"{candidate.bytes:,} bytes, budget {settings.max_bytes:,}"
+    p99 = candidate.triton_p99_ms
+    if settings.max_latency_ms is not None and p99 is not None and p99 > settings.max_latency_ms:
+        return f"p99 {p99:.2f} ms in Triton, budget {settings.max_latency_ms:g} ms"
+    return None
 
 
 def _why_not(
@@ -167,6 +221,16 @@ def _reason(
 
 def _nothing_fits(baseline: Measured, settings: CompressionSettings, candidates: Sequence[Measured]) -> str:
     within = [c for c in candidates if _quality_fault(c, settings) is None]
+    small = [c for c in within if settings.max_bytes is None or c.bytes <= settings.max_bytes]
+    timed = [(c.triton_p99_ms, c) for c in small if c.triton_p99_ms is not None]
+    if timed and settings.max_latency_ms is not None:
+        p99, quickest = min(timed, key=lambda pair: pair[0])
+        return (
+            f"no recipe within the quality floor keeps p99 within the budget of {settings.max_latency_ms:g} "
+            f"ms; the nearest is {quickest.recipe} with {p99:.2f} ms ({p99 / settings.max_latency_ms:.2f} "
+            f"times the budget), so {baseline.recipe} is released uncompressed; raise "
+            "compression.max_latency_ms"
+        )
     if within and settings.max_bytes is not None:
         nearest = min(within, key=lambda c: c.bytes)
         return (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from leanrec.config.recipes import RECIPES, Recipe
 from leanrec.config.section import Section
@@ -19,5 +21,15 @@ class CompressionSettings(Section):
     """Quality floor: AUC may fall by this much."""
     max_ndcg_loss: float = Field(default=0.01, ge=0)
     """Quality floor: NDCG@10 may fall by this share."""
-    max_bytes: int | None = None
+    max_bytes: int | None = Field(default=None, ge=1)
     """Budget for the bytes served from the repository."""
+    max_latency_ms: float | None = Field(default=None, gt=0)
+    """Budget for p99 in milliseconds: one user a request, one caller, through Triton's gRPC."""
+    shortlist: int = Field(default=4, ge=0)
+    """Recipes of the Pareto front, besides fp32, that are measured in the real Triton too; 0: none."""
+
+    @model_validator(mode="after")
+    def _latency_is_measured(self) -> Self:
+        if self.max_latency_ms is not None and self.shortlist == 0:
+            raise ValueError("max_latency_ms needs figures from Triton, and shortlist is 0; raise it")
+        return self

@@ -6,15 +6,29 @@ import math
 
 import pytest
 
-from leanrec.compression.selection import Choice, Measured, choose, objective
+from leanrec.compression.selection import (
+    Choice,
+    Measured,
+    choose,
+    objective,
+    pareto_front,
+    shortlist,
+)
 from leanrec.config import CompressionSettings
-from leanrec.errors import CompressionError
+from leanrec.errors import CompressionError, ConfigError
 
 NAN = math.nan
 
 
-def measured(recipe, size=1000, ratio=1.0, auc_loss=0.0, ndcg_loss=0.0) -> Measured:
-    return Measured(recipe=recipe, bytes=size, latency_ratio=ratio, auc_loss=auc_loss, ndcg_loss=ndcg_loss)
+def measured(recipe, size=1000, ratio=1.0, auc_loss=0.0, ndcg_loss=0.0, p99=None) -> Measured:
+    return Measured(
+        recipe=recipe,
+        bytes=size,
+        latency_ratio=ratio,
+        auc_loss=auc_loss,
+        ndcg_loss=ndcg_loss,
+        triton_p99_ms=p99,
+    )
 
 
 def pick(*candidates: Measured, **settings) -> Choice:
@@ -90,3 +104,55 @@ def test_a_floor_of_zero_allows_no_loss():
 def test_without_a_baseline_there_is_nothing_to_hold_against():
     with pytest.raises(CompressionError, match="'fp32' is missing"):
         choose([measured("int8")], CompressionSettings(), "fp32")
+
+
+def test_a_latency_budget_is_held_against_what_triton_showed():
+    quick, slow = measured("quick", 900, 0.9, p99=2.0), measured("slow", 500, 0.5, p99=6.0)
+    unmeasured = measured("unmeasured", 100, 0.4)
+    choice = pick(quick, slow, unmeasured, max_latency_ms=5.0)
+    assert choice.chosen == "quick"
+    reasons = {verdict.recipe: verdict.why_not for verdict in choice.verdicts}
+    assert reasons["slow"] == "p99 6.00 ms in Triton, budget 5 ms"
+    assert "not on the shortlist" in reasons["unmeasured"]
+
+
+def test_an_unreachable_latency_budget_says_how_near_which_recipe_came():
+    choice = pick(measured("quick", 900, 0.9, p99=2.0), measured("slow", p99=6.0), max_latency_ms=0.5)
+    assert choice.chosen == "fp32"
+    assert "the nearest is quick with 2.00 ms (4.00 times the budget)" in choice.reason
+
+
+def test_the_front_holds_what_nothing_dominates():
+    small, quick = measured("small", 100, 1.2), measured("quick", 900, 0.5)
+    worse, broken = measured("worse", 950, 0.6), measured("broken", 1, NAN)
+    settings = CompressionSettings()
+    everything = [measured("fp32"), small, quick, worse, broken]
+    assert [c.recipe for c in pareto_front(everything, settings)] == ["small", "quick"]
+    verdicts = choose(everything, settings, "fp32").verdicts
+    assert [v.recipe for v in verdicts if v.on_front] == ["small", "quick"]
+    same = [measured("fp32"), measured("twin")]
+    assert pareto_front(same, settings) == same
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"shortlist": 0}, []),
+        ({"shortlist": 1}, ["fp32", "quick"]),
+        ({"shortlist": 9}, ["fp32", "quick", "small"]),
+        ({"shortlist": 9, "max_bytes": 500}, ["fp32", "small"]),
+    ],
+)
+def test_the_shortlist_is_the_best_of_the_front_within_the_floor(settings, names):
+    candidates = [
+        measured("fp32"),
+        measured("small", 100, 1.2),
+        measured("quick", 900, 0.5),
+        measured("lossy", 10, 0.1, auc_loss=0.5),
+    ]
+    assert shortlist(candidates, CompressionSettings(**settings), "fp32") == names
+
+
+def test_a_latency_budget_without_a_measurement_is_refused():
+    with pytest.raises(ConfigError, match="shortlist is 0"):
+        CompressionSettings.parse({"max_latency_ms": 5, "shortlist": 0})

@@ -1,0 +1,101 @@
+"""The content of `front.json`: a row of figures for each recipe, and the choice between them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from leanrec.compression.acceptance import Judged
+from leanrec.compression.measure import (
+    Candidate,
+    answer_side_by_side,
+    answer_to_many,
+    latency_ratio,
+    losses,
+    quality_of,
+)
+from leanrec.compression.selection import Choice, Measured
+from leanrec.config import CompressionSettings, Recipe
+from leanrec.evaluation.protocol import Protocol
+from leanrec.evaluation.segments import evaluate_segments
+
+MEASURED = ("recipe", "bytes", "latency_ratio", "auc_loss", "ndcg_loss")
+
+
+def measure_here(candidates: list[Candidate], protocol: Protocol, baseline: str) -> list[dict[str, Any]]:
+    """A row of figures for each candidate in ONNX Runtime in this process, the baseline's first."""
+    answers = answer_side_by_side(candidates, protocol.requests)
+    many = answer_to_many(candidates, protocol.requests)
+    rows: list[dict[str, Any]] = []
+    for candidate in candidates:
+        answered = answers[candidate.recipe]
+        like, rating = candidate.rate(protocol.pairs)
+        quality = quality_of(answered.item_index, like, rating, protocol)
+        base = rows[0] if rows else quality
+        rows.append(
+            {
+                "recipe": candidate.recipe,
+                "bytes": candidate.served_bytes(),
+                "resident_bytes": candidate.resident_bytes(),
+                "latency_ms": answered.latency_ms(),
+                "latency_many_ms": many[candidate.recipe].percentiles(),
+                "latency_ratio": latency_ratio(answered, answers[baseline]),
+                **quality,
+                **losses(quality, base),
+                "segments": [asdict(s) for s in evaluate_segments(answered.item_index, like, protocol)]
+                if math.isfinite(quality["auc"])
+                else [],
+            }
+        )
+    return rows
+
+
+def figures_of(row: dict[str, Any]) -> Measured:
+    """What the choice depends on."""
+    served = row.get("triton")
+    p99 = served["latency_ms"]["p99"] if served else None
+    return Measured(**{name: row[name] for name in MEASURED}, triton_p99_ms=p99)
+
+
+def add_test_figures(rows: list[dict[str, Any]], judged: dict[str, Judged], baseline: str) -> None:
+    """Add the figures on the test split to the rows of those judged."""
+    base = judged[baseline].quality
+    for row in rows:
+        if row["recipe"] in judged:
+            quality = judged[row["recipe"]].quality
+            row["test"] = {**quality, **losses(quality, base)}
+
+
+def front_of(
+    choice: Choice,
+    rows: list[dict[str, Any]],
+    settings: CompressionSettings,
+    intervals: dict[str, Any],
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """The content of `front.json`; a figure that is not a number becomes null."""
+    candidates = [
+        {**row, **{key: value for key, value in asdict(verdict).items() if key != "recipe"}}
+        for row, verdict in zip(rows, choice.verdicts, strict=True)
+    ]
+    return {
+        "chosen": choice.chosen,
+        "reason": choice.reason,
+        "baseline": rows[0]["recipe"],
+        "steps": recipe.model_dump(mode="json")["steps"],
+        "chosen_on": "valid",
+        "test_intervals": intervals,
+        "merge_requests": not recipe.scales_by_batch,
+        "objective": {
+            name: getattr(settings, name)
+            for name in ("alpha", "max_auc_loss", "max_ndcg_loss", "max_bytes", "max_latency_ms")
+        },
+        "candidates": [_finite(candidate) for candidate in candidates],
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
