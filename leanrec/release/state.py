@@ -7,12 +7,33 @@ highest served; the one before it may stay beside it only when its number is low
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from leanrec.errors import ReleaseError
 
 MAX_HISTORY = 100
 """Transitions remembered."""
+
+Stage = Literal["candidate", "shadow", "canary"]
+"""Loaded and asked by nobody; asked beside the stable one, its answers never returned; answering a share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """A version on its way to become stable."""
+
+    version: int
+    stage: Stage
+    percent: float = 0.0
+    """Share of users, 0 to 100, that the candidate answers; 0 unless `stage` is canary."""
+    shadow_percent: float = 0.0
+    """Share of requests, 0 to 100, replayed to the candidate without being returned."""
+    salt: str
+    """What makes this rollout's choice of users another than the last one's."""
+    started_at: str
+    """ISO 8601, UTC."""
+    since: str
+    """When this stage began: ISO 8601, UTC."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +50,10 @@ class ReleaseState:
     """Versions kept, ascending."""
     last: int
     """The highest number ever given; numbers are never used twice."""
+    rollout: Rollout | None = None
+    """The version on its way to become stable, if any."""
     history: tuple[dict[str, Any], ...] = ()
-    """Transitions, oldest first: at, action, from, to."""
+    """Transitions, oldest first: at, action, from, to, reason."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON value of release.json."""
@@ -43,6 +66,8 @@ class ReleaseState:
             fields = {**value}
             for key in ("served", "versions", "history"):
                 fields[key] = tuple(fields[key])
+            if fields.get("rollout") is not None:
+                fields["rollout"] = Rollout(**fields["rollout"])
             return cls(**fields)
         except (KeyError, TypeError) as error:
             raise ReleaseError(
