@@ -16,6 +16,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
         "item_index": [2, 0, 1, 3, 4],
         "item_id": ["b", "", "a", "c", "d"],
         "title": ["Bravo", "unknown", "Alpha", "Charlie", "Delta"],
+        "categories": [["x"], [], ["x", "y"], [], ["y"]],
         "num_liked": [9, 0, 4, 9, None],
         "embedding": [[0.0, 2.0], [0.0, 0.0], [3.0, 0.0], [1.0, 1.0], [0.1, 1.0]],
     }

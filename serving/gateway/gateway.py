@@ -1,0 +1,92 @@
+"""One gateway: what it keeps open and the parts that answer. The application and its routers share it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from leanrec.config import RunSettings
+from leanrec.data.pseudonyms import load_key
+from leanrec.errors import FeatureStoreError
+from leanrec.features.online import OnlineUsers
+from leanrec.triton.async_client import AsyncTritonClient
+from serving.gateway import request_id
+from serving.gateway.keys import ApiKeys, keys_file
+from serving.gateway.limits import RateLimit
+from serving.gateway.metrics import Metrics
+from serving.gateway.recommender import Recommender
+from serving.gateway.releases import Releases
+from serving.gateway.shadow import Shadow
+from serving.gateway.users import Store, Users
+
+NOBODY = "0" * 32
+"""A pseudonym that nobody has: asked for once at the start, so that the store is open."""
+
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """The parts of a gateway; nothing is opened before `start`.
+
+    `store` opens the user rows, by default the run's online store.
+    """
+
+    users: Users
+    triton: AsyncTritonClient
+    releases: Releases
+    recommender: Recommender
+    shadow: Shadow
+
+    def __init__(self, settings: RunSettings, store: Callable[[], Store] | None = None) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.draining = False
+        self.in_flight = 0
+        self.on_stop: list[Callable[[], Awaitable[None]]] = []
+        """What other parts have to finish, in this order, when no request is in flight any more."""
+        self._open_store = store or (lambda: OnlineUsers(settings.feature_store))
+
+    async def start(self) -> None:
+        """Open everything. A LeanRecError says what is missing; a store that is down is not."""
+        settings = self.settings.gateway
+        self.pseudonym_key = load_key()
+        self.request_id_key = request_id.derive_key(self.pseudonym_key)
+        self.keys = ApiKeys(keys_file(settings.keys))
+        self.rate_limit = RateLimit(settings.requests_per_s, settings.burst)
+        self.users = Users(self._open_store, settings, self.metrics)
+        self.triton = AsyncTritonClient(
+            triton_addresses(self.settings),
+            deadline_s=settings.deadline_ms / 1e3,
+            hedge_after_s=settings.hedge_after_ms / 1e3,
+        )
+        self.releases = Releases(
+            Path(self.settings.release.repository), self.triton, settings.follow_ms / 1e3
+        )
+        await self.releases.start()
+        self.recommender = Recommender(self)
+        self.shadow = Shadow(self)
+        self.shadow.start()
+        try:
+            await self.users.get(NOBODY)
+        except FeatureStoreError as error:
+            _log.warning("%s; answers are degraded until it does", error)
+        gc.collect()
+        gc.freeze()
+
+    async def stop(self) -> None:
+        """Finish what is under way, within the bound of `drain_s`, and close everything."""
+        self.draining = True
+        await self.shadow.stop(self.settings.gateway.drain_s)
+        for finish in self.on_stop:
+            await finish()
+        await self.releases.stop()
+        await self.triton.close()
+        self.users.close()
+
+
+def triton_addresses(settings: RunSettings) -> tuple[str, ...]:
+    """The gRPC addresses of the Triton replicas."""
+    serving = settings.serving
+    return settings.gateway.triton or (f"{serving.host}:{serving.grpc_port}",)

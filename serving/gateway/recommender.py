@@ -1,0 +1,300 @@
+"""Answer for a user: the row, the release that is his, the model, filters, titles.
+
+What fails falls back, in this order, and the answer says so:
+
+    the store is gone          a row past its time (stale_row); without one, popular items
+    the candidate fails        the stable release answers
+    no Triton answers in time  popular items of the stable release, filtered alike (popular_items)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leanrec.data.pseudonyms import pseudonym_of
+from leanrec.errors import FeatureStoreError, ServingError
+from leanrec.features.rows import UserRow, unknown_user
+from leanrec.schema import RANKER, RECOMMENDER
+from leanrec.triton.async_client import encode_request
+from leanrec.triton.client import Answer
+from serving.gateway import request_id
+from serving.gateway.api import (
+    Degraded,
+    RankAnswer,
+    RankedItem,
+    RankRequest,
+    Recommendation,
+    RecommendationAnswer,
+    RecommendationRequest,
+    Timings,
+)
+from serving.gateway.faults import FaultError, shown
+from serving.gateway.filters import Filter, Scored, diversify
+from serving.gateway.releases import Release, Target
+from serving.gateway.users import User
+
+if TYPE_CHECKING:
+    from serving.gateway.gateway import Gateway
+
+MAX_CANDIDATES = 500
+"""Items of the categories asked for that the ranker looks at when the recommender's list holds too few."""
+NOTHING_SEEN = np.zeros(0, np.int64)
+STRANGER = User(row=None, read_at=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a release answers a user, and how it came about."""
+
+    target: Target
+    items: Scored
+    degraded: Degraded | None
+
+
+class Recommender:
+    """Answers of one gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._metrics = gateway.metrics
+
+    async def recommend(self, request: RecommendationRequest) -> tuple[RecommendationAnswer, User]:
+        """The answer, and the user as he was known. A FaultError when `k` or `release` cannot be had."""
+        clock = time.perf_counter
+        started = clock()
+        pseudonym = pseudonym_of(request.user_id, self._gateway.pseudonym_key)
+        targets = self._targets(pseudonym, request)
+        user, degraded = await self._user(pseudonym)
+        looked_up = clock()
+        found = await self._found(request, user, targets, degraded)
+        answered = clock()
+        release = found.target.release
+        items = _described(request, user.row, release, found.items)
+        finished = clock()
+        for phase, seconds in (
+            ("features", looked_up - started),
+            ("model", answered - looked_up),
+            ("finish", finished - answered),
+        ):
+            self._metrics.phase_seconds.labels(phase).observe(seconds)
+        answer = RecommendationAnswer(
+            request_id=request_id.make(release.version, self._gateway.request_id_key),
+            release=release.version,
+            stage=found.target.stage,
+            known=user.row is not None,
+            degraded=found.degraded,
+            items=items,
+            timings_ms=Timings(
+                features=_ms(looked_up - started),
+                model=_ms(answered - looked_up),
+                total=_ms(finished - started),
+            ),
+        )
+        return answer, user
+
+    async def rank(self, request: RankRequest) -> RankAnswer:
+        """Figures for the items asked about; a FaultError when the release does not know one of them."""
+        pseudonym = pseudonym_of(request.user_id, self._gateway.pseudonym_key)
+        targets = self._gateway.releases.targets(pseudonym)
+        user, degraded = await self._user(pseudonym)
+        for target in targets:
+            try:
+                candidates = _indices(target.release, request.item_ids)
+                outputs = await self._ranked(target, user.row or unknown_user(), candidates)
+            except ServingError:
+                self._count_failure("/v1/rank", target)
+                continue
+            figures = zip(*(outputs[name].tolist() for name in ("score", "like", "rating")), strict=True)
+            return self._rank_answer(target, request, user, degraded, list(figures))
+        target = targets[-1]
+        catalogue = target.release.catalogue
+        likes = [catalogue.popularity(item) for item in _indices(target.release, request.item_ids)]
+        return self._rank_answer(
+            target, request, user, "popular_items", [(score, None, None) for score in likes]
+        )
+
+    async def from_model(self, target: Target, request: RecommendationRequest, user: User) -> Scored:
+        """The items of `target` for a known user, best first; a ServingError when Triton does not answer."""
+        release = target.release
+        excluded = _excluded(request, release)
+        unwanted = _filter(request, user, excluded)
+        answer = await self._ask(target, RECOMMENDER, _encoded(target, request, user, excluded))
+        items, scores = answer.outputs["item_index"][0], answer.outputs["score"][0]
+        if not np.isfinite(scores).all():
+            raise ServingError(f"release {release.version}: it answers scores that are not finite")
+        passing = unwanted.scored(items, scores, release.catalogue)
+        if len(passing) < request.k and request.categories:
+            passing = await self._more(target, request, user, unwanted, passing)
+        return diversify(passing, request.k, request.diversity, release.catalogue.vectors)
+
+    async def _user(self, pseudonym: str) -> tuple[User, Degraded | None]:
+        try:
+            user, is_stale = await self._gateway.users.get(pseudonym)
+        except FeatureStoreError:
+            return STRANGER, "popular_items"
+        return user, "stale_row" if is_stale else None
+
+    def _targets(self, pseudonym: str, request: RecommendationRequest) -> list[Target]:
+        releases = self._gateway.releases
+        pinned = request.release
+        targets = releases.targets(pseudonym) if pinned is None else releases.pinned(pinned)
+        most = targets[0].release.spec.top_k
+        if request.k > most:
+            raise FaultError(422, f"field 'k' is {request.k}; this release answers 1 to {most} items")
+        return targets
+
+    async def _found(
+        self, request: RecommendationRequest, user: User, targets: list[Target], degraded: Degraded | None
+    ) -> Found:
+        if user.row is not None:
+            for target in targets:
+                try:
+                    items = await self.from_model(target, request, user)
+                except ServingError:
+                    self._count_failure("/v1/recommendations", target)
+                    continue
+                if items:
+                    self._metrics.score.labels(str(target.release.version)).observe(items[0][1])
+                return Found(target=target, items=items, degraded=degraded)
+            degraded = "popular_items"
+        target = targets[-1] if degraded else targets[0]
+        return Found(target=target, items=_popular(target.release, request, user), degraded=degraded)
+
+    async def _more(
+        self, target: Target, request: RecommendationRequest, user: User, unwanted: Filter, passing: Scored
+    ) -> Scored:
+        """`passing`, then the ranker's best among the most liked items of the categories asked for."""
+        catalogue = target.release.catalogue
+        there = {item for item, _ in passing}
+        more = (item for item in unwanted.passing(catalogue.by_popularity, catalogue) if item not in there)
+        candidates = list(islice(more, MAX_CANDIDATES))
+        if not candidates:
+            return passing
+        outputs = await self._ranked(target, user.row or unknown_user(), candidates)
+        scores = outputs["score"].tolist()
+        ranked = sorted(zip(candidates, scores, strict=True), key=lambda pair: -pair[1])
+        return passing + ranked
+
+    async def _ranked(self, target: Target, row: UserRow, candidates: Sequence[int]) -> dict[str, np.ndarray]:
+        """score, like and rating, [C] each, of item indices."""
+        tensors = row.tensors(target.release.spec)
+        del tensors["seen"]
+        tensors["candidates"] = np.array([candidates], np.int64)
+        encoded = encode_request(target.models[RANKER], target.release.version, tensors)
+        answer = await self._ask(target, RANKER, encoded)
+        outputs = {name: tensor[0] for name, tensor in answer.outputs.items()}
+        if not all(np.isfinite(tensor).all() for tensor in outputs.values()):
+            raise ServingError(f"release {target.release.version}: it answers scores that are not finite")
+        return outputs
+
+    async def _ask(self, target: Target, model: str, encoded: bytes) -> Answer:
+        answer = await self._gateway.triton.infer(encoded)
+        if answer.version != target.release.version:
+            raise ServingError(
+                f"{target.models[model]}: version {answer.version} answered,"
+                f" {target.release.version} was asked"
+            )
+        return answer
+
+    def _count_failure(self, route: str, target: Target) -> None:
+        self._metrics.requests.labels(route, str(target.release.version), target.stage, "error").inc()
+
+    def _rank_answer(
+        self,
+        target: Target,
+        request: RankRequest,
+        user: User,
+        degraded: Degraded | None,
+        figures: Sequence[tuple[float, float | None, float | None]],
+    ) -> RankAnswer:
+        return RankAnswer(
+            request_id=request_id.make(target.release.version, self._gateway.request_id_key),
+            release=target.release.version,
+            stage=target.stage,
+            known=user.row is not None,
+            degraded=degraded,
+            items=[
+                RankedItem(item_id=item_id, score=score, like=like, rating=rating)
+                for item_id, (score, like, rating) in zip(request.item_ids, figures, strict=True)
+            ],
+        )
+
+
+def liked_items(row: UserRow, threshold: float) -> list[int]:
+    """Item indices that the user liked, newest first."""
+    return row.history[row.history_ratings >= threshold][::-1].tolist()
+
+
+def _encoded(target: Target, request: RecommendationRequest, user: User, excluded: frozenset[int]) -> bytes:
+    """The request for the recommender; for a user as he is, it is encoded once."""
+    assert user.row is not None
+    model, release = target.models[RECOMMENDER], target.release
+    plain = request.exclude_seen and not excluded
+    if plain and (model, release.version) in user.requests:
+        return user.requests[model, release.version]
+    seen = user.row.seen if request.exclude_seen else NOTHING_SEEN
+    if excluded:
+        seen = np.concatenate([seen, np.array(sorted(excluded), np.int64)])
+    encoded = encode_request(model, release.version, replace(user.row, seen=seen).tensors(release.spec))
+    if plain:
+        user.requests[model, release.version] = encoded
+    return encoded
+
+
+def _excluded(request: RecommendationRequest, release: Release) -> frozenset[int]:
+    index_of = release.catalogue.index_of
+    return frozenset(index_of[item] for item in request.exclude_items if item in index_of)
+
+
+def _filter(request: RecommendationRequest, user: User, excluded: frozenset[int]) -> Filter:
+    return Filter(
+        seen=user.seen if request.exclude_seen else frozenset(),
+        excluded=excluded,
+        categories=frozenset(request.categories),
+    )
+
+
+def _popular(release: Release, request: RecommendationRequest, user: User) -> Scored:
+    catalogue = release.catalogue
+    scored = _filter(request, user, _excluded(request, release)).popular(
+        release.spec.top_k if request.diversity else request.k, catalogue
+    )
+    return diversify(scored, request.k, request.diversity, catalogue.vectors)
+
+
+def _indices(release: Release, item_ids: Sequence[str]) -> list[int]:
+    index_of = release.catalogue.index_of
+    for item_id in item_ids:
+        if item_id not in index_of:
+            raise FaultError(
+                422, f"field 'item_ids': release {release.version} does not know item {shown(item_id)}"
+            )
+    return [index_of[item_id] for item_id in item_ids]
+
+
+def _described(
+    request: RecommendationRequest, row: UserRow | None, release: Release, items: Scored
+) -> list[Recommendation]:
+    catalogue = release.catalogue
+    liked = liked_items(row, release.spec.liked_threshold) if request.explain and row else []
+    return [
+        Recommendation(
+            rank=rank,
+            item_id=catalogue.item_ids[item],
+            title=catalogue.titles[item],
+            categories=catalogue.categories[item],
+            score=score,
+            because=catalogue.explain(item, liked) if liked else [],
+        )
+        for rank, (item, score) in enumerate(items, 1)
+    ]
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 3)
