@@ -48,8 +48,11 @@ def ingest(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
         events=work.new("events.parquet"),
         items=work.new("items.parquet"),
         users=work.new("users.parquet"),
+        feedback=work.new("feedback"),
     )
     counts = {"events": summary.num_events, "items": summary.num_items, "users": summary.num_users}
+    if settings.data.feedback is not None:
+        counts["feedback"] = summary.feedback.num_joined
     return {**counts, **({"notice": summary.notice} if summary.notice else {})}
 
 
@@ -125,21 +128,26 @@ def compress(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
 
 
 def publish(settings: RunSettings, work: WorkFolder, *, code_version: str) -> dict[str, Any]:
-    """Prove parity in a real Triton, then publish version N+1."""
+    """Prove parity in a real Triton, hold it against what serves, then publish version N+1."""
+    from leanrec.release.judgement import judge_release
     from leanrec.release.parity import check_parity
     from leanrec.release.publish import publish_release
 
-    parity = work.new("parity")
-    compressed = work.made("compressed")
-    check_parity(settings.release, graphs=work.made("graphs"), compressed=compressed, output=parity)
+    parity, judgement = work.new("parity"), work.new("judgement")
+    forms = {"graphs": work.made("graphs"), "compressed": work.made("compressed")}
+    check_parity(settings.release, **forms, output=parity)
     enforce_gate(folder=parity)
+    judge_release(settings.evaluation, settings.release, **forms, **_known(work), output=judgement)
+    enforce_gate(folder=judgement)
     return publish_release(
         settings.release,
         name=settings.name,
-        compressed=compressed,
+        compressed=forms["compressed"],
         features=work.made("features"),
         evaluation=work.made("evaluation"),
         parity=parity,
+        model=work.made("model"),
+        feedback=work.made("feedback"),
         lineage={"run": str(work.path), "code_version": code_version},
         output=work.new("release.json"),
     )
@@ -167,6 +175,7 @@ MADE_BY = {
     "events.parquet": "ingest",
     "items.parquet": "ingest",
     "users.parquet": "ingest",
+    "feedback": "ingest",
     "features": "features",
     "training_set.parquet": "features",
     "model": "train",

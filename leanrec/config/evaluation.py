@@ -18,6 +18,10 @@ class EvaluationSettings(Section):
     """Baselines that the model, and its compressed form, must be better than on NDCG@10."""
     max_calibration_error: float = Field(default=0.1, gt=0)
     """Bound on the expected calibration error of P(like)."""
+    equal_within_ndcg: float = Field(default=0.01, ge=0)
+    """Share of NDCG@10 below the serving release that still counts as equal to it."""
+    equal_within_auc: float = Field(default=0.001, ge=0)
+    """AUC below the serving release that still counts as equal to it."""
     max_segment_ndcg_loss: float = Field(default=0.1, ge=0)
     """Share of NDCG@10 that a release may lose in a segment (cold users, tail items, ...), beyond chance."""
     max_segment_auc_loss: float = Field(default=0.02, ge=0)

@@ -77,10 +77,10 @@ def compare(ours: Answered, theirs: Answered, protocol: Protocol, *, min_users: 
 def decide_comparison(
     comparisons: Sequence[Comparison], settings: EvaluationSettings, ours: str, theirs: str
 ) -> list[Check]:
-    """The gate's checks: not worse than `theirs` over everybody, and in no segment by more than its bound."""
+    """The gate's checks: better than or equal to `theirs` over everybody, and no segment beyond its bound."""
     bounds = {
-        (True, NDCG): 0.0,
-        (True, AUC): 0.0,
+        (True, NDCG): settings.equal_within_ndcg,
+        (True, AUC): settings.equal_within_auc,
         (False, NDCG): settings.max_segment_ndcg_loss,
         (False, AUC): settings.max_segment_auc_loss,
     }
