@@ -140,6 +140,7 @@ class EventLog:
         self._committer.join()
         if self._file is not None:
             self._file.close()
+        (self._folder / f"{self._writer}.lock").unlink(missing_ok=True)
         os.close(self._lock)
 
     def _commit_groups(self) -> None:

@@ -1,8 +1,9 @@
-"""Bring a user's new ratings online at once, without waiting for the next materialization.
+"""Bring a user's new ratings and clicks online at once, without waiting for the next materialization.
 
 A pushed row is what `build_features` would make of the same events, had they come in the order of their
-times: `tests/features/test_push.py` holds the two against each other. An event that is older than the
-row's last one stands at the end of the history until the next materialization puts it in its place.
+times: `tests/features/test_push.py` holds the two against each other. Until the next materialization puts
+it right, an event that is older than the row's last one stands at the end of the history, and a click
+stays in the row that a rating of the same item followed.
 
 Reading, changing and writing a row is no transaction of the store. One process pushes one batch at a
 time; two that push for the same user within the same milliseconds may lose one of the changes, again
@@ -29,7 +30,6 @@ from leanrec.features.definitions import USER_KEY
 from leanrec.features.online import Features, OnlineUsers, redis_failed
 from leanrec.features.rows import UserRow, unknown_user
 
-
 Written = tuple[EntityKey, Features, datetime, datetime | None]
 """A row as Feast takes it: whose, the values, the time from which they hold, when they were made."""
 
@@ -41,6 +41,8 @@ class Rating:
     item_index: int
     rating: float
     timestamp: datetime
+    is_implied: bool = False
+    """By a click: it counts only while nothing else is known of the user and the item, as in the data."""
 
 
 class OnlineUsersWriter(OnlineUsers):
@@ -62,7 +64,9 @@ class OnlineUsersWriter(OnlineUsers):
             updates = []
             for user, row in zip(users, rows, strict=True):
                 new = sorted(ratings[user], key=lambda rating: rating.timestamp)
-                updates.append((user, row, row_after(row or unknown_user(), new, self._features), new[-1]))
+                after = row_after(row or unknown_user(), new, self._features)
+                if after is not row:
+                    updates.append((user, row, after, new[-1]))
             try:
                 self._write(updates)
             except sqlite3.Error as error:
@@ -75,6 +79,8 @@ class OnlineUsersWriter(OnlineUsers):
 
     def _write(self, updates: Sequence[tuple[str, UserRow | None, UserRow, Rating]]) -> None:
         """View by view, in the order of `Definitions.online_views`, which says why."""
+        if not updates:
+            return
         store = self._current_store()
         profiles: list[Written] = []
         seen: list[Written] = []
@@ -95,10 +101,16 @@ class OnlineUsersWriter(OnlineUsers):
 
 def row_after(row: UserRow, ratings: Sequence[Rating], settings: FeatureSettings) -> UserRow:
     """`row` with `ratings` (oldest first) behind its history, in its seen items and its statistics."""
-    if not ratings:
+    seen = set(row.seen.tolist())
+    counted = []
+    for rating in ratings:
+        if not (rating.is_implied and rating.item_index in seen):
+            counted.append(rating)
+        seen.add(rating.item_index)
+    if not counted:
         return row
-    items = np.array([rating.item_index for rating in ratings], np.int64)
-    values = np.array([rating.rating for rating in ratings], np.float32)
+    items = np.array([rating.item_index for rating in counted], np.int64)
+    values = np.array([rating.rating for rating in counted], np.float32)
     num_events, num_liked, mean_rating = row.user_statistics.astype(np.float64)
     total = mean_rating * num_events + values.sum(dtype=np.float64)
     num_events += len(values)
@@ -109,7 +121,7 @@ def row_after(row: UserRow, ratings: Sequence[Rating], settings: FeatureSettings
         user_statistics=np.array([num_events, num_liked, total / num_events], np.float32),
         history=np.concatenate([row.history, items])[-length:],
         history_ratings=np.concatenate([row.history_ratings, values])[-length:],
-        seen=np.union1d(row.seen, items),
+        seen=np.array(sorted(seen), np.int64),
     )
 
 

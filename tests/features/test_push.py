@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from small_world import LIKED, START, build, some_events
 from leanrec.config import FeatureSettings, FeatureStoreSettings
 from leanrec.errors import FeatureStoreError
 from leanrec.features.online import OnlineUsers
-from leanrec.features.push import OnlineUsersWriter, Rating
+from leanrec.features.push import OnlineUsersWriter, Rating, row_after
+from leanrec.features.rows import unknown_user
 from leanrec.features.store import materialize_features
 
 FEATURES = FeatureSettings(history_length=3, liked_threshold=LIKED)
@@ -64,6 +66,15 @@ def test_pushes_of_one_user_from_many_threads_all_count(
     after = writer.row("u1")
     assert after is not None
     assert after.user_statistics[0] == before.user_statistics[0] + num_threads * 3
+
+
+def test_a_click_says_nothing_of_an_item_that_the_user_has_had_to_do_with() -> None:
+    click = Rating(item_index=2, rating=4, timestamp=START, is_implied=True)
+    rating = Rating(item_index=3, rating=1, timestamp=START)
+    row = row_after(unknown_user(), [click, click, rating, replace(click, item_index=3)], FEATURES)
+    assert (row.history.tolist(), row.history_ratings.tolist()) == ([2, 3], [4, 1])
+    assert row_after(row, [click], FEATURES) is row
+    assert row_after(row, [replace(rating, item_index=2)], FEATURES).history.tolist() == [2, 3, 2]
 
 
 def test_late_events_of_one_push_stand_in_the_order_of_their_times(
