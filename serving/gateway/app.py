@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from leanrec.config import RunSettings
+from serving.gateway import events
 from serving.gateway.faults import explain_faults
 from serving.gateway.gateway import Gateway
 from serving.gateway.guard import Guard
+from serving.gateway.page_routes import page_routes
 from serving.gateway.routes import catalogue_routes, health_routes, model_routes
 from serving.gateway.users import Store
 
@@ -43,6 +45,8 @@ def create_app(settings: RunSettings, store: Callable[[], Store] | None = None) 
     explain_faults(app)
     app.include_router(model_routes(gateway))
     app.include_router(catalogue_routes(gateway))
+    app.include_router(events.router(gateway))
     app.include_router(health_routes(gateway))
+    app.router.routes.extend(page_routes())
     app.add_middleware(Guard, gateway=gateway)
     return app

@@ -13,6 +13,7 @@ from leanrec.errors import FeatureStoreError
 from leanrec.features.online import OnlineUsers
 from leanrec.triton.async_client import AsyncTritonClient
 from serving.gateway import request_id
+from serving.gateway.events import Feedback
 from serving.gateway.keys import ApiKeys, keys_file
 from serving.gateway.limits import RateLimit
 from serving.gateway.metrics import Metrics
@@ -33,6 +34,7 @@ class Gateway:
     `store` opens the user rows, by default the run's online store.
     """
 
+    feedback: Feedback
     users: Users
     triton: AsyncTritonClient
     releases: Releases
@@ -66,6 +68,15 @@ class Gateway:
         )
         await self.releases.start()
         self.recommender = Recommender(self)
+        self.feedback = Feedback(
+            self.settings,
+            pseudonym_key=self.pseudonym_key,
+            request_key=self.request_id_key,
+            index_of=self._index_of,
+            forget=self.users.forget,
+            metrics=self.metrics,
+        )
+        self.on_stop.append(self.feedback.close)
         self.shadow = Shadow(self)
         self.shadow.start()
         try:
@@ -84,6 +95,9 @@ class Gateway:
         await self.releases.stop()
         await self.triton.close()
         self.users.close()
+
+    def _index_of(self, item_id: str) -> int | None:
+        return self.releases.stable.catalogue.index_of.get(item_id)
 
 
 def triton_addresses(settings: RunSettings) -> tuple[str, ...]:
