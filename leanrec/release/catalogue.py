@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from leanrec.release.repository import RELEASE_FOLDER
 from leanrec.schema import UNKNOWN_INDEX
 
 ITEMS_FILE = "items.parquet"
+MAX_FREQUENT = 100
 COLUMNS = ("item_index", "item_id", "title", "categories", "num_liked", "embedding")
 
 
@@ -57,6 +59,12 @@ class Catalogue:
     def index_of(self) -> dict[str, int]:
         """The item_index of each item id, without the unknown item."""
         return {item_id: item for item, item_id in enumerate(self.item_ids) if item != UNKNOWN_INDEX}
+
+    @cached_property
+    def frequent_categories(self) -> list[str]:
+        """The categories of most items, most frequent first, at most `MAX_FREQUENT`."""
+        counts = Counter(category for categories in self.categories for category in categories)
+        return [category for category, _ in counts.most_common(MAX_FREQUENT)]
 
     @cached_property
     def by_popularity(self) -> list[int]:

@@ -180,6 +180,10 @@ class ReleasesAnswer(Response):
     """Kept, ascending."""
     models: dict[str, list[int]]
     """Versions of each model that answer now in every Triton replica."""
+    history: list[dict[str, Any]]
+    """Transitions, oldest first: at, action, from, to, reason."""
+    categories: list[str]
+    """Categories of the stable release's items, most frequent first, at most 100."""
 
 
 class Readiness(Response):

@@ -53,6 +53,7 @@ class Release:
         # Computed now and kept, so that no request waits for them.
         release.catalogue.popular(1)
         release.catalogue.index_of  # noqa: B018
+        release.catalogue.frequent_categories  # noqa: B018
         return release
 
 

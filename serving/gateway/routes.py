@@ -107,6 +107,8 @@ def catalogue_routes(gateway: Gateway) -> APIRouter:
             rollout={k: v for k, v in asdict(rollout).items() if k != "salt"} if rollout else None,
             versions=list(state.versions),
             models=await gateway.releases.answering(),
+            history=list(state.history),
+            categories=gateway.releases.stable.catalogue.frequent_categories,
         )
         return _looked_up(request, gateway.releases.stable, answer)
 

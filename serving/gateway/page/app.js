@@ -139,8 +139,8 @@ function drawAnswers(next) {
 const categories = new Set();
 
 function offerCategories(...answers) {
-  for (const answer of answers) for (const item of answer?.items ?? []) for (const name of item.categories ?? []) categories.add(name);
-  for (const name of state.categories ?? []) categories.add(name);
+  for (const name of state.categories) categories.add(name);
+  for (const answer of answers) for (const item of answer?.items ?? []) for (const name of item.categories) categories.add(name);
   offer(byId("category"), [...categories].sort().map((name) => [name, name]));
 }
 
