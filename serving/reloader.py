@@ -91,7 +91,15 @@ class Reloader:
                 refused = f"model {name} was not loaded, the older version goes on serving: {reason}"
                 break
             self._loaded[name] = fingerprint
+        if refused is None:
+            self._unload_gone()
         self._report(self._ready(self._states()), refused)
+
+    def _unload_gone(self) -> None:
+        """Unload the models whose folders went away, once everything else answers in their place."""
+        for name in self._loaded.keys() - set(configured_models(self._repository)):
+            self._ask("POST", f"/v2/repository/models/{name}/unload", {})
+            del self._loaded[name]
 
     def _stamp(self) -> tuple[bytes | None, dict[str, bytes]]:
         return _content(self._repository / RELEASE_FILE), self._fingerprints()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from leanrec.config.section import Section
@@ -14,6 +16,8 @@ class ReleaseSettings(Section):
     """Folder of the model repository."""
     keep: int = Field(default=5, ge=2)
     """Releases kept; older ones are pruned, never the served ones."""
+    strategy: Literal["direct", "canary"] = "direct"
+    """A new release is stable at once, or a candidate that `leanrec release rollout` takes on step by step."""
     max_score_difference: float = Field(default=1e-5, gt=0)
     """Parity: bound on |Triton - the same graph in this process|, and on |trainer - Triton| uncompressed."""
     min_same_top_10: float = Field(default=0.99, ge=0, le=1)

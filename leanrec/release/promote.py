@@ -1,35 +1,77 @@
-"""Move the stable version: promote, roll back, and say what is served."""
+"""Move the stable version: offer and accept a candidate, promote, roll back, and say what is served."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from leanrec.release.repository import ModelRepository, now, same_tensors
-from leanrec.release.state import promoted, rolled_back
+from leanrec.release.state import (
+    ReleaseState,
+    Stage,
+    accepted,
+    offered,
+    promoted,
+    rolled_back,
+    staged,
+    withdrawn,
+)
 
 
 def promote(repository: Path, version: int) -> int:
     """Make `version`, one of those kept, the one that clients get; returns it."""
     store = ModelRepository(Path(repository).absolute())
-    store.required_state()
-    with store.exclusive():
-        before = store.required_state()
+
+    def decide(before: ReleaseState) -> ReleaseState:
         known = version in before.versions
         beside = known and same_tensors([store.release_folder(v) for v in (before.stable, version)])
-        state = promoted(before, version, at=now(), beside=beside)
-        store.commit(state, store.stage())
-    return state.stable
+        return promoted(before, version, at=now(), beside=beside)
+
+    return _change(repository, decide).stable
 
 
 def rollback(repository: Path) -> int:
-    """Make the version before the stable one stable again; returns its number."""
+    """Make the version before the stable one stable again; returns its number.
+
+    During a rollout the candidate goes instead, and the stable version stays.
+    """
+    return _change(repository, lambda state: rolled_back(state, at=now())).stable
+
+
+def offer(repository: Path, version: int) -> None:
+    """Make `version`, one of those kept, a candidate: served under names of its own, and sent to nobody."""
+    _change(repository, lambda state: offered(state, version, at=now(), salt=secrets.token_hex(8)))
+
+
+def advance(
+    repository: Path, stage: Stage, *, percent: float = 0.0, shadow_percent: float = 0.0, reason: str
+) -> None:
+    """Put the candidate into `stage`."""
+    _change(
+        repository,
+        lambda state: staged(
+            state, stage, percent=percent, shadow_percent=shadow_percent, at=now(), reason=reason
+        ),
+    )
+
+
+def accept(repository: Path, reason: str) -> int:
+    """Make the candidate the stable version; returns its number."""
     store = ModelRepository(Path(repository).absolute())
-    store.required_state()
-    with store.exclusive():
-        state = rolled_back(store.required_state(), at=now())
-        store.commit(state, store.stage())
-    return state.stable
+
+    def decide(state: ReleaseState) -> ReleaseState:
+        pair = [store.release_folder(v) for v in (state.stable, state.required_rollout().version)]
+        return accepted(state, at=now(), beside=same_tensors(pair), reason=reason)
+
+    return _change(repository, decide).stable
+
+
+def withdraw(repository: Path, reason: str) -> int:
+    """End the rollout; returns the stable version, which goes on."""
+    return _change(repository, lambda state: withdrawn(state, at=now(), reason=reason)).stable
 
 
 def status(repository: Path) -> dict[str, Any]:
@@ -46,6 +88,7 @@ def status(repository: Path) -> dict[str, Any]:
         "stable": state.stable,
         "previous": state.previous,
         "served": list(state.served),
+        "rollout": asdict(state.rollout) if state.rollout else None,
         "settled": store.is_settled(),
         "versions": [
             {
@@ -61,3 +104,12 @@ def status(repository: Path) -> dict[str, Any]:
 def verify(repository: Path, version: int) -> list[str]:
     """What differs from the manifest of `version`, one sentence a file; empty when all is as published."""
     return ModelRepository(Path(repository).absolute()).verify(version)
+
+
+def _change(repository: Path, decide: Callable[[ReleaseState], ReleaseState]) -> ReleaseState:
+    store = ModelRepository(Path(repository).absolute())
+    store.required_state()
+    with store.exclusive():
+        state = decide(store.required_state())
+        store.commit(state, store.stage())
+    return state

@@ -5,9 +5,12 @@ A change is prepared in `<repository>/.staging`, then put in place by renames, i
     1. recommender/N and ranker/N      new folders that nothing refers to yet
     2. release.json                    from here on the change is decided
     3. <model>/config.pbtxt            from here on Triton, told to look again, serves it
+    4. <model>_candidate/              comes or goes whole: the version being rolled out, hard-linked
 
-All that needs room on the disk happens before the first rename. A writer that is killed before step 2
-has changed nothing that is served, and the next one undoes it; after step 2 the next one finishes it.
+A candidate is served under names of its own, for Triton gives a client that names no version the highest
+one of a name. All that needs room on the disk happens before the first rename. A writer that is killed
+before step 2 has changed nothing that is served, and the next one undoes it; after step 2 the next one
+finishes it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any
 
 from leanrec.errors import ReleaseError
 from leanrec.files import fsync_tree, read_json, sha256_of, write_json, write_text
+from leanrec.release.routing import CANDIDATES
 from leanrec.release.state import ReleaseState
 from leanrec.schema import MODELS, RECOMMENDER, ModelSpec
 from leanrec.triton.model_configuration import ModelConfiguration
@@ -92,7 +96,10 @@ class ModelRepository:
         configurations = [self.configuration(model) for model in MODELS]
         if state is None:
             return not any(configurations)
-        return all(c is not None and c.versions == state.served for c in configurations)
+        candidate = (state.rollout.version,) if state.rollout else None
+        return all(c is not None and c.versions == state.served for c in configurations) and all(
+            self._candidate_versions(model) == candidate for model in MODELS
+        )
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -118,7 +125,8 @@ class ModelRepository:
 
     def settle(self) -> None:
         """Finish or undo what a killed writer left; the caller holds the repository."""
-        shutil.rmtree(self.path / STAGING, ignore_errors=True)
+        staging = self.path / STAGING
+        shutil.rmtree(staging, ignore_errors=True)
         state = self.state()
         kept = state.versions if state else ()
         # The recommender's folder holds the manifest, which proves that the version is ours, so it goes last.
@@ -128,7 +136,8 @@ class ModelRepository:
                     self._refuse_foreign(version)
                     shutil.rmtree(self.version_folder(model, version))
         if state is not None:
-            self._serve(state)
+            self._serve(state, staging)
+            shutil.rmtree(staging, ignore_errors=True)
 
     def numbers(self, model: str) -> list[int]:
         """The numbers of the version folders that lie there for `model`, ascending."""
@@ -158,9 +167,13 @@ class ModelRepository:
                 fsync_tree(staged / model)
             for model in MODELS:
                 _rename(staged / model, self.version_folder(model, state.last))
+        if state.rollout:
+            for model in MODELS:
+                self._stage_candidate(model, state, staged)
         _rename(staged / RELEASE_FILE, self.path / RELEASE_FILE)
         for model in MODELS:
             _rename(staged / f"{model}.pbtxt", self.path / model / CONFIGURATION)
+        self._serve(state, staged)
         self.settle()
 
     def next_version(self) -> int:
@@ -209,12 +222,44 @@ class ModelRepository:
             dynamic_batching=batching,
         )
 
-    def _serve(self, state: ReleaseState) -> None:
-        """Make the configurations say what `state` says, if they do not."""
+    def _serve(self, state: ReleaseState, staged: Path) -> None:
+        """Make the configurations and the candidate's folders say what `state` says, if they do not.
+
+        `staged` may hold the candidate's folders already.
+        """
         for model in MODELS:
             wanted = self._configuration_for(model, state, self.release_folder(state.stable))
             if self.configuration(model) != wanted:
                 write_text(self.path / model / CONFIGURATION, wanted.to_pbtxt())
+        for model, name in CANDIDATES.items():
+            candidate = (state.rollout.version,) if state.rollout else None
+            if self._candidate_versions(model) == candidate:
+                continue
+            staged.mkdir(exist_ok=True)
+            if (self.path / name).exists():
+                (self.path / name).replace(staged / f"{name}.gone")
+            if state.rollout:
+                if not (staged / name).exists():
+                    self._stage_candidate(model, state, staged)
+                _rename(staged / name, self.path / name)
+
+    def _stage_candidate(self, model: str, state: ReleaseState, staged: Path) -> None:
+        """Lay out the candidate's folder of `model` in `staged`: its files are links to the version's."""
+        name, version = CANDIDATES[model], state.required_rollout().version
+        alone = replace(state, stable=version, served=(version,))
+        configuration = self._configuration_for(model, alone, self.release_folder(version))
+        shutil.copytree(
+            self.version_folder(model, version),
+            staged / name / str(version),
+            ignore=shutil.ignore_patterns(RELEASE_FOLDER),
+            copy_function=_link,
+        )
+        write_text(staged / name / CONFIGURATION, replace(configuration, name=name).to_pbtxt())
+        fsync_tree(staged / name)
+
+    def _candidate_versions(self, model: str) -> tuple[int, ...] | None:
+        configuration = self.configuration(CANDIDATES[model])
+        return configuration.versions if configuration else None
 
     def _refuse_foreign(self, version: int) -> None:
         if self.state() is None and not (self.release_folder(version) / MANIFEST).exists():
@@ -254,6 +299,14 @@ def same_tensors(releases: list[Path]) -> bool:
 def now() -> str:
     """The present as ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for the file; a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _rename(source: Path, target: Path) -> None:

@@ -35,6 +35,10 @@ class Rollout:
     since: str
     """When this stage began: ISO 8601, UTC."""
 
+    def shown(self) -> str:
+        """The stage in words."""
+        return f"canary at {self.percent:g} %" if self.stage == "canary" else self.stage
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseState:
@@ -58,6 +62,12 @@ class ReleaseState:
     def to_json(self) -> dict[str, Any]:
         """The JSON value of release.json."""
         return asdict(self)
+
+    def required_rollout(self) -> Rollout:
+        """The rollout; a ReleaseError when there is none."""
+        if self.rollout is None:
+            raise ReleaseError("no version is being rolled out; `leanrec release rollout` begins it")
+        return self.rollout
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -92,24 +102,80 @@ def published(
             last=version,
             history=(_transition("publish", None, version, at),),
         )
-    grown = replace(state, versions=(*state.versions, version), last=version)
-    return pruned(_moved(grown, "publish", version, at, beside), keep=keep)
+    _refuse_during_rollout(state, f"publish version {version} as the stable one")
+    return pruned(_moved(_grown(state, version), "publish", version, at, beside), keep=keep)
+
+
+def published_as_candidate(
+    state: ReleaseState, version: int, *, keep: int, at: str, salt: str
+) -> ReleaseState:
+    """The state in which `version` is new and a candidate; the stable one stays what it is."""
+    _refuse_during_rollout(state, f"publish version {version}")
+    return pruned(offered(_grown(state, version), version, at=at, salt=salt), keep=keep)
+
+
+def offered(state: ReleaseState, version: int, *, at: str, salt: str) -> ReleaseState:
+    """The state in which `version`, one of those kept, is a candidate that nobody is sent to yet."""
+    _refuse_during_rollout(state, f"roll out version {version}")
+    _require_kept(state, version)
+    if version == state.stable:
+        raise ReleaseError(f"version {version} is stable already; nothing to roll out")
+    rollout = Rollout(version=version, stage="candidate", salt=salt, started_at=at, since=at)
+    return replace(
+        state,
+        rollout=rollout,
+        history=_remembered(state, _transition("candidate", state.stable, version, at)),
+    )
+
+
+def staged(
+    state: ReleaseState,
+    stage: Stage,
+    *,
+    percent: float = 0.0,
+    shadow_percent: float = 0.0,
+    at: str,
+    reason: str,
+) -> ReleaseState:
+    """The state in which the candidate is in `stage`."""
+    rollout = state.required_rollout()
+    moved = replace(rollout, stage=stage, percent=percent, shadow_percent=shadow_percent, since=at)
+    action = f"canary {percent:g} %" if stage == "canary" else stage
+    transition = _transition(action, state.stable, rollout.version, at, reason)
+    return replace(state, rollout=moved, history=_remembered(state, transition))
+
+
+def accepted(state: ReleaseState, *, at: str, beside: bool = True, reason: str | None = None) -> ReleaseState:
+    """The state in which the candidate is the stable version; `beside` as for `published`."""
+    version = state.required_rollout().version
+    return _moved(replace(state, rollout=None), "promote", version, at, beside, reason)
+
+
+def withdrawn(state: ReleaseState, *, at: str, reason: str | None = None) -> ReleaseState:
+    """The state without a candidate; its version is kept, and the stable one stays what it is."""
+    version = state.required_rollout().version
+    transition = _transition("withdraw", version, state.stable, at, reason)
+    return replace(state, rollout=None, history=_remembered(state, transition))
 
 
 def promoted(state: ReleaseState, version: int, *, at: str, beside: bool = True) -> ReleaseState:
     """The state in which `version`, one of those kept, is stable; `beside` as for `published`."""
-    if version not in state.versions:
-        raise ReleaseError(
-            f"version {version} is not in the repository, which keeps {_shown(state.versions)};"
-            " name one of them"
-        )
+    _require_kept(state, version)
     if version == state.stable:
         raise ReleaseError(f"version {version} is stable already; nothing to promote")
+    if state.rollout and state.rollout.version == version:
+        return accepted(state, at=at, beside=beside, reason="promoted by hand")
+    _refuse_during_rollout(state, f"promote version {version}")
     return _moved(state, "promote", version, at, beside)
 
 
 def rolled_back(state: ReleaseState, *, at: str) -> ReleaseState:
-    """The state in which the version before the stable one is stable again, and served alone."""
+    """The state in which the version before the stable one is stable again, and served alone.
+
+    During a rollout it is the candidate that goes, and the stable version stays.
+    """
+    if state.rollout:
+        return withdrawn(state, at=at, reason="rolled back by hand")
     if state.previous is None or state.previous not in state.versions:
         raise ReleaseError(
             f"version {state.stable} has no version before it to go back to; the repository keeps"
@@ -129,26 +195,52 @@ def rolled_back(state: ReleaseState, *, at: str) -> ReleaseState:
 def pruned(state: ReleaseState, *, keep: int) -> ReleaseState:
     """The state with the newest `keep` versions, those served, and the one that a rollback needs."""
     needed = {*state.versions[-keep:], *state.served, state.stable, state.previous}
+    if state.rollout:
+        needed.add(state.rollout.version)
     return replace(state, versions=tuple(version for version in state.versions if version in needed))
 
 
-def _moved(state: ReleaseState, action: str, version: int, at: str, beside: bool) -> ReleaseState:
+def _grown(state: ReleaseState, version: int) -> ReleaseState:
+    return replace(state, versions=(*state.versions, version), last=version)
+
+
+def _moved(
+    state: ReleaseState, action: str, version: int, at: str, beside: bool, reason: str | None = None
+) -> ReleaseState:
     stays = beside and state.stable < version
     return replace(
         state,
         stable=version,
         previous=state.stable,
         served=(state.stable, version) if stays else (version,),
-        history=_remembered(state, _transition(action, state.stable, version, at)),
+        history=_remembered(state, _transition(action, state.stable, version, at, reason)),
     )
+
+
+def _require_kept(state: ReleaseState, version: int) -> None:
+    if version not in state.versions:
+        raise ReleaseError(
+            f"version {version} is not in the repository, which keeps {_shown(state.versions)};"
+            " name one of them"
+        )
+
+
+def _refuse_during_rollout(state: ReleaseState, what: str) -> None:
+    if state.rollout:
+        raise ReleaseError(
+            f"version {state.rollout.version} is being rolled out ({state.rollout.shown()}), so nobody may"
+            f" {what}; let it end, or end it with `leanrec release abort`"
+        )
 
 
 def _remembered(state: ReleaseState, transition: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     return (*state.history, transition)[-MAX_HISTORY:]
 
 
-def _transition(action: str, before: int | None, after: int, at: str) -> dict[str, Any]:
-    return {"at": at, "action": action, "from": before, "to": after}
+def _transition(
+    action: str, before: int | None, after: int, at: str, reason: str | None = None
+) -> dict[str, Any]:
+    return {"at": at, "action": action, "from": before, "to": after, "reason": reason}
 
 
 def _shown(versions: tuple[int, ...]) -> str:

@@ -1,5 +1,6 @@
 """The reloader's decisions, against a Triton made by hand that notes what it is told."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,18 +18,21 @@ class Triton:
     def __init__(self, repository: Path) -> None:
         self.repository = repository
         self.loads: list[str] = []
+        self.unloads: list[str] = []
         self.broken: set[str] = set()
         self.unreachable = False
         self.reports: list[tuple[dict[str, list[int]] | None, str | None]] = []
 
     def ask(self, method: str, path: str, body: Any) -> tuple[int, Any]:
-        assert "unload" not in path
         if self.unreachable:
             raise ConnectionRefusedError("refused")
         if path.endswith("/index"):
             names = configured_models(self.repository)
             return 200, [{"name": name, "version": "1", "state": "READY"} for name in names]
         name = path.split("/")[-2]
+        if path.endswith("/unload"):
+            self.unloads.append(name)
+            return 200, None
         self.loads.append(name)
         return (400, {"error": "no graph"}) if name in self.broken else (200, None)
 
@@ -105,3 +109,15 @@ def test_hidden_folders_are_no_models(tmp_path: Path) -> None:
     write(tmp_path, "1", ranker="a", **{".staging": "a"})
     (tmp_path / "notes").mkdir()
     assert configured_models(tmp_path) == ["ranker"]
+
+
+def test_a_model_whose_folder_went_away_is_unloaded_after_the_others_are_loaded(
+    triton: Triton, reloader: Reloader
+) -> None:
+    write(triton.repository, "2", recommender_candidate="a")
+    wait_for(lambda: triton.loads == ["recommender_candidate"])
+    assert triton.unloads == []
+    shutil.rmtree(triton.repository / "recommender_candidate")
+    write(triton.repository, "3", recommender="b")
+    wait_for(lambda: triton.unloads == ["recommender_candidate"])
+    assert triton.loads[-1] == "recommender"
