@@ -13,13 +13,15 @@ def ingest_events(
     events: dsl.Output[dsl.Dataset],
     items: dsl.Output[dsl.Dataset],
     users: dsl.Output[dsl.Dataset],
+    feedback: dsl.Output[dsl.Dataset],
 ) -> str:
-    """Write events, items and users as Parquet; user ids become keyed pseudonyms.
+    """Write events, items and users as Parquet; user ids become keyed pseudonyms; the event log joins.
 
     Args:
         data: Settings of the section `data`.
         key_fingerprint: Names the pseudonym key without telling it, so that another key is another result.
-        raw_fingerprint: Names the state of the raw files, so that a changed file is another result.
+        raw_fingerprint: Names the state of the raw files and the event log, so that a changed file is another
+            result.
 
     Returns:
         The digest of the three tables.
@@ -36,8 +38,10 @@ def ingest_events(
         events=Path(events.path),
         items=Path(items.path),
         users=Path(users.path),
+        feedback=Path(feedback.path),
     )
     events.metadata["rows"] = summary.num_events
     items.metadata["rows"] = summary.num_items
     users.metadata["rows"] = summary.num_users
+    feedback.metadata["rows"] = summary.feedback.num_joined
     return summary.digest

@@ -11,6 +11,8 @@ def publish_release(
     name: str,
     lineage: dict,
     job: str,
+    model: dsl.Input[dsl.Model],
+    feedback: dsl.Input[dsl.Dataset],
     compressed: dsl.Input[dsl.Model],
     features: dsl.Input[dsl.Dataset],
     evaluation: dsl.Input[dsl.Artifact],
@@ -34,6 +36,8 @@ def publish_release(
         publish_release(
             ReleaseSettings.parse(release),
             name=name,
+            model=Path(model.path),
+            feedback=Path(feedback.path),
             compressed=Path(compressed.path),
             features=Path(features.path),
             evaluation=Path(evaluation.path),

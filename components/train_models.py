@@ -8,6 +8,8 @@ from components.image import PIPELINE_IMAGE
 @dsl.component(base_image=PIPELINE_IMAGE, install_kfp_package=False)
 def train_models(
     training: dict,
+    release: dict,
+    warm_start_fingerprint: str,
     features: dsl.Input[dsl.Dataset],
     training_set: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
@@ -16,15 +18,20 @@ def train_models(
 
     Args:
         training: Settings of the section `training`.
+        release: Settings of the section `release`: where `training.warm_start` finds the stable release.
+        warm_start_fingerprint: Which release that is, for the cache, which cannot see it.
     """
     from pathlib import Path
 
-    from leanrec.config import TrainingSettings
+    from leanrec.config import ReleaseSettings, TrainingSettings
+    from leanrec.release.serving import warm_start_release
     from leanrec.training.train import train_models
 
+    settings = TrainingSettings.parse(training)
     model.metadata.update(
         train_models(
-            TrainingSettings.parse(training),
+            settings,
+            warm_start=warm_start_release(settings, ReleaseSettings.parse(release)),
             features=Path(features.path),
             training_set=Path(training_set.path),
             output=Path(model.path),

@@ -86,9 +86,11 @@ def features(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
 
 def train(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
     """Train the retriever and the ranker."""
+    from leanrec.release.serving import warm_start_release
     from leanrec.training.train import train_models
 
-    return train_models(settings.training, **_known(work), output=work.new("model"))
+    warm_start = warm_start_release(settings.training, settings.release)
+    return train_models(settings.training, **_known(work), output=work.new("model"), warm_start=warm_start)
 
 
 def evaluate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
@@ -130,6 +132,7 @@ def compress(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
 def publish(settings: RunSettings, work: WorkFolder, *, code_version: str) -> dict[str, Any]:
     """Prove parity in a real Triton, hold it against what serves, then publish version N+1."""
     from leanrec.release.judgement import judge_release
+    from leanrec.release.lineage import configuration_of
     from leanrec.release.parity import check_parity
     from leanrec.release.publish import publish_release
 
@@ -148,7 +151,7 @@ def publish(settings: RunSettings, work: WorkFolder, *, code_version: str) -> di
         parity=parity,
         model=work.made("model"),
         feedback=work.made("feedback"),
-        lineage={"run": str(work.path), "code_version": code_version},
+        lineage={"run": str(work.path), "code_version": code_version, **configuration_of(settings)},
         output=work.new("release.json"),
     )
 

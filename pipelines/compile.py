@@ -11,6 +11,7 @@ from kfp import compiler
 
 from leanrec.config import RunSettings
 from leanrec.files import atomic_file
+from leanrec.release.lineage import configuration_of
 from pipelines.placement import Placement
 from pipelines.recommender import build_pipeline
 
@@ -40,11 +41,13 @@ def arguments_of(
     key_fingerprint: str = "",
     raw_fingerprint: str = "",
     vocabulary_fingerprint: str = "",
+    warm_start_fingerprint: str = "",
 ) -> dict[str, Any]:
     """The pipeline's arguments: a section each, and what the release is made from.
 
-    The fingerprints name the pseudonym key, the state of the raw files and the newest vocabulary, where they
-    can be seen from here: what steps depend on and a cache could not know.
+    The fingerprints name the pseudonym key, the state of the raw files, the newest vocabulary and the release
+    that training goes on from, where they can be seen from here: what steps depend on and a cache could not
+    know.
     A setting that is null is left out, for KFP has no null; the section's default says it again.
     """
     sections = {name: getattr(settings, name).model_dump(mode="json", exclude_none=True) for name in SECTIONS}
@@ -56,10 +59,12 @@ def arguments_of(
             "code_version": code_version,
             "inputs": feature_inputs(settings, key_fingerprint, raw_fingerprint),
             "vocabulary_fingerprint": vocabulary_fingerprint,
+            **configuration_of(settings),
         },
         "key_fingerprint": key_fingerprint,
         "raw_fingerprint": raw_fingerprint,
         "vocabulary_fingerprint": vocabulary_fingerprint,
+        "warm_start_fingerprint": warm_start_fingerprint,
     }
 
 

@@ -16,8 +16,9 @@ from leanrec.config import DataSettings, RunSettings
 from leanrec.data.pseudonyms import key_fingerprint, load_key
 from leanrec.data.vocabulary import vocabulary_fingerprint
 from leanrec.errors import ConfigError, LeanRecError
-from leanrec.files import read_json, write_json
+from leanrec.files import read_json, sha256_of, write_json
 from leanrec.journal import StepRecord, read_journal
+from leanrec.release.serving import warm_start_release
 from leanrec.report.build import build_report, write_latest
 from leanrec.report.flow import PIPELINE
 from leanrec.report.inputs import ReportInputs, RunFacts
@@ -42,7 +43,7 @@ OUTPUTS = {
 
 RENAMED = {"published": "release"}
 
-ARTIFACTS = ("events", "items", "users", *OUTPUTS.values())
+ARTIFACTS = ("events", "items", "users", "feedback", *OUTPUTS.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,7 @@ def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) 
 def _arguments(settings: RunSettings, *, run: str, code_version: str) -> dict[str, Any]:
     """The pipeline's arguments, with all that steps depend on and that can be seen from here."""
     key, raw = key_fingerprint(load_key()), raw_fingerprint(settings.data)
+    warm = warm_start_release(settings.training, settings.release)
     newest = vocabulary_fingerprint(Path(settings.release.repository), feature_inputs(settings, key, raw))
     return arguments_of(
         settings,
@@ -102,6 +104,7 @@ def _arguments(settings: RunSettings, *, run: str, code_version: str) -> dict[st
         key_fingerprint=key,
         raw_fingerprint=raw,
         vocabulary_fingerprint=newest,
+        warm_start_fingerprint=sha256_of(warm / "manifest.json")[:12] if warm else "",
     )
 
 
@@ -118,9 +121,12 @@ def _finish(folder: RunFolder, facts: dict[str, Any], seconds: float) -> Path:
 
 
 def raw_fingerprint(data: DataSettings) -> str:
-    """Names, sizes and times of change of the raw files; as with make, a touched file is read again."""
+    """Names, sizes and times of change of the raw files and the event log.
+
+    As with make, a touched file is read again.
+    """
     states = []
-    for name in filter(None, (data.events, data.items, data.users)):
+    for name in filter(None, (data.events, data.items, data.users, data.feedback)):
         path = Path(name)
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():

@@ -55,6 +55,7 @@ def build_pipeline(placement: Placement) -> Callable:
         key_fingerprint: str,
         raw_fingerprint: str,
         vocabulary_fingerprint: str,
+        warm_start_fingerprint: str,
     ) -> dsl.HTML:
         raw = place(
             ingest_events(data=data, key_fingerprint=key_fingerprint, raw_fingerprint=raw_fingerprint)
@@ -86,7 +87,10 @@ def build_pipeline(placement: Placement) -> Callable:
         joined.set_display_name("Build training set")
         known = {"features": feature_tables, "training_set": joined.outputs["training_set"]}
 
-        trained = placement.place_training(train_models(training=training, **known), cpu="2", memory="16Gi")
+        learning = train_models(
+            training=training, release=release, warm_start_fingerprint=warm_start_fingerprint, **known
+        )
+        trained = placement.place_training(learning, cpu="2", memory="16Gi")
         trained.set_display_name("Train models")
         model = trained.outputs["model"]
 
@@ -125,6 +129,8 @@ def build_pipeline(placement: Placement) -> Callable:
                 name=name,
                 lineage=lineage,
                 job=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+                model=model,
+                feedback=raw.outputs["feedback"],
                 compressed=compressed,
                 features=feature_tables,
                 evaluation=evaluated.outputs["report"],

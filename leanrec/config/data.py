@@ -27,6 +27,10 @@ class DataSettings(Section):
     """Our column name -> the name in the files, where they differ."""
     user_attributes: tuple[str, ...] = ()
     """Categorical columns of the users table that become features."""
+    feedback: str | None = None
+    """Folder of the event log, whose ratings and clicks join the events; null: the base events alone."""
+    click_rating: float | None = None
+    """Rating that a click counts as; null: features.liked_threshold."""
     max_timestamp: str | None = None
     """Latest event time accepted (ISO 8601); the present when null."""
     num_users: int = Field(default=1_000, ge=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -86,6 +86,10 @@ class TrainingSettings(Section):
     """Items that the retriever hands to the ranker."""
     top_k: int = Field(default=100, ge=1)
     """Items that a recommendation may hold at most (K)."""
+    warm_start: Literal["release"] | None = None
+    """What training goes on from: the stable release (there is none yet: from nothing), or nothing."""
+    warm_epochs: int = Field(default=2, ge=1)
+    """Passes over the training events, at most, of each model that goes on from a release."""
     checkpoint: str | None = None
     """Folder that keeps the state after each epoch, so that a killed run goes on; null: beside the output."""
     retriever: RetrieverSettings = RetrieverSettings()

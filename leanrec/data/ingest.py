@@ -27,6 +27,7 @@ from leanrec.data.columns import (
     read_timestamps,
     read_years,
 )
+from leanrec.data.feedback import JOINED, FeedbackSummary, join_feedback, write_feedback
 from leanrec.data.pseudonyms import pseudonymize
 from leanrec.data.sources import SOURCES
 from leanrec.data.sources.raw import EVENTS as RAW_EVENTS
@@ -49,22 +50,40 @@ class IngestSummary:
     last_timestamp: datetime
     digest: str
     notice: str
+    feedback: FeedbackSummary
 
 
 @step("ingest_events")
-def ingest(settings: DataSettings, *, key: bytes, events: Path, items: Path, users: Path) -> IngestSummary:
+def ingest(
+    settings: DataSettings,
+    *,
+    key: bytes,
+    events: Path,
+    items: Path,
+    users: Path,
+    feedback: Path | None = None,
+) -> IngestSummary:
     """Write the canonical tables (leanrec/schema.py) to `events`, `items` and `users` as Parquet.
 
     Rows are sorted, so the same raw rows give the same bytes. User ids become pseudonyms under
-    `key`. A DataError names the file, column, row and value that cannot be used, a HostError a full
-    disk; either way nothing is written.
+    `key`; those of the event log (`data.feedback`) are pseudonyms already. What came from the log goes to
+    the folder `feedback`. A DataError names the file, column, row and value that cannot be used, a HostError
+    a full disk; either way nothing is written.
     """
     _check_column_names(settings)
     raw = SOURCES[settings.source](settings)
     event_table = canonical_events(raw.events, key)
     item_table = canonical_items(raw.items)
     user_table = canonical_users(raw, settings.user_attributes, event_table["user_id"], key)
+    joined, summary = JOINED.empty_table(), FeedbackSummary(by_type={})
+    if settings.feedback is not None:
+        event_table, joined, summary = join_feedback(
+            event_table, item_table, Path(settings.feedback), click_rating=_rating_of_click(settings)
+        )
+        user_table = _with_new_users(user_table, joined["user_id"])
     _write_all({Path(events): event_table, Path(items): item_table, Path(users): user_table})
+    if feedback is not None:
+        write_feedback(feedback, joined, summary)
     times = event_table["timestamp"]
     return IngestSummary(
         num_events=len(event_table),
@@ -74,6 +93,7 @@ def ingest(settings: DataSettings, *, key: bytes, events: Path, items: Path, use
         last_timestamp=times[-1].as_py(),
         digest=_digest(events, items, users),
         notice=raw.notice,
+        feedback=summary,
     )
 
 
@@ -136,6 +156,21 @@ def canonical_users(
     columns = [pseudonymize(read_ids(raw.users, "user_id"), key)]
     columns += [read_text(raw.users, name) for name in user_attributes]
     return pa.Table.from_arrays(columns, names=schema.names).cast(schema).sort_by("user_id")
+
+
+def _rating_of_click(settings: DataSettings) -> float:
+    if settings.click_rating is None:
+        raise ConfigError("data.feedback: a click needs a rating; set data.click_rating")
+    return settings.click_rating
+
+
+def _with_new_users(users: pa.Table, user_ids: pa.ChunkedArray) -> pa.Table:
+    """The users table and those of `user_ids` (of the event log) that it lacks, without attributes."""
+    found = pc.unique(user_ids)
+    new = found.filter(pc.invert(pc.is_in(found, value_set=users["user_id"].combine_chunks())))
+    attributes = [pa.nulls(len(new), field.type) for field in users.schema if field.name != "user_id"]
+    rows = pa.Table.from_arrays([new, *attributes], schema=users.schema)
+    return pa.concat_tables([users, rows]).sort_by("user_id")
 
 
 def _check_column_names(settings: DataSettings) -> None:

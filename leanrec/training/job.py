@@ -22,5 +22,7 @@ class Job:
     checkpoints: str
     folder: str
     """Where errors and the summary are left for the parent."""
+    warm_start: str
+    """The release folder that training goes on from; empty: none."""
     parent: int
     """Process id of the parent; without it the processes end."""

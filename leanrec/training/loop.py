@@ -17,7 +17,7 @@ from leanrec.config import RankerSettings, RetrieverSettings
 from leanrec.errors import TrainingError
 from leanrec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from leanrec.training.examples import Examples, batches
-from leanrec.training.plan import ShardedModel
+from leanrec.training.plan import ShardedModel, sums_of
 from leanrec.training.sparse import collective_device
 
 MAX_GATHER_DIFFERENCE = 1e-5
@@ -44,10 +44,23 @@ class Course:
     checkpoint: Path
     identity: str
     log: Callable[[str], None]
+    sums: dict[str, Tensor] | None = None
+    """Adagrad's sums to go on with, where the model's weights are a release's; None: they are fresh."""
 
 
-def fit(objective: nn.Module, course: Course) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What training left besides the weights in the model."""
+
+    curves: list[dict[str, Any]]
+    sums: dict[str, Tensor]
+    """On rank 0: Adagrad's sums of the tables at the best epoch."""
+
+
+def fit(objective: nn.Module, course: Course) -> Fitted:
     """Train `objective.model` in place (on every process) and answer its curves.
+
+    A model that goes on from a release keeps its weights where no epoch makes them better.
 
     Raises a TrainingError when the loss is not a number, or when the gathered weights score differently.
     """
@@ -61,26 +74,27 @@ def fit(objective: nn.Module, course: Course) -> list[dict[str, Any]]:
         device=device,
     )
     course.log(f"{course.name}: " + ", ".join(f"{t} {where}" for t, where in sharded.describe().items()))
-    progress, best = _resume(sharded, course)
+    progress, best, sums = _start(sharded, objective, course)
     while not progress.finished:
         curve = _train_epoch(sharded, course, progress.epochs_done)
         weights = sharded.gather()
         _prove_equal(sharded, objective, weights, course)
         figures = _share(course.validate() if weights is not None else {})
         epoch = progress.epochs_done
+        state = sharded.gather_optimizers()
         if figures["ndcg"] > progress.best_figure:
             progress.best_figure, progress.best_epoch, best = figures["ndcg"], epoch, weights
+            sums = sums_of(state)
         progress.curves.append(curve | figures)
         progress.epochs_done = epoch + 1
         too_long = epoch - progress.best_epoch >= settings.patience
         progress.finished = too_long or progress.epochs_done >= settings.epochs
-        state = sharded.gather_optimizers()
         if weights is not None and state is not None and best is not None:
-            groups = {"weights": weights, "optimizers": state, "best": best}
+            groups = {"weights": weights, "optimizers": state, "best": best, "sums": sums}
             save_checkpoint(course.checkpoint, progress, groups)
         course.log(_line(course, progress.curves[-1]))
     _spread(objective, best)
-    return progress.curves
+    return Fitted(curves=progress.curves, sums=sums)
 
 
 def _train_epoch(sharded: ShardedModel, course: Course, epoch: int) -> dict[str, Any]:
@@ -148,15 +162,30 @@ def _without_draw(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value for value in arguments if not isinstance(value, torch.Generator))
 
 
-def _resume(sharded: ShardedModel, course: Course) -> tuple[Progress, dict[str, Tensor] | None]:
+def _start(
+    sharded: ShardedModel, objective: Any, course: Course
+) -> tuple[Progress, dict[str, Tensor] | None, dict[str, Tensor]]:
+    """Where training begins: in a killed run's checkpoint, in a release, or from nothing.
+
+    Progress, and the weights and Adagrad's sums that are the best so far.
+    """
     found = load_checkpoint(course.checkpoint, course.identity)
-    if found is None:
-        return Progress(identity=course.identity), None
-    progress, groups = found
-    sharded.load(groups["weights"])
-    sharded.load_optimizers(groups["optimizers"])
-    course.log(f"{course.name}: going on after epoch {progress.epochs_done} of an earlier run")
-    return progress, groups["best"]
+    if found is not None:
+        progress, groups = found
+        sharded.load(groups["weights"])
+        sharded.load_optimizers(groups["optimizers"])
+        course.log(f"{course.name}: going on after epoch {progress.epochs_done} of an earlier run")
+        return progress, groups["best"], groups.get("sums", {})
+    progress = Progress(identity=course.identity)
+    if course.sums is None:
+        return progress, None, {}
+    sharded.load_sums(course.sums)
+    weights = sharded.gather()
+    _prove_equal(sharded, objective, weights, course)
+    figures = _share(course.validate() if weights is not None else {})
+    progress.best_figure = figures["ndcg"]
+    course.log(f"{course.name}: going on from a release, ndcg {figures['ndcg']:.4f} before the first epoch")
+    return progress, weights, sums_of(sharded.gather_optimizers())
 
 
 def _share(figures: dict[str, float]) -> dict[str, float]:

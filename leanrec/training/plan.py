@@ -136,10 +136,28 @@ class ShardedModel:
                 dense["state"].setdefault(int(i), {})[name] = value
         self.dense.load_state_dict(dense)
 
+    def load_sums(self, sums: dict[str, Tensor]) -> None:
+        """Take over Adagrad's sums of the tables, by table; the dense part's optimizer stays as it is."""
+        own = self.parallel.fused_optimizer.state_dict()["state"]
+        for name in own:
+            target, table = _adagrad_sums(own, name), name.removeprefix(TABLE).removesuffix(".weight")
+            if target is not None and table in sums:
+                copy_rows(sums[table], target)
+
     def describe(self) -> dict[str, str]:
         """Table -> how the planner shards it and where."""
         (tables,) = self.plan.plan.values()
         return {name: f"{p.sharding_type} on ranks {p.ranks}" for name, p in tables.items()}
+
+
+def sums_of(optimizers: Gathered) -> dict[str, Tensor]:
+    """Adagrad's sums by table, out of what `gather_optimizers` gave."""
+    prefix = f"tables/{TABLE}"
+    return {
+        name.removeprefix(prefix).removesuffix(".weight"): value
+        for name, value in (optimizers or {}).items()
+        if name.startswith(prefix)
+    }
 
 
 def quiet_planner() -> None:

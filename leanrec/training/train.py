@@ -26,7 +26,12 @@ GRACE_S = 5.0
 
 @step("train_models")
 def train_models(
-    settings: TrainingSettings, *, features: Path, training_set: Path, output: Path
+    settings: TrainingSettings,
+    *,
+    features: Path,
+    training_set: Path,
+    output: Path,
+    warm_start: Path | None = None,
 ) -> dict[str, Any]:
     """Train retriever and ranker; write the model folder `output`; answer a summary of figures.
 
@@ -34,7 +39,8 @@ def train_models(
         settings: The section `training`.
         features: The features folder (items.parquet, spec.json).
         training_set: The training set, one Parquet file.
-        output: Folder to write: model.safetensors, model.json, curves.json.
+        output: Folder to write: model.safetensors, model.json, curves.json, optimizer.safetensors.
+        warm_start: The `release` folder of a release to go on from.
 
     A run that was killed goes on from its last whole epoch when it is started again with the same settings
     and data. Raises a TrainingError with one sentence when training cannot start or go on; then `output` is
@@ -50,6 +56,7 @@ def train_models(
             output=str(fresh.resolve()),
             checkpoints=str(checkpoints.resolve()),
             folder=folder,
+            warm_start=str(Path(warm_start).resolve()) if warm_start else "",
             parent=os.getpid(),
         )
         (Path(folder) / "job.json").write_text(json.dumps(asdict(job)), encoding="utf-8")

@@ -12,26 +12,27 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
-from leanrec.config import TrainingSettings
+from leanrec.config import RankerSettings, RetrieverSettings, TrainingSettings
 from leanrec.errors import LeanRecError, TrainingError
 from leanrec.files import read_json, write_json
 from leanrec.models.inputs import read_item_inputs
-from leanrec.models.recommender import Recommender, save_model
+from leanrec.models.recommender import WEIGHTS_FILE, Recommender, save_model
 from leanrec.schema import ModelSpec
 from leanrec.training.candidates import CandidateSampler
 from leanrec.training.checkpoint import identity_of
 from leanrec.training.examples import TRAIN, VALID, Examples, read_examples
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
-from leanrec.training.loop import PROBE_EVENTS, Course, fit
+from leanrec.training.loop import PROBE_EVENTS, Course, Fitted, fit
 from leanrec.training.objectives import RankerObjective, RetrieverObjective
 from leanrec.training.plan import quiet_planner
 from leanrec.training.sparse import collective_device
 from leanrec.training.validation import Holdout
+from leanrec.training.warm_start import WEIGHTS_FOLDER, WarmStart, load_warm_start, save_sums
 
 
 def main(path: str) -> int:
@@ -79,7 +80,9 @@ def train(settings: TrainingSettings, job: Job) -> None:
     if len(holdout) == 0:
         raise TrainingError(f"{training_set}: no user likes anything in split 'valid'; add events")
     torch.manual_seed(settings.seed)
-    recommender = Recommender(spec, settings, items).to(collective_device())
+    recommender = Recommender(spec, settings, items)
+    warm = _go_on(recommender, Path(job.warm_start), features) if job.warm_start else None
+    recommender.to(collective_device())
     common = {
         "seed": settings.seed,
         "examples": learnt_from,
@@ -88,19 +91,33 @@ def train(settings: TrainingSettings, job: Job) -> None:
     }
     # How many processes train, and where the state is kept, does not change what is learnt.
     learning = {k: v for k, v in job.settings.items() if k not in ("num_processes", "checkpoint")}
-    identity = identity_of(learning, training_set, features / "items.parquet", features / "spec.json")
-    curves = {
-        "retriever": _train_retriever(recommender, holdout, common, Path(job.checkpoints), identity),
-        "ranker": _train_ranker(recommender, holdout, common, Path(job.checkpoints), identity),
+    files = [training_set, features / "items.parquet", features / "spec.json"]
+    if warm is not None:
+        files.append(Path(job.warm_start) / WEIGHTS_FOLDER / WEIGHTS_FILE)
+    common["identity"] = identity_of(learning, *files)
+    fitted = {
+        "retriever": _train_retriever(recommender, holdout, common, Path(job.checkpoints), warm),
+        "ranker": _train_ranker(recommender, holdout, common, Path(job.checkpoints), warm),
     }
     if dist.get_rank() == 0:
-        _write(recommender, holdout, curves, job)
+        _write(recommender, holdout, fitted, job)
+
+
+def _go_on(recommender: Recommender, release: Path, features: Path) -> WarmStart:
+    """Load the release's weights, grown, into `recommender`."""
+    warm = load_warm_start(release, recommender, features)
+    recommender.load_state_dict(warm.weights)
+    return warm
 
 
 def _train_retriever(
-    recommender: Recommender, holdout: Holdout, common: dict[str, Any], checkpoints: Path, identity: str
-) -> list[dict[str, Any]]:
-    settings = recommender.settings.retriever
+    recommender: Recommender,
+    holdout: Holdout,
+    common: dict[str, Any],
+    checkpoints: Path,
+    warm: WarmStart | None,
+) -> Fitted:
+    settings = _for_start(recommender.settings, recommender.settings.retriever, warm)
     retriever = recommender.retriever
     course = Course(
         name="retriever",
@@ -108,41 +125,59 @@ def _train_retriever(
         prepare=lambda batch, draw: (batch, draw),
         validate=lambda: {"ndcg": holdout.retrieval_ndcg(retriever)},
         checkpoint=checkpoints / "retriever.safetensors",
-        identity=identity,
+        sums=warm.sums["retriever"] if warm else None,
         **common,
     )
     return fit(RetrieverObjective(retriever, settings), course)
 
 
 def _train_ranker(
-    recommender: Recommender, holdout: Holdout, common: dict[str, Any], checkpoints: Path, identity: str
-) -> list[dict[str, Any]]:
-    settings = recommender.settings.ranker
+    recommender: Recommender,
+    holdout: Holdout,
+    common: dict[str, Any],
+    checkpoints: Path,
+    warm: WarmStart | None,
+) -> Fitted:
+    settings = _for_start(recommender.settings, recommender.settings.ranker, warm)
     sampler = CandidateSampler(recommender.retriever, settings, recommender.num_candidates)
-    probe = cast(Examples, common["probe"]).to(collective_device())
-    temperature = recommender.settings.retriever.temperature
-    recommender.dcn.start_from_retrieval(sampler.log_partition(probe, temperature), temperature)
+    if warm is None:
+        probe = cast(Examples, common["probe"]).to(collective_device())
+        temperature = recommender.settings.retriever.temperature
+        recommender.dcn.start_from_retrieval(sampler.log_partition(probe, temperature), temperature)
     course = Course(
         name="ranker",
         settings=settings,
         prepare=lambda batch, draw: (batch, sampler.draw(batch, draw)),
         validate=lambda: holdout.chain_figures(recommender),
         checkpoint=checkpoints / "ranker.safetensors",
-        identity=identity,
+        sums=warm.sums["ranker"] if warm else None,
         **common,
     )
     return fit(RankerObjective(recommender.dcn, settings), course)
 
 
-def _write(recommender: Recommender, holdout: Holdout, curves: dict[str, Any], job: Job) -> None:
+S = TypeVar("S", RetrieverSettings, RankerSettings)
+
+
+def _for_start(training: TrainingSettings, settings: S, warm: WarmStart | None) -> S:
+    """A model that goes on from a release needs fewer passes."""
+    if warm is None:
+        return settings
+    return settings.model_copy(update={"epochs": min(settings.epochs, training.warm_epochs)})
+
+
+def _write(recommender: Recommender, holdout: Holdout, fitted: dict[str, Fitted], job: Job) -> None:
     figures = holdout.chain_figures(recommender)
     save_model(recommender, Path(job.output))
+    save_sums({part: each.sums for part, each in fitted.items()}, Path(job.output))
+    curves = {part: each.curves for part, each in fitted.items()}
     write_json(Path(job.output) / CURVES_FILE, curves)
     summary = {
         "num_parameters": sum(parameter.numel() for parameter in recommender.parameters()),
         "num_processes": dist.get_world_size(),
         "retriever_epochs": len(curves["retriever"]),
         "ranker_epochs": len(curves["ranker"]),
+        "warm_start": bool(job.warm_start),
         **{f"valid_{name}": value for name, value in figures.items()},
     }
     write_json(Path(job.folder) / SUMMARY_FILE, summary)
