@@ -6,13 +6,14 @@ name, ours, baseline, ratio (above 1: we are better), unit, settings.
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import compression, serving
+from benchmarks import compression, gateway, serving
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "compression": compression.measure,
+    "gateway": gateway.measure,
     "serving": serving.measure,
 }
 """Name -> what measures, given the folder of the model repository."""
 
-OF_A_RUN = frozenset({"compression"})
-"""Benchmarks that are given the run's folder too, for what lies only there: the trained model."""
+OF_A_RUN = frozenset({"compression", "gateway"})
+"""Benchmarks that are given the run's folder too, for what lies only there: model, feature store."""

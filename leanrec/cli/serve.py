@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,28 @@ def serve(
     for port in ("http", "grpc", "metrics"):
         arguments += [f"--{port}-port", str(getattr(serving, f"{port}_port"))]
     raise typer.Exit(embedded.main([*arguments, *(["--verbose"] if verbose else [])]))
+
+
+@app.command()
+def gateway(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a run, or a file of configs/.")] = LATEST,
+    triton: Annotated[bool, typer.Option(help="Start Triton too, for this gateway alone.")] = False,
+) -> None:
+    """Answer over HTTP, with a page for people, until Ctrl-C."""
+    from serving.gateway.server import main
+
+    settings = settings_of(run_folder)
+    if not triton:
+        raise typer.Exit(main(settings))
+    from leanrec.triton.embedded_server import embedded_server
+
+    with (
+        tempfile.TemporaryDirectory(prefix="leanrec-gateway-") as work,
+        embedded_server(Path(settings.release.repository), Path(work) / "triton.json") as server,
+    ):
+        asks = settings.gateway.model_copy(update={"triton": (server.grpc,)})
+        status = main(settings.model_copy(update={"gateway": asks}))
+    raise typer.Exit(status)
 
 
 @app.command()

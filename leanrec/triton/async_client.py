@@ -38,9 +38,10 @@ class NotServedError(ServingError):
     """Triton answers, and does not serve this version of the model (any more, or yet)."""
 
 
-def encode_request(model: str, version: int, inputs: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of an inference request: `inputs` by served name, each [B, ...]."""
-    request = proto.ModelInferRequest(model_name=model, model_version=str(version))
+def encode_request(model: str, version: int | None, inputs: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of an inference request: `inputs` by served name, each [B, ...]; no version: the newest."""
+    shown = "" if version is None else str(version)
+    request = proto.ModelInferRequest(model_name=model, model_version=shown)
     for name, array in inputs.items():
         request.inputs.add(name=name, datatype=np_to_triton_dtype(array.dtype), shape=array.shape)
         request.raw_input_contents.append(np.ascontiguousarray(array).tobytes())

@@ -83,6 +83,7 @@ class Gateway:
             await self.users.get(NOBODY)
         except FeatureStoreError as error:
             _log.warning("%s; answers are degraded until it does", error)
+        # What lives as long as the process need not be looked through while somebody waits.
         gc.collect()
         gc.freeze()
 
@@ -95,6 +96,7 @@ class Gateway:
         await self.releases.stop()
         await self.triton.close()
         self.users.close()
+        gc.unfreeze()
 
     def _index_of(self, item_id: str) -> int | None:
         return self.releases.stable.catalogue.index_of.get(item_id)

@@ -169,7 +169,7 @@ class Recommender:
     async def _more(
         self, target: Target, request: RecommendationRequest, user: User, unwanted: Filter, passing: Scored
     ) -> Scored:
-        """`passing`, then the ranker's best among the most liked items of the categories asked for."""
+        """`passing` and the ranker's answer for the most liked items of the categories, best first."""
         catalogue = target.release.catalogue
         there = {item for item, _ in passing}
         more = (item for item in unwanted.passing(catalogue.by_popularity, catalogue) if item not in there)
@@ -177,9 +177,8 @@ class Recommender:
         if not candidates:
             return passing
         outputs = await self._ranked(target, user.row or unknown_user(), candidates)
-        scores = outputs["score"].tolist()
-        ranked = sorted(zip(candidates, scores, strict=True), key=lambda pair: -pair[1])
-        return passing + ranked
+        scored = [*passing, *zip(candidates, outputs["score"].tolist(), strict=True)]
+        return sorted(scored, key=lambda pair: -pair[1])
 
     async def _ranked(self, target: Target, row: UserRow, candidates: Sequence[int]) -> dict[str, np.ndarray]:
         """score, like and rating, [C] each, of item indices."""

@@ -20,6 +20,8 @@ from serving.gateway.gateway import Gateway, triton_addresses
 from serving.gateway.keys import keys_file, local_key
 
 BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""Seconds that an idle connection stays open: longer than a proxy in front keeps it."""
 
 
 def serve(settings: RunSettings) -> None:
@@ -39,6 +41,7 @@ def serve(settings: RunSettings) -> None:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=max(1, round(settings.gateway.drain_s)),
+        timeout_keep_alive=KEEP_ALIVE_S,
         backlog=BACKLOG,
     )
     server = _Server(config, app.state.gateway, _announcement(settings, listener, key))
