@@ -59,6 +59,9 @@ RANKER = "ranker"
 MODELS = (RECOMMENDER, RANKER)
 """The two models of a release, as Triton knows them."""
 
+USER_ROW = "user_row"
+"""Feast's feature service of the online user row, which a release's requests are built from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:

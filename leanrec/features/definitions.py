@@ -17,6 +17,8 @@ from typing import Any
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, Float32, Int64, String
 
+from leanrec.schema import USER_ROW
+
 PROJECT = "leanrec"
 """The Feast project's name; it is part of every key in the online store."""
 
@@ -25,9 +27,6 @@ RANKING_TRAINING = "ranking_training"
 
 USER_KEY = "user_id"
 """Join key of the user entity."""
-
-USER_ROW = "user_row"
-"""Feature service of the online user row."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from leanrec.errors import ReleaseError
 from leanrec.files import read_json, sha256_of, size_in_bytes, write_json
 from leanrec.gates import GATE_FILE
 from leanrec.journal import step
+from leanrec.release.lineage import data_digest, facts_of
 from leanrec.release.repository import (
     FRONT,
     MANIFEST,
@@ -80,8 +81,9 @@ def publish_release(
                 "bytes": sum(size_in_bytes(staged / model / GRAPH) for model in MODELS),
                 "recipe": read_json(Path(compressed) / FRONT).get("chosen"),
             }
-            _write_manifest(staged, {**figures, "lineage": lineage})
             new = staged / RECOMMENDER / RELEASE_FOLDER
+            lineage = {"data": data_digest(features), **lineage}
+            _write_manifest(staged, {**figures, **facts_of(new), "lineage": lineage})
             beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
             state = published(before, version, keep=settings.keep, at=at, beside=beside)
             repository.commit(state, staged)
