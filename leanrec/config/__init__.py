@@ -18,6 +18,7 @@ from leanrec.config.run import RunSettings, load_settings
 from leanrec.config.section import Section
 from leanrec.config.serving import ServingSettings
 from leanrec.config.training import RankerSettings, RetrieverSettings, TrainingSettings
+from leanrec.config.tuning import TuningSettings
 
 __all__ = [
     "CompressionSettings",
@@ -34,6 +35,7 @@ __all__ = [
     "Section",
     "ServingSettings",
     "TrainingSettings",
+    "TuningSettings",
     "ValidationSettings",
     "load_settings",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from leanrec.config.release import ReleaseSettings
 from leanrec.config.section import Section
 from leanrec.config.serving import ServingSettings
 from leanrec.config.training import TrainingSettings
+from leanrec.config.tuning import TuningSettings
 from leanrec.errors import ConfigError
 
 
@@ -36,7 +37,20 @@ class RunSettings(Section):
     compression: CompressionSettings = CompressionSettings()
     release: ReleaseSettings
     serving: ServingSettings = ServingSettings()
+    tuning: TuningSettings = TuningSettings()
     gateway: GatewaySettings = GatewaySettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_click_is_a_like(cls, values: Any) -> Any:
+        """Where feedback joins the events and nobody says what a click is worth, it is worth a like."""
+        data = values.get("data") if isinstance(values, dict) else None
+        if not isinstance(data, dict) or not data.get("feedback") or data.get("click_rating") is not None:
+            return values
+        threshold = (values.get("features") or {}).get(
+            "liked_threshold", FeatureSettings.model_fields["liked_threshold"].default
+        )
+        return {**values, "data": {**data, "click_rating": threshold}}
 
     @model_validator(mode="after")
     def _lists_are_long_enough(self) -> Self:
