@@ -133,7 +133,6 @@ def publish(settings: RunSettings, work: WorkFolder, *, code_version: str) -> di
     """Prove parity in a real Triton, hold it against what serves, then publish version N+1."""
     from leanrec.release.judgement import judge_release
     from leanrec.release.lineage import configuration_of
-    from leanrec.release.lineage import configuration_of
     from leanrec.release.parity import check_parity
     from leanrec.release.publish import publish_release
 

@@ -12,7 +12,6 @@ from kfp import compiler
 from leanrec.config import RunSettings
 from leanrec.files import atomic_file
 from leanrec.release.lineage import configuration_of
-from leanrec.release.lineage import configuration_of
 from pipelines.placement import Placement
 from pipelines.recommender import build_pipeline
 

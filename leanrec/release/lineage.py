@@ -41,7 +41,8 @@ REQUIRED_FILES = (
 def configuration_of(settings: RunSettings) -> dict[str, Any]:
     """The settings of a run and their digest, for the lineage.
 
-    A setting that is null is left out, as KFP has no null. None holds a secret: passwords and keys come from the environment or from files that settings name.
+    A setting that is null is left out, as KFP has no null. None holds a secret: passwords and keys come from
+    the environment, or from files that settings name.
     """
     values = settings.model_dump(mode="json", exclude_none=True)
     canonical = json.dumps(values, sort_keys=True)

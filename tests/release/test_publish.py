@@ -17,6 +17,7 @@ from leanrec.config import ReleaseSettings
 from leanrec.errors import ReleaseError
 from leanrec.files import read_json, write_json
 from leanrec.gates import at_most, write_gate
+from leanrec.release.lineage import data_digest
 from leanrec.release.promote import promote, rollback, status, verify
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
@@ -60,7 +61,8 @@ def test_a_release_says_what_it_is_and_matches_its_manifest(
     assert figures["bytes"] == sum(
         (repository.version_folder(m, 1) / "model.onnx").stat().st_size for m in MODELS
     )
-    assert repository.manifest(1)["lineage"] == {"run": "r1"}
+    lineage = repository.manifest(1)["lineage"]
+    assert lineage == {"run": "r1", "data": data_digest(artifacts["features"])}
     names = {path.name for path in repository.release_folder(1).iterdir()}
     assert names >= {"manifest.json", "items.parquet", "vocabulary", "golden.safetensors", "golden.json"}
     assert names >= {"spec.json", "front.json", "evaluation.json", "parity.json"}
