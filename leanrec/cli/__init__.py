@@ -9,7 +9,15 @@ import signal
 import sys
 from typing import NoReturn
 
-from leanrec.cli import pipeline, release, run, serve, steps, tuning  # noqa: F401 - each adds its commands
+from leanrec.cli import (  # noqa: F401 - each adds its commands
+    pipeline,
+    release,
+    release_storage,
+    run,
+    serve,
+    steps,
+    tuning,
+)
 from leanrec.cli.front import app
 from leanrec.errors import LeanRecError
 

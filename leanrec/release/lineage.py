@@ -59,9 +59,14 @@ def data_digest(features: Path) -> str:
 
 def facts_of(release: Path) -> dict[str, Any]:
     """`feature_service` and `metrics` for the manifest of the `release` folder being put together."""
+    return {"feature_service": USER_ROW, "metrics": served_metrics(release)}
+
+
+def served_metrics(release: Path) -> dict[str, float]:
+    """What the served form of the models reached on the test split; empty where its front does not say."""
     front = read_json(Path(release) / FRONT)
     rows = [row for row in front.get("candidates", ()) if row["recipe"] == front["chosen"]]
-    return {"feature_service": USER_ROW, "metrics": rows[0].get("test") or {} if rows else {}}
+    return dict(rows[0].get("test") or {}) if rows else {}
 
 
 def missing_from(manifest: dict[str, Any]) -> list[str]:
