@@ -69,7 +69,7 @@ class Page:
         self.resize(width, height, scheme)
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && location.protocol !== 'about:'")
+        self.wait("location.protocol !== 'about:' && performance.timing.loadEventEnd > 0")
 
     def resize(self, width: int, height: int = 1000, scheme: str = "light") -> None:
         """Give the tab another size (CSS pixels) or colour scheme."""

@@ -10,6 +10,7 @@ const POLL_MS = 5000;
 const RECENT = "leanrec.recent";
 
 let state = null; // what /v1/releases said last
+let metrics = null; // the text of /metrics as last read
 let shown = null; // {user, answer, other, note, before} on the screen
 let asking = null; // AbortController of the question under way
 let repeating = null; // timer of "Ask every second"
@@ -42,7 +43,7 @@ async function enter() {
   byId("desk").hidden = false;
   byId("key").value = "";
   drawReleases();
-  drawLatency();
+  readMetrics();
 }
 
 // What was asked in this tab: ids are personal data, so they go when the tab goes.
@@ -99,7 +100,8 @@ async function ask({ before = null, quiet = false } = {}) {
       noteRecent(asked.user_id);
     }
     drawAnswers({ user: asked.user_id, answer, other, before });
-    drawLatency();
+    showLatency(byId("latency"), metrics);
+    if (!quiet) readMetrics();
   } catch (error) {
     refuse(error);
   } finally {
@@ -187,8 +189,9 @@ function drawReleases() {
   showReleases(state, { serving: byId("serving"), selects: [byId("release"), byId("against")], panel: byId("rollout") });
 }
 
-async function drawLatency() {
-  showLatency(byId("latency"), await gateway.metrics().catch(() => null));
+async function readMetrics() {
+  metrics = await gateway.metrics().catch(() => null);
+  showLatency(byId("latency"), metrics);
 }
 
 /** The releases and everybody's latency, while somebody looks. */
@@ -197,7 +200,7 @@ async function poll() {
   try {
     state = await gateway.releases();
     drawReleases();
-    await drawLatency();
+    await readMetrics();
   } catch (error) {
     refuse(error);
   }
