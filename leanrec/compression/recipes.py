@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -29,7 +30,7 @@ def write_compressed(recipe: Recipe, source: CompressionSource, output: Path) ->
     model = change_model(recipe, source)
     exported = graphs_in(source.graphs) if model is None else {m: export_graph(model, m) for m in MODELS}
     for name, graph in exported.items():
-        write_graph(cook(recipe, graph), graph_path(output, name))
+        write_graph(cook(recipe, graph, partial(source.requests, name)), graph_path(output, name))
 
 
 def change_model(recipe: Recipe, source: CompressionSource) -> Recommender | None:

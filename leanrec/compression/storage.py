@@ -32,10 +32,10 @@ class Stored:
 
 
 class Nodes:
-    """Nodes in the order in which they run; intermediate results are named after the final one."""
+    """Nodes in the order in which they run; `prefix`, unlike any other, names what is between."""
 
-    def __init__(self, result: str) -> None:
-        self.result = result
+    def __init__(self, prefix: str, result: str) -> None:
+        self.prefix, self.result = prefix, result
         self.made: list[onnx.NodeProto] = []
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -44,7 +44,7 @@ class Nodes:
 
     def add_with_outputs(self, num: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
         """Append a node with `num` outputs; answers their names."""
-        outputs = [f"{self.result}/{len(self.made)}{'abc'[i]}" for i in range(num)]
+        outputs = [f"{self.prefix}.{len(self.made)}{'abc'[i]}" for i in range(num)]
         self.made.append(onnx.helper.make_node(operator, list(inputs), outputs, **attributes))
         return outputs
 
@@ -89,7 +89,7 @@ def store_matrices(
 
 
 def _gathered(name: str, form: Stored, gather: onnx.NodeProto) -> list[onnx.NodeProto]:
-    nodes = Nodes(gather.output[0])
+    nodes = Nodes(f"{name}/{gather.output[0]}", gather.output[0])
     parts = {part: f"{name}/{part}" for part in form.shared}
     for part in form.by_row:
         parts[part] = nodes.add("Gather", f"{name}/{part}", gather.input[1], axis=0)
@@ -97,6 +97,6 @@ def _gathered(name: str, form: Stored, gather: onnx.NodeProto) -> list[onnx.Node
 
 
 def _whole(name: str, form: Stored, transposed: bool) -> list[onnx.NodeProto]:
-    nodes = Nodes(f"{name}/whole")
+    nodes = Nodes(f"{name}/whole", f"{name}/whole")
     last = form.restore(nodes, {part: f"{name}/{part}" for part in (*form.by_row, *form.shared)})
     return nodes.finish(nodes.add("Transpose", last, perm=[1, 0]) if transposed else last)

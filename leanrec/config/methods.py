@@ -28,6 +28,79 @@ class MethodSettings(Section):
         return frozenset()
 
 
+class FineTuningSettings(MethodSettings):
+    """A method on the model, and how the model learns to live with it."""
+
+    kind = MODEL
+    retriever_epochs: int = Field(default=1, ge=0)
+    """Passes over the training events for the retriever."""
+    ranker_epochs: int = Field(default=1, ge=0)
+    """Passes over the training events for the ranker."""
+    rate: float = Field(default=0.3, gt=0)
+    """Learning rates as a share of those in training; they fall to zero linearly."""
+    teacher_weight: float = Field(default=0.5, ge=0, le=1)
+    """Weight of what the trained model says, against what happened; 0: no teacher."""
+    list_weight: float = Field(default=0.0, ge=0)
+    """Weight, in the retriever's lesson, of the order by the teacher's ranker."""
+    feature_weight: float = Field(default=0.0, ge=0)
+    """Weight, in the ranker's lesson, of the teacher's last hidden layer."""
+
+
+class Distil(FineTuningSettings):
+    """A smaller model taught by the trained one; what is null stays as it was trained."""
+
+    retriever_epochs: int = Field(default=6, ge=0)
+    """Passes over the training events for the retriever."""
+    ranker_epochs: int = Field(default=3, ge=0)
+    """Passes over the training events for the ranker."""
+    rate: float = Field(default=1.0, gt=0)
+    """Learning rates as a share of those in training; they fall to zero linearly."""
+    retriever_dim: int | None = Field(default=None, ge=4)
+    """Width of user and item vectors."""
+    retriever_hidden: tuple[int, ...] | None = None
+    """Widths of the user tower's hidden layers."""
+    ranker_dim: int | None = Field(default=None, ge=4)
+    """Width of the ranker's embedding tables."""
+    ranker_hidden: tuple[int, ...] | None = None
+    """Widths of the ranker's deep part."""
+    cross_layers: int | None = Field(default=None, ge=1)
+    """Cross layers of the ranker."""
+    teachers: tuple[str, ...] = ()
+    """Folders of further trained models (`model` artifacts) that teach beside the trained one."""
+
+
+class PruneDimensions(FineTuningSettings):
+    """Fewer columns in every table; null: as many as before."""
+
+    retriever_dim: int | None = Field(default=None, ge=4)
+    """Width of user and item vectors."""
+    ranker_dim: int | None = Field(default=None, ge=4)
+    """Width of the ranker's embedding tables."""
+
+
+class PruneNeurons(FineTuningSettings):
+    """Fewer neurons in every hidden layer."""
+
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of each hidden layer's neurons that go."""
+
+
+class LowRank(FineTuningSettings):
+    """Dense layers as products of two narrow ones; null: that part stays whole."""
+
+    cross_rank: int | None = Field(default=48, ge=1)
+    """Rank of the ranker's cross layers."""
+    deep_rank: int | None = Field(default=None, ge=1)
+    """Rank of the hidden layers of both models."""
+
+
+class ShareItems(FineTuningSettings):
+    """One item table where there were two."""
+
+    retriever: bool = True
+    """Whether the towers share, too; the halves of the ranker always do, which loses nothing."""
+
+
 class GraphMethodSettings(MethodSettings):
     """A method after export. The weights of a graph are gathered tables or multiplied (dense) matrices."""
 
@@ -49,6 +122,24 @@ class Bf16(Fp16):
     """Tables and dense weights in bfloat16."""
 
 
+class PruneRows(GraphMethodSettings):
+    """The rows that are looked up least become one row that they share."""
+
+    weights = frozenset({"rows of tables"})
+    share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of each table's rows that go, at most."""
+
+
+class FactorizeTables(GraphMethodSettings):
+    """Gathered tables as a narrow table times a small matrix."""
+
+    weights = frozenset({"width of tables"})
+    energy: float = Field(default=0.99, gt=0, le=1)
+    """Share of each table's squared weights that is kept."""
+    rank: int | None = Field(default=None, ge=1)
+    """The same rank for all tables instead."""
+
+
 class Int8Tables(GraphMethodSettings):
     """Gathered tables in 8 bits, one scale a row."""
 
@@ -60,6 +151,16 @@ class Int8Mlp(GraphMethodSettings):
 
     weights = frozenset({"dense"})
     scales_by_batch = True
+
+
+class Int8Static(GraphMethodSettings):
+    """Dense layers multiplied in 8 bits, inputs scaled by ranges seen on training requests."""
+
+    weights = frozenset({"dense"})
+    num_requests: int = Field(default=256, ge=16)
+    """Requests at least; one half gives the ranges, the other half tests them."""
+    max_clipped: float = Field(default=0.01, ge=0, le=1)
+    """Share of values that may lie outside of the ranges."""
 
 
 class Int4Tables(GraphMethodSettings):
@@ -79,10 +180,18 @@ class Int4Dense(GraphMethodSettings):
 
 
 METHODS: dict[str, type[MethodSettings]] = {
+    "distil": Distil,
+    "prune_dimensions": PruneDimensions,
+    "prune_neurons": PruneNeurons,
+    "low_rank": LowRank,
+    "share_items": ShareItems,
+    "factorize_tables": FactorizeTables,
+    "prune_rows": PruneRows,
     "fp16": Fp16,
     "bf16": Bf16,
     "int8_tables": Int8Tables,
     "int4_tables": Int4Tables,
+    "int8_static": Int8Static,
     "int4_dense": Int4Dense,
     "int8_mlp": Int8Mlp,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from leanrec.config import TrainingSettings
 from leanrec.errors import ConfigError, ExportError
 from leanrec.files import read_json, write_json
+from leanrec.models.forms import Description, Form, reform
 from leanrec.models.inputs import ItemInputs, UserInputs, known_index
 from leanrec.models.ranking.dcn_v2 import DCNv2Ranker, Heads
 from leanrec.models.retrieval.two_tower import TwoTower
@@ -48,6 +49,8 @@ class Recommender(nn.Module):
         self.top_k = min(settings.top_k, self.num_candidates)
         self.spec = spec = replace(spec, top_k=self.top_k)
         self.settings = settings
+        self.forms: Description = {}
+        self.frozen = False
         self.retriever = TwoTower(spec, settings.retriever, items)
         self.dcn = DCNv2Ranker(spec, settings.ranker, items)
         self.register_buffer("item_vectors", torch.zeros(spec.num_items, settings.retriever.dim), False)
@@ -56,11 +59,20 @@ class Recommender(nn.Module):
         blocked[0, UNKNOWN_INDEX] = MASKED
         self.register_buffer("blocked", blocked, False)
 
+    def take_forms(self, forms: Description) -> None:
+        """Give the layers and tables named in `forms` another form, filled to answer as they did."""
+        plain = {path: self.get_submodule(path) for path in forms}
+        self.forms |= reform(self, forms)
+        for path, module in plain.items():
+            cast(Form, self.get_submodule(path)).imitate(module)
+
     @torch.no_grad()
     def freeze_items(self) -> Recommender:
         """Compute the item vectors [N, D] and item features [N, I] that `forward` gathers; answers self."""
+        self.frozen = False
         self.item_vectors = self.retriever.item_vectors().detach().contiguous()
         self.item_features = self.dcn.item_features().detach().contiguous()
+        self.frozen = True
         return self
 
     def forward(
@@ -143,6 +155,7 @@ def save_model(recommender: Recommender, folder: Path) -> None:
         "spec": asdict(recommender.spec),
         "settings": recommender.settings.model_dump(mode="json"),
         "num_categories_per_item": recommender.retriever.category_indices.shape[1],
+        "forms": recommender.forms,
     }
     write_json(folder / SPEC_FILE, described)
 
@@ -159,7 +172,8 @@ def load_model(folder: Path) -> Recommender:
         settings = TrainingSettings.parse(described["settings"])
         width = int(described["num_categories_per_item"])
         recommender = Recommender(spec, settings, _blank_items(spec.num_items, width))
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        recommender.forms = reform(recommender, described.get("forms", {}))
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise ExportError(f"{folder / SPEC_FILE}: not a model's description ({error}); train again") from None
     try:
         recommender.load_state_dict(load_file(folder / WEIGHTS_FILE))

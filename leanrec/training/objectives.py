@@ -34,14 +34,18 @@ class RetrieverObjective(nn.Module):
 
     def forward(self, batch: Examples, draw: torch.Generator) -> Tensor:
         """The loss of E events, a scalar."""
-        num_items = self.model.spec.num_items
-        exact = num_items <= self.settings.full_softmax_items
-        device = batch.item_index.device
-        if exact:
-            negatives = torch.arange(num_items, device=device)
-        else:
-            shape = (self.settings.softmax_negatives,)
-            negatives = torch.randint(1, num_items, shape, generator=draw).to(device)
+        return self.loss(self.logits(batch, self.negatives(batch, draw)), batch)
+
+    def negatives(self, batch: Examples, draw: torch.Generator) -> Tensor:
+        """The items [M] that each item taken up is held against: the whole catalogue, or a sample of it."""
+        device, num_items = batch.item_index.device, self.model.spec.num_items
+        if self._is_exact():
+            return torch.arange(num_items, device=device)
+        shape = (self.settings.softmax_negatives,)
+        return torch.randint(1, num_items, shape, generator=draw).to(device)
+
+    def logits(self, batch: Examples, negatives: Tensor) -> Tensor:
+        """The softmax's logits [E, 1 + M]: the item taken up, then `negatives` [M]."""
         item_index = torch.cat([negatives, batch.item_index])
         model = self.model
         vectors = model.sparse({**model.user_indices(batch.user), **model.item_indices(item_index)})
@@ -49,13 +53,20 @@ class RetrieverObjective(nn.Module):
         items = model.item_tower(item_index, vectors)
         taken_up = (users * items[len(negatives) :]).sum(dim=1, keepdim=True)
         others = users @ items[: len(negatives)].T
+        exact = self._is_exact()
         others = others.masked_fill(self._excluded(batch, negatives, exact), MASKED)
         if not exact:
-            others = others + math.log((num_items - 1) / len(negatives))
-        logits = torch.cat([taken_up, others], dim=1) / self.settings.temperature
+            others = others + math.log((model.spec.num_items - 1) / len(negatives))
+        return torch.cat([taken_up, others], dim=1) / self.settings.temperature
+
+    def loss(self, logits: Tensor, batch: Examples) -> Tensor:
+        """The loss of `logits` of E events, a scalar."""
         loss = -functional.log_softmax(logits, dim=1)[:, 0]
         weight = batch.liked + (1 - batch.liked) * self.settings.disliked_weight
         return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+
+    def _is_exact(self) -> bool:
+        return self.model.spec.num_items <= self.settings.full_softmax_items
 
     def scores(self, batch: Examples) -> Tensor:
         """Retrieval scores of E events, [E]: what must not change when the weights are gathered."""
@@ -90,7 +101,10 @@ class RankerObjective(nn.Module):
 
     def forward(self, batch: Examples, candidates: Candidates) -> Tensor:
         """The loss of E events, a scalar."""
-        heads = self.heads(batch, candidates)
+        return self.loss(self.heads(batch, candidates), batch, candidates)
+
+    def loss(self, heads: Heads, batch: Examples, candidates: Candidates) -> Tensor:
+        """The loss of `heads` of E events, a scalar."""
         target = torch.zeros_like(heads.watch)
         target[:, 0] = 1.0
         event_weight = batch.liked + (1 - batch.liked) * self.settings.disliked_weight

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from leanrec.compression.method import GraphMethod, ModelMethod
+from leanrec.compression.methods.distil import DISTIL
+from leanrec.compression.methods.factorize_tables import FACTORIZE_TABLES
 from leanrec.compression.methods.fp16 import BF16, FP16
 from leanrec.compression.methods.int4 import INT4_DENSE, INT4_TABLES
 from leanrec.compression.methods.int8_mlp import INT8_MLP
+from leanrec.compression.methods.int8_static import INT8_STATIC
 from leanrec.compression.methods.int8_tables import INT8_TABLES
+from leanrec.compression.methods.low_rank import LOW_RANK
+from leanrec.compression.methods.prune_dimensions import PRUNE_DIMENSIONS
+from leanrec.compression.methods.prune_neurons import PRUNE_NEURONS
+from leanrec.compression.methods.prune_rows import PRUNE_ROWS
+from leanrec.compression.methods.share_items import SHARE_ITEMS
 
-_ON_GRAPHS = (FP16, BF16, INT8_TABLES, INT4_TABLES, INT8_MLP, INT4_DENSE)
+_ON_GRAPHS = (
+    PRUNE_ROWS,
+    INT8_STATIC,
+    FACTORIZE_TABLES,
+    FP16,
+    BF16,
+    INT8_TABLES,
+    INT4_TABLES,
+    INT8_MLP,
+    INT4_DENSE,
+)
 
 GRAPH_METHODS: dict[str, GraphMethod] = {method.name: method for method in _ON_GRAPHS}
 """Methods that rewrite an exported graph."""
 
-MODEL_METHODS: dict[str, ModelMethod] = {}
+_ON_MODELS = (DISTIL, PRUNE_DIMENSIONS, PRUNE_NEURONS, LOW_RANK, SHARE_ITEMS)
+
+MODEL_METHODS: dict[str, ModelMethod] = {method.name: method for method in _ON_MODELS}
 """Methods that change the model before it is exported."""

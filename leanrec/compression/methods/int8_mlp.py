@@ -25,10 +25,14 @@ def rewrite(graph: onnx.ModelProto, settings: Any, requests: Requests) -> onnx.M
     """Replace MatMul and Gemm over constant weights by MatMulInteger over dynamically quantized inputs."""
     weights = dense_weights(graph.graph)
     require(weights, "int8_mlp", "dense weight")
-    nodes = _named(graph.graph, {id(node) for found in weights.values() for node in found})
+    nodes = named(graph.graph, {id(node) for found in weights.values() for node in found})
+    return tidy(graph, _quantize(graph, nodes))
+
+
+def tidy(graph: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
+    """What the quantizer made of `graph`, with the interface, producer and operator sets of `graph`."""
     producer = graph.producer_name, graph.producer_version
     domains = [(entry.domain, entry.version) for entry in graph.opset_import]
-    quantized = _quantize(graph, nodes)
     body = quantized.graph
     for ours, theirs in ((graph.graph.input, body.input), (graph.graph.output, body.output)):
         del theirs[:]
@@ -42,7 +46,7 @@ def rewrite(graph: onnx.ModelProto, settings: Any, requests: Requests) -> onnx.M
     return quantized
 
 
-def _named(graph: onnx.GraphProto, wanted: set[int]) -> list[str]:
+def named(graph: onnx.GraphProto, wanted: set[int]) -> list[str]:
     """Give every node a name of its own; answers the names of those wanted."""
     names = []
     for number, node in enumerate(graph.node):

@@ -1,0 +1,114 @@
+"""What a student learns from a teacher: lists, logits and features.
+
+retriever   the softmax over the catalogue of the teacher's retriever (Hinton et al. 2015), and the order in
+            which the teacher's ranker, which crosses features, puts the items on top of it: a list-wise loss
+            (ListNet, Cao et al. 2007; ranking distillation, Tang and Wang 2018, arXiv:1809.07428)
+ranker      the logits of its three heads on every candidate, and its last hidden layer through a learnt
+            linear map, which is thrown away afterwards (FitNets, Romero et al. 2015, arXiv:1412.6550)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leanrec.models.ranking.dcn_v2 import Heads
+from leanrec.models.recommender import MASKED, Recommender
+from leanrec.training.candidates import Candidates
+from leanrec.training.examples import Examples
+from leanrec.training.objectives import RankerObjective, RetrieverObjective
+
+LIST_LENGTH = 50
+"""Items on top of the teacher's retrieval whose order by its ranker the student's retriever learns."""
+
+
+class Teacher:
+    """One trained model or an ensemble, whose members' answers are averaged."""
+
+    def __init__(self, members: Sequence[Recommender]) -> None:
+        self.members = [member.eval().requires_grad_(False) for member in members]
+
+    @torch.no_grad()
+    def retrieval(self, batch: Examples, negatives: Tensor) -> Tensor:
+        """Log-probabilities of the softmax over the item taken up and `negatives`, [E, 1 + M]."""
+        told = [
+            RetrieverObjective(member.retriever, member.settings.retriever).logits(batch, negatives)
+            for member in self.members
+        ]
+        return torch.stack([functional.log_softmax(logits, dim=1) for logits in told]).mean(dim=0)
+
+    @torch.no_grad()
+    def heads(self, batch: Examples, item_index: Tensor) -> tuple[Heads, Tensor]:
+        """The heads for candidates [E, C], and the last hidden layer of the first member, [E, C, H]."""
+        told = []
+        hidden: list[Tensor] = []
+        hook = self.members[0].dcn.deep.register_forward_hook(lambda _, __, output: hidden.append(output))
+        for member in self.members:
+            told.append(member.rank(batch.user, item_index))
+        hook.remove()
+        return Heads(*(torch.stack(logits).mean(dim=0) for logits in zip(*told, strict=True))), hidden[0]
+
+
+class DistilledRetrieverObjective(nn.Module):
+    """The retriever's own loss, blended with the teacher's softmax and the order by the teacher's ranker."""
+
+    def __init__(
+        self, objective: RetrieverObjective, teacher: Teacher, weight: float, list_weight: float
+    ) -> None:
+        super().__init__()
+        self.objective, self.teacher = objective, teacher
+        self.weight, self.list_weight = weight, list_weight
+
+    def forward(self, batch: Examples, draw: torch.Generator) -> Tensor:
+        """The loss of E events, a scalar."""
+        negatives = self.objective.negatives(batch, draw)
+        logits = self.objective.logits(batch, negatives)
+        told = self.teacher.retrieval(batch, negatives)
+        ours = functional.log_softmax(logits, dim=1)
+        loss = functional.kl_div(ours, told, reduction="batchmean", log_target=True)
+        if self.list_weight > 0:
+            loss = loss + self.list_weight * self._list_loss(batch, negatives, logits, told)
+        return (1 - self.weight) * self.objective.loss(logits, batch) + self.weight * loss
+
+    def _list_loss(self, batch: Examples, negatives: Tensor, logits: Tensor, told: Tensor) -> Tensor:
+        length = min(LIST_LENGTH, told.shape[1] - 1)
+        place = told[:, 1:].topk(length, dim=1).indices
+        heads, _ = self.teacher.heads(batch, negatives[place])
+        order = functional.log_softmax(torch.log(heads.score().clamp(min=1e-12)), dim=1)
+        ours = functional.log_softmax(logits[:, 1:].gather(1, place).clamp(min=MASKED), dim=1)
+        return functional.kl_div(ours, order, reduction="batchmean", log_target=True)
+
+
+class DistilledRankerObjective(nn.Module):
+    """The ranker's own loss, blended with the teacher's logits and last hidden layer."""
+
+    def __init__(
+        self, objective: RankerObjective, teacher: Teacher, weight: float, feature_weight: float
+    ) -> None:
+        super().__init__()
+        self.objective, self.teacher = objective, teacher
+        self.weight, self.feature_weight = weight, feature_weight
+        width = teacher.members[0].dcn.deep.width
+        self.hint = nn.Linear(objective.model.deep.width, width)
+        self._hidden: list[Tensor] = []
+        objective.model.deep.register_forward_hook(lambda _, __, output: self._hidden.append(output))
+
+    def forward(self, batch: Examples, candidates: Candidates) -> Tensor:
+        """The loss of E events, a scalar."""
+        self._hidden.clear()
+        heads = self.objective.heads(batch, candidates)
+        told, hidden = self.teacher.heads(batch, candidates.item_index)
+        settings = self.objective.settings
+        watch = functional.binary_cross_entropy_with_logits(
+            heads.watch, torch.sigmoid(told.watch), candidates.weight, reduction="sum"
+        ) / len(batch)
+        like = functional.binary_cross_entropy_with_logits(heads.like, torch.sigmoid(told.like))
+        rating = functional.mse_loss(heads.rating, told.rating)
+        loss = settings.watch_weight * watch + like + settings.rating_weight * rating
+        if self.feature_weight > 0:
+            loss = loss + self.feature_weight * functional.mse_loss(self.hint(self._hidden[0]), hidden)
+        own = self.objective.loss(heads, batch, candidates)
+        return (1 - self.weight) * own + self.weight * loss

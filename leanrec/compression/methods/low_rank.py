@@ -1,0 +1,49 @@
+"""low_rank: dense layers as a product of two narrow ones, by truncated SVD, and fine-tuned.
+
+A layer W [outputs, inputs] becomes U [outputs, r] V [r, inputs] where that is smaller. In the cross layers
+this is the low-rank DCNv2 of its authors (Wang et al. 2021, section 3.3), and r the cross rank.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from leanrec.compression.fine_tuning import fine_tune
+from leanrec.compression.method import ModelMethod
+from leanrec.compression.source import CompressionSource
+from leanrec.config.methods import LowRank
+from leanrec.errors import CompressionError
+from leanrec.models.recommender import Recommender
+
+
+def change(recommender: Recommender, settings: LowRank, source: CompressionSource) -> Recommender:
+    """`recommender` with its cross layers of `cross_rank`, its towers and deep part of `deep_rank`."""
+    ranks = {
+        "dcn.cross": settings.cross_rank,
+        "dcn.deep": settings.deep_rank,
+        "retriever.user_mlp": settings.deep_rank,
+    }
+    found = {}
+    for path, module in recommender.named_modules():
+        part = next((part for part in ranks if path.startswith(part)), None)
+        rank = ranks.get(part or "")
+        if rank is None or not isinstance(module, nn.Linear):
+            continue
+        width = min(module.in_features, module.out_features)
+        if rank > width:
+            raise CompressionError(
+                f"low_rank: rank {rank} is above the width {width} of {path}; choose a smaller one"
+            )
+        if rank * (module.in_features + module.out_features) < module.weight.numel():
+            found[path] = {"form": "low_rank", "rank": rank}
+    if not found:
+        raise CompressionError("low_rank: no layer would become smaller; lower cross_rank or deep_rank")
+    recommender.take_forms(found)
+    return fine_tune(recommender, source, settings)
+
+
+LOW_RANK = ModelMethod(
+    name="low_rank",
+    change=change,
+    summary="dense layers as two narrow ones: bytes and time fall with the rank",
+)

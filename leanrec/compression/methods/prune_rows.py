@@ -1,0 +1,70 @@
+"""prune_rows: the rows of a table that are looked up least become one row that they share, their mean.
+
+The graph looks up where a row went (two bytes a row), then the row itself, among the rows that stayed.
+Those are a table like any other, so int8_tables or int4_tables may follow. Lookups are counted while the
+graph answers requests of the train split; rows never looked up go first, then by rising count. A row that is
+looked up more often than its table's mean always stays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from leanrec.compression.method import (
+    GraphMethod,
+    Requests,
+    float_constants,
+    gathers_of_tables,
+    require,
+)
+from leanrec.compression.observing import count_lookups
+from leanrec.compression.storage import Nodes, Stored, store_matrices
+from leanrec.config.methods import PruneRows
+
+MIN_ROWS = 128
+"""Smaller tables stay whole."""
+
+
+def prune(table: np.ndarray, counts: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """The rows kept [M, D], the last one shared by those that went, and where each row is now [N] int32."""
+    order = np.argsort(counts, kind="stable")
+    going = order[: int(share * len(table))]
+    going = np.sort(going[counts[going] <= counts.mean()])
+    staying = np.setdiff1d(np.arange(len(table)), going)
+    place = np.full(len(table), len(staying), np.int32)
+    place[staying] = np.arange(len(staying))
+    weight = counts[going] + 1.0
+    shared = (weight[:, None] * table[going]).sum(axis=0, keepdims=True) / weight.sum()
+    return np.concatenate([table[staying], shared]).astype(np.float32), place
+
+
+def rewrite(graph: onnx.ModelProto, settings: PruneRows, requests: Requests) -> onnx.ModelProto:
+    """Prune the rows of every gathered table with enough of them."""
+    rows = {name: tensor.dims[0] for name, tensor in float_constants(graph.graph).items()}
+    tables = {name: nodes for name, nodes in gathers_of_tables(graph.graph).items() if rows[name] >= MIN_ROWS}
+    require(tables, "prune_rows", f"gathered table of {MIN_ROWS} rows and")
+    values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph.graph).items()}
+    counts = count_lookups(graph, requests)
+    stored = {}
+    for name in tables:
+        # Tables of one vocabulary have as many rows, and lose the same ones: where they went is held once.
+        alike = np.sum([counts[other] for other in tables if rows[other] == rows[name]], axis=0)
+        kept, place = prune(values[name], alike, settings.share)
+        small = place.astype(np.uint16) if len(kept) <= 1 << 16 else place
+        stored[name] = Stored(by_row={"place": small}, shared={"kept": kept}, restore=_restore)
+    store_matrices(graph.graph, stored)
+    return graph
+
+
+def _restore(nodes: Nodes, parts: dict[str, str]) -> str:
+    place = nodes.add("Cast", parts["place"], to=TensorProto.INT32)
+    return nodes.add("Gather", parts["kept"], place, axis=0)
+
+
+PRUNE_ROWS = GraphMethod(
+    name="prune_rows",
+    rewrite=rewrite,
+    summary="rare users and items share one row: the tables have fewer rows",
+)

@@ -1,0 +1,75 @@
+"""Inverted-file retrieval: near items lie together in lists, and only the lists nearest to the user are scored.
+
+The search is made of gathers, matrix products and top-k alone, so it becomes standard ONNX operators and takes
+any batch. It is exact but for what the lists that are not looked at hold. Source: Jegou et al. 2011, "Product
+Quantization for Nearest Neighbor Search", section on the inverted file; lists of one length as in SCANN-like
+trees, so that a gather has a fixed shape.
+
+Shapes: B users · N items · D width · M lists · L items a list · P lists looked at (probes) · S seen items.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from leanrec.schema import UNKNOWN_INDEX
+
+
+class InvertedFile(nn.Module):
+    """M lists of L slots; `lists` [M, L] holds the item in each slot, the unknown item in the empty ones.
+
+    The vectors lie in the order of the slots, one row a slot, so that a table method of compression stores
+    them row by row like any other table.
+    """
+
+    centroids: Tensor
+    slot_vectors: Tensor
+    slot_items: Tensor
+    slot_of_item: Tensor
+
+    def __init__(self, item_vectors: Tensor, lists: Tensor, probes: int, masked: float) -> None:
+        """`item_vectors` [N, D]; `masked`: the score of what must not be recommended."""
+        super().__init__()
+        self.num_lists, self.length = lists.shape
+        self.probes = min(probes, self.num_lists)
+        self.masked = masked
+        slots = lists.reshape(-1)
+        filled = (slots != UNKNOWN_INDEX).float().unsqueeze(1)
+        vectors = item_vectors[slots] * filled
+        sums = vectors.reshape(self.num_lists, self.length, -1).sum(dim=1)
+        counts = filled.reshape(self.num_lists, self.length).sum(dim=1, keepdim=True)
+        slot_of_item = torch.full((len(item_vectors),), len(slots), dtype=torch.long)
+        slot_of_item[slots] = torch.arange(len(slots))
+        slot_of_item[UNKNOWN_INDEX] = len(slots)
+        self.register_buffer("centroids", sums / counts.clamp(min=1), False)
+        self.register_buffer("slot_vectors", vectors, False)
+        self.register_buffer("slot_items", slots, False)
+        self.register_buffer("slot_of_item", slot_of_item, False)
+
+    def forward(self, users: Tensor, seen: Tensor, num_candidates: int) -> tuple[Tensor, Tensor]:
+        """User vectors [B, D] and known seen items [B, S]; answers the best items and their scores, [B, C].
+
+        What must not be recommended has the score `masked`, or less.
+        """
+        nearness, probed = torch.topk(users @ self.centroids.T, self.probes, dim=1)
+        slots = (probed.unsqueeze(2) * self.length + torch.arange(self.length)).flatten(1)
+        scores = torch.bmm(self.slot_vectors[slots], users.unsqueeze(2)).squeeze(2)
+        items = self.slot_items[slots]
+        scores = torch.where(items == UNKNOWN_INDEX, torch.full_like(scores, self.masked), scores)
+        scores = self._hide(scores, seen, probed)
+        best, place = torch.topk(scores, num_candidates, dim=1)
+        return items.gather(1, place), best
+
+    def _hide(self, scores: Tensor, seen: Tensor, probed: Tensor) -> Tensor:
+        """Mask the seen items [B, S] among the scores [B, P * L]: each goes to its slot among those probed."""
+        batch, width = scores.shape
+        slot = self.slot_of_item[seen]
+        order = torch.arange(self.probes).unsqueeze(0).expand(batch, -1)
+        # The list after the last one is where items lie that are in no list; it is probed by nobody.
+        unprobed = torch.full((batch, self.num_lists + 1), self.probes, dtype=torch.long)
+        rank_of_list = unprobed.scatter(1, probed, order)
+        rank = rank_of_list.gather(1, slot // self.length)
+        target = (rank * self.length + slot % self.length).clamp(max=width)
+        padded = torch.cat([scores, scores[:, :1]], dim=1)
+        return padded.scatter(1, target, self.masked)[:, :width]
