@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from leanrec.cli.front import (
     LATEST,
@@ -18,6 +19,9 @@ from leanrec.cli.front import (
     print_recommendations,
     settings_of,
 )
+
+NUM_EFFECTS = 3
+"""Parts shown of each item's explanation."""
 
 
 @app.command()
@@ -64,6 +68,7 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
     run_folder: RunOption = LATEST,
     server: Annotated[str | None, typer.Option(help="Triton's gRPC address.")] = None,
+    explain: Annotated[bool, typer.Option(help="What each part of the user row does for a score.")] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Ask a running Triton what to recommend to a user, and why."""
@@ -78,11 +83,23 @@ def recommend(
         release=settings.release,
         store=settings.feature_store,
         server=address,
+        explain=explain,
     )
     if json_output:
         print(json.dumps(answer))
     else:
         print_recommendations({**answer, "user": user})
+        if explain:
+            _print_effects(answer["recommendations"])
         console.print(
             f"Release {answer['version']}; {answer['latency_ms']:.1f} ms with opening both connections."
         )
+
+
+def _print_effects(recommendations: list[dict[str, Any]]) -> None:
+    """The parts of the user row that each score leans on most."""
+    table = Table("", "item", "without it the score would change by")
+    for line in recommendations:
+        effects = [f"{-effect['share']:+.0%} {effect['part']}" for effect in line["effects"][:NUM_EFFECTS]]
+        table.add_row(str(line["rank"]), line["title"], " · ".join(effects))
+    console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,37 @@ from leanrec.config import FeatureStoreSettings, ReleaseSettings
 from leanrec.errors import ServingError
 from leanrec.features.online import OnlineUsers, UserRow
 from leanrec.release.catalogue import Catalogue
+from leanrec.release.explanation import HISTORY, IDENTITY, STATISTICS, Effect
+from leanrec.release.explanation import explain as explain_items
 from leanrec.release.repository import SPEC, ModelRepository, read_spec
-from leanrec.schema import RECOMMENDER, UNKNOWN_INDEX, ModelSpec
+from leanrec.schema import RANKER, RECOMMENDER, UNKNOWN_INDEX, ModelSpec
 from leanrec.triton import Answer, TritonClient
 
 NUM_LIKED_SHOWN = 10
 
 
 def recommend_to(
-    user_pseudonym: str, k: int, *, release: ReleaseSettings, store: FeatureStoreSettings, server: str
+    user_pseudonym: str,
+    k: int,
+    *,
+    release: ReleaseSettings,
+    store: FeatureStoreSettings,
+    server: str,
+    explain: bool = False,
 ) -> dict[str, Any]:
     """`k` items for a user from the Triton at `server` (host:port), with titles, scores and reasons.
 
     Returns user, known, liked [{title, rating}], recommendations [{rank, item_id, title, score, because}],
     version and latency_ms (look-up and answer). Somebody of whom nothing is stored has known False and
-    gets the most liked items, whose score is their likes relative to the most liked one.
+    gets the most liked items, whose score is their likes relative to the most liked one. With `explain` each
+    recommendation has `effects` too: [{part, share}], what each part of the user row does for its score.
 
     Raises FeatureStoreError, ServingError (no server, or k above what the graph answers) or ReleaseError.
     """
     with TritonClient(server) as triton:
         recommendations = Recommendations(Path(release.repository), OnlineUsers(store), triton)
-        return recommendations.to_user(user_pseudonym, k)
+        answer = recommendations.to_user(user_pseudonym, k)
+        return recommendations.explained(answer) if explain else answer
 
 
 class Recommendations:
@@ -83,6 +94,28 @@ class Recommendations:
             "latency_ms": latency_ms,
         }
 
+    def explained(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """What `to_user` answered, with `effects` for each item; the release that answered is asked again."""
+        row = self._users.row(answer["user"])
+        catalogue = _catalogue(self._repository, answer["version"])
+        spec = _spec(self._repository, answer["version"])
+        lines = answer["recommendations"]
+        items = [catalogue.item_ids.index(line["item_id"]) for line in lines]
+
+        def score(row: UserRow, items: Sequence[int]) -> np.ndarray:
+            user = {tensor.name: row.tensors(spec)[tensor.name] for tensor in spec.user_inputs()}
+            asked = {**user, "candidates": np.array([items], np.int64)}
+            return self._triton.infer(RANKER, asked, version=answer["version"]).outputs["score"][0]
+
+        effects = explain_items(row, items, score) if row is not None else [[] for _ in items]
+        return {
+            **answer,
+            "recommendations": [
+                {**line, "effects": [{"part": _part(e, catalogue), "share": e.share} for e in found]}
+                for line, found in zip(lines, effects, strict=True)
+            ],
+        }
+
     def answer(self, row: UserRow) -> Answer:
         """Triton's answer for one user row, from the version that it gives to clients which name none.
 
@@ -118,6 +151,14 @@ def _liked(row: UserRow, spec: ModelSpec) -> list[tuple[int, float]]:
     """Item indices and ratings that the user liked, newest first."""
     liked = np.flatnonzero(np.asarray(row.history_ratings) >= spec.liked_threshold)[::-1]
     return [(int(row.history[n]), float(row.history_ratings[n])) for n in liked]
+
+
+def _part(effect: Effect, catalogue: Catalogue) -> str:
+    """A part of the user row in words."""
+    if effect.kind == HISTORY:
+        return _title(catalogue, effect.item_index)
+    words = {IDENTITY: "who the user is", STATISTICS: "how much the user rates and likes"}
+    return words.get(effect.kind, effect.name)
 
 
 def _title(catalogue: Catalogue, item: int) -> str:
