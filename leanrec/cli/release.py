@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -19,6 +20,9 @@ from leanrec.cli.front import (
 )
 from leanrec.config import load_settings
 from leanrec.errors import ReleaseError
+
+if TYPE_CHECKING:
+    from leanrec.release.rollout.controller import Observation
 
 release_app = typer.Typer(no_args_is_help=True, help=__doc__)
 app.add_typer(release_app, name="release")
@@ -41,6 +45,8 @@ def status(config: ConfigArgument, json_output: JsonOption = False) -> None:
         table.add_row(str(number), role, str(line["published_at"]), str(line["recipe"]), size)
     console.print(f"{facts['repository']}: version {facts['stable']} is stable")
     console.print(table)
+    if facts["rollout"]:
+        console.print(_rollout_in_words(facts["rollout"]))
     if not facts["settled"]:
         console.print("A writer is at work or was stopped; the next publish, promote or rollback settles it.")
 
@@ -80,9 +86,54 @@ def promote(config: ConfigArgument, version: int, json_output: JsonOption = Fals
 
 
 @release_app.command()
+def rollout(
+    config: ConfigArgument,
+    version: Annotated[int | None, typer.Argument(help="Version to roll out; none: go on.")] = None,
+    gateway: Annotated[list[str] | None, typer.Option(help="URL of a gateway replica; repeat it.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Take a candidate to all users step by step; exit status 3 when a bound sends it back."""
+    from leanrec.release.rollout.session import roll_out
+
+    stable = roll_out(
+        load_settings(config),
+        version,
+        gateways=gateway or (),
+        watch=None if json_output else lambda seen: console.print(_observation_in_words(seen)),
+    )
+    print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable.")
+
+
+@release_app.command()
+def abort(config: ConfigArgument, json_output: JsonOption = False) -> None:
+    """End the rollout under way; the stable version goes on."""
+    from leanrec.release.promote import withdraw
+
+    stable = withdraw(Path(load_settings(config).release.repository), "ended by hand")
+    print(
+        json.dumps({"stable": stable}) if json_output else f"The candidate is withdrawn; {stable} is stable."
+    )
+
+
+@release_app.command()
 def rollback(config: ConfigArgument, json_output: JsonOption = False) -> None:
     """Go back to the version that was stable before."""
     from leanrec.release.promote import rollback
 
     stable = rollback(Path(load_settings(config).release.repository))
     print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable again.")
+
+
+def _rollout_in_words(rollout: dict[str, Any]) -> str:
+    share = f" at {rollout['percent']:g} %" if rollout["stage"] == "canary" else ""
+    what = f"{rollout['stage']}{share} since {rollout['since']}"
+    return f"Version {rollout['version']} is being rolled out: {what}"
+
+
+def _observation_in_words(seen: Observation) -> str:
+    silent = f"; silent: {', '.join(seen.silent)}" if seen.silent else ""
+    return (
+        f"{seen.rollout.shown()}, {seen.seconds:.0f} s: candidate {seen.candidate.requests:.0f} requests,"
+        f" {seen.candidate.errors:.0f} failed; stable {seen.stable.requests:.0f} requests,"
+        f" {seen.stable.errors:.0f} failed{silent}"
+    )

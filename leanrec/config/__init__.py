@@ -14,6 +14,8 @@ from leanrec.config.features import FeatureSettings, FeatureStoreSettings
 from leanrec.config.gateway import GatewaySettings
 from leanrec.config.recipes import Recipe
 from leanrec.config.release import ReleaseSettings
+from leanrec.config.retraining import RetrainingSettings
+from leanrec.config.rollout import RolloutSettings
 from leanrec.config.run import RunSettings, load_settings
 from leanrec.config.section import Section
 from leanrec.config.serving import ServingSettings
@@ -30,7 +32,9 @@ __all__ = [
     "RankerSettings",
     "Recipe",
     "ReleaseSettings",
+    "RetrainingSettings",
     "RetrieverSettings",
+    "RolloutSettings",
     "RunSettings",
     "Section",
     "ServingSettings",

@@ -14,6 +14,8 @@ from leanrec.config.evaluation import EvaluationSettings
 from leanrec.config.features import FeatureSettings, FeatureStoreSettings
 from leanrec.config.gateway import GatewaySettings
 from leanrec.config.release import ReleaseSettings
+from leanrec.config.retraining import RetrainingSettings
+from leanrec.config.rollout import RolloutSettings
 from leanrec.config.section import Section
 from leanrec.config.serving import ServingSettings
 from leanrec.config.training import TrainingSettings
@@ -36,6 +38,8 @@ class RunSettings(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     compression: CompressionSettings = CompressionSettings()
     release: ReleaseSettings
+    retraining: RetrainingSettings = RetrainingSettings()
+    rollout: RolloutSettings = RolloutSettings()
     serving: ServingSettings = ServingSettings()
     tuning: TuningSettings = TuningSettings()
     gateway: GatewaySettings = GatewaySettings()

@@ -1,0 +1,50 @@
+"""How a candidate becomes stable, and what sends it back."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from leanrec.config.section import Section
+
+
+class RolloutSettings(Section):
+    """The stages of a rollout, and the bounds that a candidate must keep in each.
+
+    The bounds compare the candidate with the stable version over the same time.
+    """
+
+    gateways: tuple[str, ...] = ()
+    """URLs of the gateway replicas, whose /metrics are the evidence; none: the one of the section `gateway`."""
+    shadow_percent: float = Field(default=20, ge=0, le=100)
+    """Share of requests replayed to the candidate before it answers anybody; 0 leaves the stage out."""
+    canary_percents: tuple[float, ...] = (1, 10, 50)
+    """Shares of users that the candidate answers, stage after stage; after the last it is stable."""
+    stage_s: float = Field(default=300, ge=0)
+    """Seconds that a stage lasts at least."""
+    stage_timeout_s: float = Field(default=86_400, gt=0)
+    """Seconds after which a stage without enough requests ends the rollout: silence is no proof of health."""
+    observe_every_s: float = Field(default=5, gt=0)
+    """Seconds between two looks at the gateways."""
+    min_requests: int = Field(default=500, ge=1)
+    """Requests that the candidate must have answered in a stage before it passes it."""
+    max_error_rate_increase: float = Field(default=0.005, ge=0)
+    """How much larger the share of requests that failed may be than the stable version's."""
+    max_empty_rate_increase: float = Field(default=0.005, ge=0)
+    """How much larger the share of answers without an item may be than the stable version's."""
+    max_p99_ratio: float = Field(default=1.5, gt=0)
+    """The candidate's 99th percentile of latency over the stable version's."""
+    max_score_psi: float = Field(default=0.5, gt=0)
+    """Population stability index of the first item's score, candidate against stable."""
+    min_shadow_overlap: float = Field(default=0.2, ge=0, le=1)
+    """Share of ten items that both versions name, mean over the requests replayed."""
+    click_effect: float = Field(default=0.02, gt=0)
+    """Difference of click-through rates that the sequential test expects, in absolute terms."""
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Chance that the sequential test sends back a candidate which loses no click."""
+
+    @field_validator("canary_percents")
+    @classmethod
+    def _shares_rise(cls, percents: tuple[float, ...]) -> tuple[float, ...]:
+        if list(percents) != sorted(set(percents)) or not all(0 < percent <= 100 for percent in percents):
+            raise ValueError("the shares must rise from above 0 to at most 100, such as [1, 10, 50]")
+        return percents

@@ -1,0 +1,147 @@
+"""Whether a candidate keeps its bounds: pure functions of what both versions answered in the same time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from leanrec.config.rollout import RolloutSettings
+from leanrec.release.rollout.traffic import Buckets, Traffic, quantile
+
+CONFIDENT_Z = 2.326
+"""One-sided 99 % of the normal distribution."""
+NUM_SCORE_BINS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missed:
+    """A bound that the candidate does not keep."""
+
+    figure: str
+    value: float
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.figure} is {self.value:.4g}, bound {self.bound:.4g}"
+
+
+def missed_for_sure(settings: RolloutSettings, stable: Traffic, candidate: Traffic) -> Missed | None:
+    """The first bound that is missed beyond doubt, however few requests there were; else None.
+
+    A share counts as missed when even the lower end of its 99 % Wilson interval is above what is allowed;
+    clicks when the sequential test decides.
+    """
+    for figure, share, base, allowed in _shares(settings, stable, candidate):
+        if candidate.requests and wilson_lower(share, candidate.requests) > _number(base) + allowed:
+            return Missed(figure=figure, value=share - _number(base), bound=allowed)
+    if clicks_are_lost(stable, candidate, effect=settings.click_effect, alpha=settings.alpha):
+        return Missed(figure="click-through rate", value=candidate.click_rate, bound=stable.click_rate)
+    return None
+
+
+def missed_at_the_end(settings: RolloutSettings, stable: Traffic, candidate: Traffic) -> Missed | None:
+    """The first bound that is missed at the end of a stage, when there were requests enough; else None.
+
+    What neither version has evidence of (latency in the shadow stage, say) is not judged.
+    """
+    for figure, share, base, allowed in _shares(settings, stable, candidate):
+        if share - _number(base) > allowed:
+            return Missed(figure=figure, value=share - _number(base), bound=allowed)
+    ratio = quantile(candidate.seconds, 0.99) / (quantile(stable.seconds, 0.99) or math.nan)
+    if ratio > settings.max_p99_ratio:
+        return Missed(
+            figure="p99 latency over the stable version's", value=ratio, bound=settings.max_p99_ratio
+        )
+    drift = score_psi(stable.scores, candidate.scores)
+    if drift > settings.max_score_psi:
+        return Missed(figure="drift of scores (PSI)", value=drift, bound=settings.max_score_psi)
+    if candidate.mean_overlap < settings.min_shadow_overlap:
+        return Missed(
+            figure="overlap of ten items with the stable version",
+            value=candidate.mean_overlap,
+            bound=settings.min_shadow_overlap,
+        )
+    return missed_for_sure(settings, stable, candidate)
+
+
+def wilson_lower(share: float, total: float, z: float = CONFIDENT_Z) -> float:
+    """The lower end of the Wilson interval of a share seen `total` times.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    centre = share + z * z / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return (centre - spread) / (1 + z * z / total)
+
+
+def score_psi(stable: Buckets, candidate: Buckets) -> float:
+    """Population stability index of two histograms over the same buckets; NaN when one is empty.
+
+    The buckets are put together into ten that hold about as many of the stable version's scores each.
+    PSI = sum of (p - q) ln(p / q); empty shares count as half an observation.
+    """
+    if not stable.total() or not candidate.total():
+        return math.nan
+    bins = _bins(stable, candidate)
+    psi = 0.0
+    for expected, seen in bins:
+        p = max(expected, 0.5) / stable.total()
+        q = max(seen, 0.5) / candidate.total()
+        psi += (q - p) * math.log(q / p)
+    return psi
+
+
+def clicks_are_lost(stable: Traffic, candidate: Traffic, *, effect: float, alpha: float) -> bool:
+    """Whether the candidate's click-through rate is lower, decided so that one may look at any time.
+
+    The mixture sequential probability ratio test with a normal mixture of standard deviation `effect`:
+    it wrongly decides with a chance of at most `alpha`, however often it is asked.
+    Source: Johari, Koomen, Pekelis, Walsh, "Peeking at A/B tests", KDD 2017.
+    """
+    if not stable.impressions or not candidate.impressions:
+        return False
+    difference = candidate.click_rate - stable.click_rate
+    pooled = (stable.clicks + candidate.clicks) / (stable.impressions + candidate.impressions)
+    variance = pooled * (1 - pooled) * (1 / stable.impressions + 1 / candidate.impressions)
+    if difference >= 0 or variance <= 0:
+        return False
+    mixed = variance + effect**2
+    log_ratio = 0.5 * math.log(variance / mixed) + difference**2 * effect**2 / (2 * variance * mixed)
+    return log_ratio >= -math.log(alpha)
+
+
+def _shares(
+    settings: RolloutSettings, stable: Traffic, candidate: Traffic
+) -> Iterator[tuple[str, float, float, float]]:
+    """Figure, the candidate's share, the stable version's, and how much larger the first may be."""
+    yield (
+        "share of failed requests above the stable version's",
+        candidate.error_rate,
+        stable.error_rate,
+        settings.max_error_rate_increase,
+    )
+    yield (
+        "share of empty answers above the stable version's",
+        candidate.empty_rate,
+        stable.empty_rate,
+        settings.max_empty_rate_increase,
+    )
+
+
+def _bins(stable: Buckets, candidate: Buckets) -> list[tuple[float, float]]:
+    full = stable.total() / NUM_SCORE_BINS
+    bins, expected, seen = [], 0.0, 0.0
+    for bound in sorted(stable.keys() | candidate.keys()):
+        expected, seen = expected + stable[bound], seen + candidate[bound]
+        if expected >= full:
+            bins.append((expected, seen))
+            expected, seen = 0.0, 0.0
+    if not (expected or seen):
+        return bins
+    return [*bins, (expected, seen)]
+
+
+def _number(share: float) -> float:
+    """The stable version's share; 0 where it answered nothing meanwhile."""
+    return 0.0 if math.isnan(share) else share

@@ -1,0 +1,165 @@
+"""Take a candidate from stage to stage, or back.
+
+All that the controller decides stands in release.json. Killed at any point it leaves a stage behind, which
+goes on to answer whom it answers; the next `leanrec release rollout` goes on from there, with evidence
+gathered afresh, and `leanrec release abort` ends it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from leanrec.config.rollout import RolloutSettings
+from leanrec.errors import GateError, ReleaseError
+from leanrec.release.promote import accept, advance, offer, withdraw
+from leanrec.release.repository import ModelRepository
+from leanrec.release.rollout.bounds import missed_at_the_end, missed_for_sure
+from leanrec.release.rollout.observation import GatewayMetrics
+from leanrec.release.rollout.traffic import Traffic
+from leanrec.release.state import Rollout
+
+LOCK = ".rollout.lock"
+
+Verify = Callable[[int], str | None]
+"""Version -> what keeps it from being sent to anybody, if anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One look at a stage, for whoever watches."""
+
+    rollout: Rollout
+    seconds: float
+    """Since the controller took up the stage."""
+    stable: Traffic
+    candidate: Traffic
+    silent: list[str]
+    """Gateways that did not answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controller:
+    """What a rollout needs: the repository, the bounds, the evidence, and the proof before it begins."""
+
+    settings: RolloutSettings
+    repository: Path
+    metrics: GatewayMetrics
+    verify: Verify
+
+    def run(self, version: int | None, watch: Callable[[Observation], None]) -> int:
+        """Roll `version` out, or go on with the rollout under way; returns it once it is stable.
+
+        Raises:
+            GateError: a bound was missed and the candidate was withdrawn; names the figure and the bound.
+            ReleaseError: another rollout is under way, or there is nothing to roll out.
+            ServingError: no gateway or no Triton answers; the candidate stays where it was.
+        """
+        store = ModelRepository(Path(self.repository).absolute())
+        with _alone(store):
+            self._begin(store, version)
+            self.metrics.require_one()
+            while (rollout := store.required_state().rollout) is not None:
+                reason = self._pass_stage(store, rollout, watch)
+                self._go_on(rollout, reason)
+        state = store.required_state()
+        if version not in (None, state.stable):
+            raise ReleaseError(
+                f"the rollout of version {version} was ended by somebody else; see `leanrec release status`"
+            )
+        return state.stable
+
+    def _begin(self, store: ModelRepository, version: int | None) -> None:
+        rollout = store.required_state().rollout
+        if rollout is None:
+            if version is None:
+                raise ReleaseError(
+                    f"{store.path}: no version is being rolled out; name the one that shall be, of those that"
+                    " `leanrec release status` lists"
+                )
+            offer(store.path, version)
+        elif version not in (None, rollout.version):
+            raise ReleaseError(
+                f"version {rollout.version} is being rolled out ({rollout.shown()}), so version {version} has"
+                " to wait; end that one with `leanrec release abort`"
+            )
+
+    def _pass_stage(
+        self, store: ModelRepository, rollout: Rollout, watch: Callable[[Observation], None]
+    ) -> str:
+        """Return once the candidate has passed its stage, with the reason; a GateError withdraws it."""
+        if rollout.stage == "candidate":
+            fault = self.verify(rollout.version)
+            if fault:
+                self._withdraw(fault)
+            return "Triton answers the golden requests as the graphs do"
+        self.metrics.look()
+        self.metrics.start_over()
+        began = time.monotonic()
+        while True:
+            time.sleep(self.settings.observe_every_s)
+            state = store.required_state()
+            if state.rollout != rollout:
+                raise ReleaseError(
+                    "somebody else changed the rollout; `leanrec release status` shows what it is now"
+                )
+            seen = self.metrics.look()
+            stable = seen.get(state.stable, Traffic())
+            candidate = seen.get(rollout.version, Traffic())
+            seconds = time.monotonic() - began
+            watch(
+                Observation(
+                    rollout=rollout,
+                    seconds=seconds,
+                    stable=stable,
+                    candidate=candidate,
+                    silent=self.metrics.silent,
+                )
+            )
+            missed = missed_for_sure(self.settings, stable, candidate)
+            enough = candidate.requests >= self.settings.min_requests
+            if not missed and enough and seconds >= self.settings.stage_s:
+                missed = missed_at_the_end(self.settings, stable, candidate)
+                if not missed:
+                    return f"{rollout.shown()}: every bound was kept over {candidate.requests:.0f} requests"
+            if missed:
+                self._withdraw(f"{rollout.shown()}: {missed} over {candidate.requests:.0f} requests")
+            if seconds > self.settings.stage_timeout_s:
+                self._withdraw(
+                    f"{rollout.shown()}: {candidate.requests:.0f} requests within"
+                    f" {self.settings.stage_timeout_s:g} s, bound {self.settings.min_requests}"
+                )
+
+    def _go_on(self, rollout: Rollout, reason: str) -> None:
+        """Move the candidate to its next stage."""
+        if rollout.stage == "candidate" and self.settings.shadow_percent:
+            advance(self.repository, "shadow", shadow_percent=self.settings.shadow_percent, reason=reason)
+            return
+        larger = [percent for percent in self.settings.canary_percents if percent > rollout.percent]
+        if larger:
+            advance(self.repository, "canary", percent=larger[0], reason=reason)
+        else:
+            accept(self.repository, reason)
+
+    def _withdraw(self, reason: str) -> None:
+        stable = withdraw(self.repository, reason)
+        raise GateError(f"the candidate was withdrawn, version {stable} goes on serving; {reason}")
+
+
+@contextmanager
+def _alone(store: ModelRepository) -> Iterator[None]:
+    """Be the only controller of this repository; the kernel frees the lock of one that dies."""
+    store.required_state()
+    with (store.path / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ReleaseError(
+                f"{store.path}: another rollout is at work; wait for it, or end it with"
+                " `leanrec release abort`"
+            ) from None
+        yield

@@ -1,0 +1,136 @@
+"""Read the gateways' /metrics, and count what each version answered since one began to look."""
+
+from __future__ import annotations
+
+import http.client
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from leanrec.errors import ServingError
+from leanrec.release.rollout.traffic import Traffic
+
+TIMEOUT_S = 5.0
+ROUTE = "/v1/recommendations"
+"""The route whose answers are judged."""
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+"""(name, sorted labels) -> value."""
+
+BUCKETS = {
+    "leanrec_request_seconds_bucket": "seconds",
+    "leanrec_score_bucket": "scores",
+    "leanrec_shadow_overlap_bucket": "overlaps",
+}
+
+
+class GatewayMetrics:
+    """Counters of every gateway replica, as they grew since the first look.
+
+    A replica that restarted begins again at 0: what it counts then has grown by that. One that does not
+    answer is left out until it does.
+    """
+
+    def __init__(self, urls: Iterable[str]) -> None:
+        self._urls = [url.rstrip("/") for url in urls]
+        self._last: dict[str, Samples] = {}
+        self._grown: dict[str, Samples] = defaultdict(lambda: defaultdict(float))
+        self.silent: list[str] = []
+        """Replicas that did not answer the last look."""
+
+    def look(self) -> dict[int, Traffic]:
+        """Version -> what it answered since the first look."""
+        self.silent = []
+        for url in self._urls:
+            try:
+                self._add(url, _scrape(url))
+            except (OSError, http.client.HTTPException, ValueError):
+                self.silent.append(url)
+        grown: Samples = defaultdict(float)
+        for samples in self._grown.values():
+            for key, value in samples.items():
+                grown[key] += value
+        return traffic_of(grown)
+
+    def start_over(self) -> None:
+        """Count from the last look on."""
+        self._grown.clear()
+
+    def require_one(self) -> None:
+        """A ServingError when no replica answers."""
+        self.look()
+        if len(self.silent) == len(self._urls):
+            raise ServingError(
+                f"no gateway answers at {', '.join(self.silent)}, so nothing would watch the candidate;"
+                " start one with `leanrec gateway`, or name it with --gateway"
+            )
+
+    def _add(self, url: str, samples: Samples) -> None:
+        before = self._last.get(url)
+        self._last[url] = samples
+        if before is None:
+            return
+        for key, value in samples.items():
+            last = before.get(key, 0.0)
+            self._grown[url][key] += value - last if value >= last else value
+
+
+def traffic_of(samples: Samples) -> dict[int, Traffic]:
+    """Version -> its traffic, from samples that count one span of time.
+
+    Requests replayed to a candidate count as its requests: their errors and empty answers are its own.
+    """
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    histograms: dict[int, dict[str, Counter[float]]] = defaultdict(lambda: defaultdict(Counter))
+    for (name, pairs), value in samples.items():
+        labels = dict(pairs)
+        release = labels.get("release", "")
+        if not release.isdecimal() or labels.get("route", ROUTE) != ROUTE:
+            continue
+        version = int(release)
+        if name in BUCKETS:
+            histograms[version][BUCKETS[name]][float(labels["le"])] += round(value)
+        else:
+            counts[version] += _counts(name, labels, round(value))
+    return {
+        version: Traffic(
+            **dict(counts[version]),
+            seconds=_apart(histograms[version]["seconds"]),
+            scores=_apart(histograms[version]["scores"]),
+            overlaps=_apart(histograms[version]["overlaps"]),
+        )
+        for version in counts.keys() | histograms.keys()
+    }
+
+
+def _counts(name: str, labels: dict[str, str], value: int) -> Counter[str]:
+    if name in ("leanrec_requests_total", "leanrec_shadow_total") and labels["outcome"] != "dropped":
+        kind = {"error": "errors", "empty": "empty"}.get(labels["outcome"])
+        return Counter({"requests": value, **({kind: value} if kind else {})})
+    if name == "leanrec_feedback_total" and labels["type"] in ("impression", "click"):
+        return Counter({f"{labels['type']}s": value})
+    return Counter()
+
+
+def _apart(cumulative: Counter[float]) -> Counter[float]:
+    """Prometheus' buckets hold all that is below their bound; these hold what no lower one does."""
+    apart: Counter[float] = Counter()
+    below = 0
+    for bound, count in sorted(cumulative.items()):
+        apart[bound] = count - below
+        below = count
+    return +apart
+
+
+def _scrape(url: str) -> Samples:
+    if not url.startswith(("http://", "https://")):
+        raise ServingError(f"gateway {url!r} is not a URL; name it as http://host:port")
+    with urllib.request.urlopen(f"{url}/metrics", timeout=TIMEOUT_S) as answer:  # noqa: S310
+        text = answer.read().decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }

@@ -1,0 +1,139 @@
+"""What sends a candidate back: tables of cases, and the promise of the sequential test."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leanrec.config import RolloutSettings
+from leanrec.release.rollout.bounds import (
+    clicks_are_lost,
+    missed_at_the_end,
+    missed_for_sure,
+    score_psi,
+    wilson_lower,
+)
+from leanrec.release.rollout.traffic import Traffic, quantile
+
+SETTINGS = RolloutSettings()
+EVEN = Counter({10**-exponent: 100 for exponent in range(10)})
+STABLE = Traffic(requests=9000, errors=9, empty=9, seconds=Counter({0.002: 950, 0.004: 50}), scores=EVEN)
+
+
+def candidate(**figures: object) -> Traffic:
+    return Traffic(
+        **{
+            "requests": 1000,
+            "errors": 1,
+            "empty": 1,
+            "seconds": Counter({0.002: 950, 0.004: 50}),
+            "scores": EVEN,
+            **figures,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("figures", "at_once", "at_the_end"),
+    [
+        ({}, None, None),
+        ({"errors": 6}, None, None),
+        ({"errors": 7}, None, "failed requests"),
+        ({"errors": 40}, "failed requests", "failed requests"),
+        ({"requests": 5, "errors": 5}, "failed requests", "failed requests"),
+        ({"requests": 1, "errors": 1, "empty": 0}, "failed requests", "failed requests"),
+        ({"empty": 7}, None, "empty answers"),
+        ({"empty": 1000}, "empty answers", "empty answers"),
+        ({"seconds": Counter({0.002: 950, 0.008: 50})}, None, "p99 latency"),
+        ({"seconds": Counter()}, None, None),
+        ({"scores": Counter({1.0: 1000})}, None, "drift of scores"),
+        ({"scores": Counter()}, None, None),
+        ({"overlaps": Counter({0.1: 90, 1.0: 10})}, None, "overlap of ten items"),
+        ({"overlaps": Counter({0.5: 100})}, None, None),
+    ],
+)
+def test_a_bound_is_missed_at_once_when_beyond_doubt_and_else_at_the_end(
+    figures: dict, at_once: str | None, at_the_end: str | None
+) -> None:
+    for found, expected in (
+        (missed_for_sure(SETTINGS, STABLE, candidate(**figures)), at_once),
+        (missed_at_the_end(SETTINGS, STABLE, candidate(**figures)), at_the_end),
+    ):
+        assert (expected is None) == (found is None)
+        assert expected is None or expected in str(found)
+
+
+def test_a_stable_version_without_traffic_lends_the_candidate_no_excuse() -> None:
+    assert missed_for_sure(SETTINGS, Traffic(), candidate(errors=100)) is not None
+    assert missed_at_the_end(SETTINGS, Traffic(), candidate()) is None
+
+
+def test_a_missed_bound_names_the_figure_the_value_and_the_bound() -> None:
+    missed = missed_at_the_end(SETTINGS, STABLE, candidate(errors=11))
+    assert str(missed) == "share of failed requests above the stable version's is 0.01, bound 0.005"
+
+
+def test_the_wilson_interval_agrees_with_published_figures() -> None:
+    # 10 of 100 at 95 % two-sided: 0.0552 to 0.1744 (Newcombe, "Two-sided confidence intervals", 1998).
+    assert wilson_lower(0.1, 100, z=1.96) == pytest.approx(0.0552, abs=1e-4)
+    assert wilson_lower(0.0, 10) == pytest.approx(0, abs=1e-12)
+
+
+@given(st.lists(st.integers(0, 50), min_size=3, max_size=12), st.integers(1, 5))
+def test_the_index_is_nothing_for_equal_shapes_and_never_negative(counts: list[int], times: int) -> None:
+    histogram = Counter({float(n): count for n, count in enumerate(counts)})
+    grown = Counter({bound: times * count for bound, count in histogram.items()})
+    psi = score_psi(histogram, grown)
+    if not histogram.total():
+        assert math.isnan(psi)
+    else:
+        assert psi >= -1e-12
+        # Half an observation stands for none, which is another share of ten than of fifty.
+        assert psi < 0.35
+
+
+def test_a_shift_of_scores_is_drift() -> None:
+    later = Counter({bound * 100: count for bound, count in EVEN.items()})
+    assert score_psi(EVEN, later) > 0.25
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 0.625), (0.95, 1.75), (1.0, 2.0)])
+def test_a_quantile_lies_evenly_within_its_bucket(share: float, expected: float) -> None:
+    assert quantile(Counter({1.0: 80, 2.0: 20}), share) == pytest.approx(expected)
+
+
+def test_a_quantile_in_the_unbounded_bucket_is_that_buckets_lower_bound() -> None:
+    assert quantile(Counter({1.0: 1, math.inf: 9}), 0.99) == 1.0
+    assert math.isnan(quantile(Counter(), 0.99))
+
+
+def looks(rates: tuple[float, float], seed: int) -> bool:
+    """Whether the test ever decides for a loss, looked at every 200 impressions of 20,000."""
+    draws = np.random.default_rng(seed)
+    clicks = [np.cumsum(draws.random(20_000) < rate) for rate in rates]
+    return any(
+        clicks_are_lost(
+            Traffic(impressions=n, clicks=int(clicks[0][n - 1])),
+            Traffic(impressions=n, clicks=int(clicks[1][n - 1])),
+            effect=0.02,
+            alpha=0.05,
+        )
+        for n in range(200, 20_001, 200)
+    )
+
+
+def test_looking_again_and_again_does_not_send_back_a_candidate_that_loses_nothing() -> None:
+    assert sum(looks((0.1, 0.1), seed) for seed in range(100)) <= 8
+    assert sum(looks((0.1, 0.12), seed) for seed in range(50)) == 0
+
+
+def test_a_loss_of_clicks_is_found() -> None:
+    assert sum(looks((0.1, 0.07), seed) for seed in range(50)) >= 48
+
+
+@pytest.mark.parametrize("pair", [(Traffic(), Traffic(impressions=9)), (Traffic(impressions=9), Traffic())])
+def test_without_impressions_nothing_is_decided_on_clicks(pair: tuple[Traffic, Traffic]) -> None:
+    assert not clicks_are_lost(*pair, effect=0.02, alpha=0.05)

@@ -1,0 +1,205 @@
+"""A rollout from the first look to the end, on the gateways' real exposition format over real HTTP."""
+
+import contextlib
+import fcntl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import start_http_server
+from tiny_release import write_artifacts
+
+from leanrec.config import ReleaseSettings, RolloutSettings
+from leanrec.errors import GateError, ReleaseError, ServingError
+from leanrec.release.promote import advance, offer, status, withdraw
+from leanrec.release.publish import publish_release
+from leanrec.release.rollout.controller import LOCK, Controller, Observation
+from leanrec.release.rollout.observation import GatewayMetrics
+from serving.gateway.metrics import Metrics
+
+SETTINGS = RolloutSettings(
+    stage_s=0, observe_every_s=0.05, min_requests=50, stage_timeout_s=20, canary_percents=(10, 50)
+)
+ROUTE = "/v1/recommendations"
+
+
+class Gateway:
+    """A gateway's metrics behind HTTP, growing as if users came: `outcome` is what the candidate does."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.outcome = "ok"
+        self.seconds = 0.002
+        self.rate = 20
+        self._server, self._thread = start_http_server(0, "127.0.0.1", self.metrics._registry)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._stopping = threading.Event()
+        self._users = threading.Thread(target=self._come, daemon=True)
+        self._users.start()
+
+    def _come(self) -> None:
+        while not self._stopping.wait(0.01):
+            for _ in range(self.rate):
+                self.answer("1", "stable", "ok", 0.002)
+                self.answer("2", "candidate", self.outcome, self.seconds)
+
+    def answer(self, release: str, stage: str, outcome: str, seconds: float) -> None:
+        self.metrics.requests.labels(ROUTE, release, stage, outcome).inc()
+        if outcome != "error":
+            self.metrics.seconds.labels(ROUTE, release).observe(seconds)
+            self.metrics.score.labels(release).observe(0.1)
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._users.join()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    gateway = Gateway()
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_artifacts(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture
+def models(tmp_path: Path, artifacts: dict[str, Path]) -> Path:
+    """Versions 1 (stable), 2 and 3."""
+    for strategy in ("direct", "canary", "canary"):
+        settings = ReleaseSettings(repository=str(tmp_path / "models"), keep=5, strategy=strategy)
+        publish_release(settings, name="tiny", lineage={}, output=tmp_path / "out", **artifacts)
+        if strategy == "canary":
+            withdraw(tmp_path / "models", "not yet")
+    return tmp_path / "models"
+
+
+def controller(
+    models: Path, *urls: str, verify: Callable[[int], str | None] = lambda _: None, **changes: object
+) -> Controller:
+    settings = SETTINGS.model_copy(update=changes)
+    return Controller(settings=settings, repository=models, metrics=GatewayMetrics(urls), verify=verify)
+
+
+def ignore(_: Observation) -> None: ...
+
+
+def actions(models: Path) -> list[str]:
+    return [line["action"] for line in status(models)["history"]]
+
+
+def test_a_good_candidate_passes_every_stage_and_says_why(models: Path, gateway: Gateway) -> None:
+    seen: list[str] = []
+    assert (
+        controller(models, gateway.url, shadow_percent=20).run(
+            2, lambda look: seen.append(look.rollout.shown())
+        )
+        == 2
+    )
+    facts = status(models)
+    assert (facts["stable"], facts["rollout"]) == (2, None)
+    assert actions(models)[-5:] == ["candidate", "shadow", "canary 10 %", "canary 50 %", "promote"]
+    assert all(line["reason"] for line in facts["history"][-4:])
+    assert list(dict.fromkeys(seen)) == ["shadow", "canary at 10 %", "canary at 50 %"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda g: setattr(g, "outcome", "error"), "failed requests"),
+        (lambda g: setattr(g, "outcome", "empty"), "empty answers"),
+        (lambda g: setattr(g, "seconds", 0.04), "p99 latency"),
+    ],
+    ids=["errors", "empty", "slow"],
+)
+def test_a_bad_candidate_is_withdrawn_with_the_figure_and_the_bound(
+    models: Path, gateway: Gateway, spoil: Callable[[Gateway], None], reason: str
+) -> None:
+    spoil(gateway)
+    with pytest.raises(GateError, match=f"version 1 goes on serving; .*{reason}.*bound") as stopped:
+        controller(models, gateway.url, shadow_percent=0).run(2, ignore)
+    assert stopped.value.exit_status == 3
+    facts = status(models)
+    assert (facts["stable"], facts["rollout"]) == (1, None)
+    assert reason in facts["history"][-1]["reason"]
+
+
+def test_a_candidate_that_triton_serves_wrongly_meets_nobody(models: Path, gateway: Gateway) -> None:
+    with pytest.raises(GateError, match="it differs"):
+        controller(models, gateway.url, verify=lambda version: f"it differs ({version})").run(2, ignore)
+    assert actions(models)[-2:] == ["candidate", "withdraw"]
+
+
+def test_silence_is_no_proof_of_health(models: Path, gateway: Gateway) -> None:
+    gateway.rate = 0
+    with pytest.raises(GateError, match=r"shadow: 0 requests within 0\.3 s, bound 50"):
+        controller(models, gateway.url, stage_timeout_s=0.3).run(2, ignore)
+
+
+def test_without_any_gateway_the_candidate_stays_where_it_is(models: Path) -> None:
+    with pytest.raises(ServingError, match=r"no gateway answers at http://127\.0\.0\.1:9"):
+        controller(models, "http://127.0.0.1:9").run(2, ignore)
+    assert status(models)["rollout"]["stage"] == "candidate"
+
+
+def test_one_silent_replica_of_two_is_named_and_does_not_stop_the_rollout(
+    models: Path, gateway: Gateway
+) -> None:
+    silent: set[str] = set()
+    controller(models, gateway.url, "http://127.0.0.1:9").run(2, lambda look: silent.update(look.silent))
+    assert silent == {"http://127.0.0.1:9"}
+
+
+def test_a_rollout_that_was_killed_goes_on_where_it_was(models: Path, gateway: Gateway) -> None:
+    offer(models, 2)
+    advance(models, "canary", percent=50, reason="as before")
+    assert controller(models, gateway.url).run(None, ignore) == 2
+    assert actions(models)[-3:] == ["candidate", "canary 50 %", "promote"]
+
+
+def test_the_second_of_two_rollouts_is_refused(models: Path, gateway: Gateway) -> None:
+    with (models / LOCK).open("a+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ReleaseError, match="another rollout is at work"):
+            controller(models, gateway.url).run(2, ignore)
+    offer(models, 2)
+    with pytest.raises(ReleaseError, match=r"version 2 is being rolled out .*version 3 has to wait"):
+        controller(models, gateway.url).run(3, ignore)
+
+
+def test_nothing_to_go_on_with_is_said(models: Path, gateway: Gateway) -> None:
+    with pytest.raises(ReleaseError, match="no version is being rolled out; name the one"):
+        controller(models, gateway.url).run(None, ignore)
+    with pytest.raises(ReleaseError, match="version 9 is not in the repository"):
+        controller(models, gateway.url).run(9, ignore)
+
+
+def test_a_rollout_ended_by_hand_stops_the_controller(models: Path, gateway: Gateway) -> None:
+    def end(_: Observation) -> None:
+        with contextlib.suppress(ReleaseError):
+            withdraw(models, "ended by hand")
+
+    with pytest.raises(ReleaseError, match="somebody else changed the rollout"):
+        controller(models, gateway.url, stage_s=5).run(2, end)
+    assert status(models)["stable"] == 1
+
+
+def test_a_replica_that_restarts_is_counted_from_nought(gateway: Gateway) -> None:
+    gateway.rate = 0
+    time.sleep(0.05)
+    metrics = GatewayMetrics([gateway.url])
+    metrics.look()
+    for _ in range(5):
+        gateway.answer("2", "candidate", "ok", 0.002)
+    before = metrics.look()[2].requests
+    gateway.metrics.requests.clear()
+    for _ in range(3):
+        gateway.answer("2", "candidate", "ok", 0.002)
+    assert metrics.look()[2].requests - before == 3
