@@ -1,7 +1,6 @@
 """Who may call, and how often."""
 
 import hashlib
-import os
 import stat
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def test_a_local_key_is_made_once_for_its_owner_alone_and_the_file_does_not_hold
     assert ApiKeys(file).name_of(key) == "local"
     assert key not in file.read_text()
     for made in file.parent.iterdir():
-        assert stat.S_IMODE(os.stat(made).st_mode) == 0o600
+        assert stat.S_IMODE(made.stat().st_mode) == 0o600
 
 
 def test_a_file_that_somebody_else_made_gives_no_local_key(tmp_path: Path) -> None:

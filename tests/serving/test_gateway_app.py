@@ -55,9 +55,10 @@ def client(folder: Path) -> Iterator[TestClient]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(KEY_VARIABLE, PSEUDONYM_KEY)
         settings = settings_of(folder, deadline_ms=300)
+        headers = headers_of(settings)
         store = Rows({"ann": row(1, seen=(20, 19, 18))})
         with TestClient(create_app(settings, lambda: store), raise_server_exceptions=False) as client:
-            client.headers.update(headers_of(settings))
+            client.headers.update(headers)
             yield client
 
 
