@@ -15,17 +15,16 @@ import socket
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from leanrec.config import RunSettings
 from leanrec.data.event_log import EventLog, FeedbackEvent
 from leanrec.data.pseudonyms import pseudonym_of
 from leanrec.errors import HostError
 from leanrec.features.push import OnlineUsersWriter, Rating
-from serving.gateway.api import Identifier, Request, Response
+from serving.gateway.event_models import Event, EventsAnswer, EventsRequest
 from serving.gateway.faults import ERRORS, FaultError, shown
 from serving.gateway.metrics import Metrics
 from serving.gateway.online_rows import OnlineRows
@@ -34,7 +33,6 @@ from serving.gateway.request_id import release_of
 if TYPE_CHECKING:
     from serving.gateway.gateway import Gateway
 
-MAX_EVENTS = 500
 CLOCK_SKEW = timedelta(seconds=60)
 """How far the sender's clock may be ahead of ours."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,64 +40,6 @@ NO_RELEASE = "none"
 """The metrics' release of an event that credits none."""
 
 _log = logging.getLogger(__name__)
-
-
-def _time(value: object) -> object:
-    """ISO 8601 as a time in UTC; without an offset it is UTC."""
-    if not isinstance(value, str):
-        raise ValueError("a time is text in ISO 8601, such as 2026-01-31T12:00:00Z")
-    try:
-        time = datetime.fromisoformat(value)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ValueError("this is not a time in ISO 8601, such as 2026-01-31T12:00:00Z") from None
-
-
-Time = Annotated[datetime, BeforeValidator(_time), WithJsonSchema({"type": "string", "format": "date-time"})]
-
-
-class Event(Request):
-    """One thing that a user did with an item."""
-
-    event_id: Identifier
-    """Yours, and unique: sent again, the event counts once."""
-    user_id: Identifier
-    item_id: Identifier
-    type: Literal["impression", "click", "rating"]
-    rating: Annotated[float, Field(strict=False, allow_inf_nan=False)] | None = None
-    """With type rating only, and always then."""
-    timestamp: Time | None = None
-    """When it happened; none: now."""
-    request_id: Identifier | None = None
-    """The `request_id` of the answer that showed the item: its release is credited."""
-
-
-class EventsRequest(Request):
-    """Events of any users, taken all or none."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "events": [
-                        {"event_id": "e1", "user_id": "42", "item_id": "50", "type": "rating", "rating": 4}
-                    ]
-                }
-            ]
-        }
-    )
-
-    events: list[Event] = Field(min_length=1, max_length=MAX_EVENTS)
-
-
-class EventsAnswer(Response):
-    """What became of the events; all of them are on the disk."""
-
-    accepted: int
-    duplicates: int
-    """Events whose id was taken before."""
-    unknown_items: int
-    """Accepted events about items that the stable release does not know."""
 
 
 class Feedback:

@@ -166,6 +166,11 @@ def test_a_name_that_is_a_path_is_refused(tmp_path: Path) -> None:
         EventLog(tmp_path, "../w")
 
 
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    with pytest.raises(HostError, match="event log /proc/events: it cannot be written"):
+        EventLog(Path("/proc/events"), "w")
+
+
 def test_a_full_disk_acknowledges_nothing_and_harms_nothing(tmp_path: Path) -> None:
     with EventLog(tmp_path, "w") as log:
         log.append([event("kept")])

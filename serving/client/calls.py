@@ -1,0 +1,110 @@
+"""The gateway's calls as values: what the blocking client and the async one send and read alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypedDict, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from leanrec.errors import ServingError
+from serving.gateway.api import (
+    ItemsAnswer,
+    RankAnswer,
+    RecommendationAnswer,
+    ReleasesAnswer,
+    SimilarAnswer,
+    UserAnswer,
+)
+from serving.gateway.event_models import Event, EventsAnswer
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
+
+
+class GatewayError(ServingError):
+    """The gateway refused: its own sentence, its `code`, and the HTTP `status`."""
+
+    def __init__(self, message: str, *, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Wishes(TypedDict, total=False):
+    """What a recommendation may be asked for besides; `RecommendationRequest` says what each means."""
+
+    exclude_seen: bool
+    exclude_items: Sequence[str]
+    categories: Sequence[str]
+    diversity: float
+    explain: bool
+    release: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[AnswerT]):
+    """One call. Every call may be sent twice: events count once by their ids, and the rest only reads."""
+
+    answer: type[AnswerT]
+    path: str
+    query: dict[str, str | int] | None = None
+    body: dict[str, Any] | None = None
+
+    def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """The call as an HTTP request of `client`."""
+        method = "GET" if self.body is None else "POST"
+        return client.build_request(method, self.path, params=self.query, json=self.body)
+
+    def read(self, response: httpx.Response) -> AnswerT:
+        """The answer in `response`; a GatewayError with its sentence where it is a refusal."""
+        try:
+            if response.is_success:
+                return self.answer.model_validate_json(response.content)
+            error = response.json()["error"]
+            raise GatewayError(error["message"], status=response.status_code, code=error["code"])
+        except (ValidationError, ValueError, KeyError, TypeError):
+            raise ServingError(
+                f"{response.url}: the answer (HTTP {response.status_code}) is none of LeanRec's gateway;"
+                " look at the address and at what lies between"
+            ) from None
+
+
+def recommend(user_id: str, k: int, wishes: Wishes) -> Call[RecommendationAnswer]:
+    """POST /v1/recommendations."""
+    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in wishes.items()}
+    body = {"user_id": user_id, "k": k, **lists}
+    return Call(answer=RecommendationAnswer, path="/v1/recommendations", body=body)
+
+
+def rank(user_id: str, item_ids: Sequence[str]) -> Call[RankAnswer]:
+    """POST /v1/rank."""
+    return Call(answer=RankAnswer, path="/v1/rank", body={"user_id": user_id, "item_ids": list(item_ids)})
+
+
+def similar(item_id: str, k: int) -> Call[SimilarAnswer]:
+    """GET /v1/items/{item_id}/similar."""
+    return Call(answer=SimilarAnswer, path=f"/v1/items/{quote(item_id, safe='')}/similar", query={"k": k})
+
+
+def search_items(words: str, limit: int) -> Call[ItemsAnswer]:
+    """GET /v1/items."""
+    return Call(answer=ItemsAnswer, path="/v1/items", query={"q": words, "limit": limit})
+
+
+def user(user_id: str) -> Call[UserAnswer]:
+    """GET /v1/users/{user_id}."""
+    return Call(answer=UserAnswer, path=f"/v1/users/{quote(user_id, safe='')}")
+
+
+def releases() -> Call[ReleasesAnswer]:
+    """GET /v1/releases."""
+    return Call(answer=ReleasesAnswer, path="/v1/releases")
+
+
+def send_events(events: Sequence[Event]) -> Call[EventsAnswer]:
+    """POST /v1/events."""
+    body = {"events": [event.model_dump(mode="json", exclude_none=True) for event in events]}
+    return Call(answer=EventsAnswer, path="/v1/events", body=body)
