@@ -55,21 +55,20 @@ def plan(
     json_output: JsonOption = False,
 ) -> None:
     """Will it fit? What each recipe would hold for tables of given sizes, before anything is trained."""
-    from leanrec.compression.plan import plan, tables_of, weights_of_release
-    from leanrec.compression.recipes import RECIPES
+    from leanrec.compression.plan import plan, weigh_release, weigh_tables
+    from leanrec.config.recipes import RECIPES
 
     if (config is None) == (not table):
         raise ConfigError("compress plan: give a file of configs/, or --table NAME=ROWSxCOLUMNS, one of both")
-    recipes = {name: recipe.methods for name, recipe in RECIPES.items()}
     budget = size_of(max_bytes)
     if config is None:
-        weights = tables_of(dict(_table(text) for text in table or ()))
+        recipes, weigh = tuple(RECIPES.values()), weigh_tables(dict(_table(text) for text in table or ()))
     else:
         settings = load_settings(config)
-        weights = weights_of_release(_spec(settings, work, users, items), settings.training)
-        recipes = {recipe.name: recipe.methods for recipe in settings.compression.recipes}
+        recipes = settings.compression.recipes
+        weigh = weigh_release(_spec(settings, work, users, items), settings.training)
         budget = budget or settings.compression.max_bytes
-    answer = plan(weights, recipes, max_bytes=budget, max_resident_bytes=size_of(device))
+    answer = plan(recipes, weigh, max_bytes=budget, max_resident_bytes=size_of(device))
     print(json.dumps(answer.to_json())) if json_output else _show(answer)
 
 

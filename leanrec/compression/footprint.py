@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from leanrec.compression.method import DENSE, TABLES
+from leanrec.compression.method import DENSE
 
 OTHER = "other"
 """A matrix that no method rewrites."""
@@ -40,33 +41,60 @@ class Footprint:
     resident: int
 
 
-def _float(weight: Weight) -> Footprint:
+def as_float(weight: Weight) -> Footprint:
+    """Four bytes an element."""
     return Footprint(served=4 * weight.size, resident=4 * weight.size)
 
 
-def _half(weight: Weight) -> Footprint:
+def _half(weight: Weight, settings: Any) -> Footprint:
     """A dense weight is widened when the graph is loaded; a table's rows are, after they are gathered."""
     resident = (4 if weight.kind == DENSE else 2) * weight.size
     return Footprint(served=2 * weight.size, resident=resident)
 
 
-def _int8_table(weight: Weight) -> Footprint:
+def _int8_table(weight: Weight, settings: Any) -> Footprint:
     """Codes, a scale a row, and a scale a column (left out where that is no better)."""
     held = weight.size + 4 * weight.rows + 4 * weight.columns
     return Footprint(served=held, resident=held)
 
 
-def _int8_dense(weight: Weight) -> Footprint:
+def _int8_dense(weight: Weight, settings: Any) -> Footprint:
     """Codes, and a scale and a zero point a column."""
     held = weight.size + 5 * weight.columns
     return Footprint(served=held, resident=held)
 
 
-FLOAT: Callable[[Weight], Footprint] = _float
+def _int4_table(weight: Weight, settings: Any) -> Footprint:
+    """Two codes a byte, half-precision scale and least value a block, a scale a column, a column's block."""
+    held = _int4(weight.rows, weight.columns, settings.block)
+    return Footprint(served=held, resident=held)
 
-FOOTPRINTS: dict[str, tuple[frozenset[str], Callable[[Weight], Footprint]]] = {
-    "fp16": (frozenset({TABLES, DENSE}), _half),
-    "int8_tables": (frozenset({TABLES}), _int8_table),
-    "int8_mlp": (frozenset({DENSE}), _int8_dense),
+
+def _int4_dense(weight: Weight, settings: Any) -> Footprint:
+    """As a table with a row an output; restored to float32 when the graph is loaded."""
+    return Footprint(
+        served=_int4(weight.columns, weight.rows, settings.block), resident=as_float(weight).resident
+    )
+
+
+MORE_NODES = 700
+"""Bytes of the nodes that unpack 4 bits, beyond those that other methods put into a graph."""
+
+
+def _int4(rows: int, columns: int, block: int) -> int:
+    blocks = -(-columns // block) if block else 1
+    return (
+        rows * (-(-columns // 2) + 4 * blocks) + 4 * columns + (8 * columns if blocks > 1 else 0) + MORE_NODES
+    )
+
+
+FOOTPRINTS: dict[str, Callable[[Weight, Any], Footprint]] = {
+    "fp16": _half,
+    "bf16": _half,
+    "int8_tables": _int8_table,
+    "int8_mlp": _int8_dense,
+    "int8_static": _int8_dense,
+    "int4_tables": _int4_table,
+    "int4_dense": _int4_dense,
 }
-"""Method -> the kinds of weights it rewrites, and their bytes. Of one that is not here, training decides."""
+"""Method on the graph -> the bytes of a weight that it rewrites, by the method's settings."""

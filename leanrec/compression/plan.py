@@ -9,14 +9,15 @@ Resident bytes are those of the weights and of an empty runtime; what a batch ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from leanrec.compression.footprint import FLOAT, FOOTPRINTS, OTHER, Footprint, Weight
+from leanrec.compression.footprint import FOOTPRINTS, OTHER, Footprint, Weight, as_float
 from leanrec.compression.method import DENSE, MIN_BYTES, TABLES
-from leanrec.config import TrainingSettings
+from leanrec.config import Recipe, TrainingSettings
+from leanrec.config.methods import GRAPH, METHODS, MODEL
 from leanrec.errors import CompressionError
 from leanrec.schema import ITEM_STATISTICS, USER_STATISTICS, ModelSpec
 
@@ -55,42 +56,59 @@ class Plan:
         return asdict(self)
 
 
+Weigh = Callable[[Recipe], list[Weight] | None]
+"""The weights of a recipe's model in float32; None where only training decides what they are."""
+
+
 def plan(
-    weights: Sequence[Weight],
-    recipes: Mapping[str, Sequence[str]],
+    recipes: Sequence[Recipe],
+    weigh: Weigh,
     *,
     max_bytes: int | None = None,
     max_resident_bytes: int | None = None,
 ) -> Plan:
-    """What each of `recipes` (name -> its methods' names) would hold of `weights`, and which fit.
+    """What each of `recipes` would hold, and which fit.
 
-    Raises a CompressionError when there is nothing to hold, or no recipe that arithmetic can foresee.
+    Raises a CompressionError when there is no recipe that arithmetic can foresee.
     """
-    if not weights:
-        raise CompressionError("compress plan: no table is given; add --table users=10000000x64")
-    known = {name: methods for name, methods in recipes.items() if set(methods) <= FOOTPRINTS.keys()}
+    weighed = [(recipe, _foreseen(recipe, weigh)) for recipe in recipes]
+    known = [(recipe, weights) for recipe, weights in weighed if weights]
     if not known:
+        names = ", ".join(recipe.name for recipe in recipes)
         raise CompressionError(
-            f"compress plan: the bytes of {', '.join(recipes)} are decided by training; add fp32 or int8"
+            f"compress plan: the bytes of {names} are decided by training; add fp32 or int8"
         )
     limits = {"bytes served": max_bytes, "bytes resident": max_resident_bytes}
-    planned = [_planned(name, methods, weights, limits) for name, methods in known.items()]
+    planned = [_planned(recipe, weights, limits) for recipe, weights in known]
     fitting = [p for p in planned if p.misses is None]
     nearest = fitting[0] if fitting else min(planned, key=lambda p: _excess(p, limits))
     return Plan(
         recipes=tuple(sorted(planned, key=lambda p: p.bytes)),
         nearest=nearest.recipe,
         answer=_in_words(nearest, fitting, limits),
-        unplanned=tuple(name for name in recipes if name not in known),
+        unplanned=tuple(recipe.name for recipe, weights in weighed if not weights),
     )
 
 
-def tables_of(sizes: Mapping[str, tuple[int, int]]) -> list[Weight]:
-    """Gathered tables by name, each (rows, columns), held once."""
+def weigh_tables(sizes: Mapping[str, tuple[int, int]]) -> Weigh:
+    """Gathered tables by name, each (rows, columns), held once; no recipe may change the model."""
     for name, (rows, columns) in sizes.items():
         if rows < 1 or columns < 1:
             raise CompressionError(f"table {name}: {rows}x{columns}; give rows x columns, both at least 1")
-    return [Weight(name=name, rows=r, columns=c, kind=TABLES) for name, (r, c) in sizes.items()]
+    tables = [Weight(name=name, rows=r, columns=c, kind=TABLES) for name, (r, c) in sizes.items()]
+    return lambda recipe: None if recipe.of_kind(MODEL) else tables
+
+
+def weigh_release(spec: ModelSpec, settings: TrainingSettings) -> Weigh:
+    """All of a release of this architecture; what a recipe makes narrower before training is narrower."""
+
+    def weigh(recipe: Recipe) -> list[Weight] | None:
+        reshaped: TrainingSettings | None = settings
+        for step in recipe.of_kind(MODEL):
+            reshaped = _reshaped(reshaped, step.method, step.parsed()) if reshaped else None
+        return weights_of_release(spec, reshaped) if reshaped else None
+
+    return weigh
 
 
 def weights_of_release(spec: ModelSpec, settings: TrainingSettings) -> list[Weight]:
@@ -124,14 +142,33 @@ def weights_of_release(spec: ModelSpec, settings: TrainingSettings) -> list[Weig
     return [*weights, vectors, gathered, blocked]
 
 
-def _planned(
-    name: str, methods: Sequence[str], weights: Sequence[Weight], limits: Mapping[str, int | None]
-) -> Planned:
+def _foreseen(recipe: Recipe, weigh: Weigh) -> list[Weight] | None:
+    known = all(step.method in FOOTPRINTS for step in recipe.of_kind(GRAPH))
+    return weigh(recipe) if known else None
+
+
+def _reshaped(settings: TrainingSettings, method: str, step: Any) -> TrainingSettings | None:
+    """The architecture after a method on the model; None for one whose result depends on weights."""
+    if method not in ("distil", "prune_dimensions"):
+        return None
+    names = {
+        "retriever": {"dim": "retriever_dim", "hidden": "retriever_hidden"},
+        "ranker": {"dim": "ranker_dim", "hidden": "ranker_hidden", "cross_layers": "cross_layers"},
+    }
+    parts = {}
+    for part, fields in names.items():
+        found = {field: getattr(step, name, None) for field, name in fields.items()}
+        changed = {field: value for field, value in found.items() if value is not None}
+        parts[part] = getattr(settings, part).model_copy(update=changed)
+    return settings.model_copy(update=parts)
+
+
+def _planned(recipe: Recipe, weights: Sequence[Weight], limits: Mapping[str, int | None]) -> Planned:
     graphs = max(weight.copies for weight in weights)
     served, resident = graphs * NODES, graphs * RUNTIME
     for weight in weights:
-        stored = _footprint(weight, methods)
-        served += weight.copies * (stored.served + (NAMES if stored != FLOAT(weight) else 0))
+        stored = _footprint(weight, recipe)
+        served += weight.copies * (stored.served + (NAMES if stored != as_float(weight) else 0))
         resident += weight.copies * stored.resident
     held = dict(zip(limits, (served, resident), strict=True))
     misses = [
@@ -139,18 +176,19 @@ def _planned(
         for what, limit in limits.items()
         if limit is not None and held[what] > limit
     ]
-    return Planned(recipe=name, bytes=served, resident_bytes=resident, misses="; ".join(misses) or None)
+    return Planned(
+        recipe=recipe.name, bytes=served, resident_bytes=resident, misses="; ".join(misses) or None
+    )
 
 
-def _footprint(weight: Weight, methods: Sequence[str]) -> Footprint:
-    """What is held of `weight` after the last of `methods` that rewrites its kind."""
-    stored = FLOAT(weight)
+def _footprint(weight: Weight, recipe: Recipe) -> Footprint:
+    """What is held of `weight` in the form that the recipe gives to its kind."""
+    stored = as_float(weight)
     if stored.served < MIN_BYTES:
         return stored
-    for method in methods:
-        rewrites, footprint = FOOTPRINTS[method]
-        if weight.kind in rewrites:
-            stored = footprint(weight)
+    for step in recipe.of_kind(GRAPH):
+        if weight.kind in METHODS[step.method]().rewrites():
+            stored = FOOTPRINTS[step.method](weight, step.parsed())
     return stored
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from leanrec.cli import app
 from leanrec.cli.compression import size_of
-from leanrec.compression.footprint import FOOTPRINTS
-from leanrec.compression.plan import plan, tables_of, weights_of_release
+from leanrec.compression.plan import plan, weigh_release, weigh_tables
 from leanrec.compression.recipes import RECIPES, cook
-from leanrec.config import RankerSettings, RetrieverSettings, TrainingSettings
+from leanrec.config import RankerSettings, Recipe, RetrieverSettings, TrainingSettings
 from leanrec.errors import CompressionError, ConfigError
 from leanrec.export.onnx_export import export_module
 from leanrec.models.inputs import ItemInputs
@@ -37,28 +35,58 @@ SPEC = ModelSpec(
     top_k=12,
     liked_threshold=4.0,
 )
-METHODS = {name: recipe.methods for name, recipe in RECIPES.items()}
-PLANNED = [name for name, methods in METHODS.items() if set(methods) <= FOOTPRINTS.keys()]
+PLANNED = [
+    [],
+    ["fp16"],
+    ["bf16"],
+    ["int8_tables"],
+    ["int8_tables", "int8_mlp"],
+    ["int4_tables"],
+    [{"int4_tables": {"block": 8}}, {"int4_dense": {"block": 16}}],
+    ["int4_tables", "int8_mlp"],
+]
+INT8 = Recipe.parse({"name": "int8", "steps": ["int8_tables", "int8_mlp"]})
+FP32, FP16 = RECIPES["fp32"], RECIPES["fp16"]
 
 
 @pytest.fixture(scope="module")
 def graphs():
+    return export(SETTINGS)
+
+
+def export(settings: TrainingSettings):
     torch.manual_seed(0)
     items = ItemInputs(torch.ones(3000, 2).long(), torch.full((3000,), 1990.0), torch.rand(3000, 3))
-    model = Recommender(SPEC, SETTINGS, items).freeze_items().eval()
+    model = Recommender(SPEC, settings, items).freeze_items().eval()
     return [export_module(model, SPEC, RECOMMENDER), export_module(model.ranker(), SPEC, RANKER)]
 
 
-@pytest.mark.parametrize("recipe", PLANNED)
-def test_the_plan_is_what_the_graphs_then_hold(graphs, recipe):
-    made = sum(cook(RECIPES[recipe], graph).ByteSize() for graph in graphs)
-    (planned,) = plan(weights_of_release(SPEC, SETTINGS), {recipe: METHODS[recipe]}).recipes
-    assert planned.bytes == pytest.approx(made, rel=0.015)
+@pytest.mark.parametrize("steps", PLANNED, ids=str)
+def test_the_plan_is_what_the_graphs_then_hold(graphs, steps):
+    recipe = Recipe.parse({"name": "tried", "steps": steps})
+    made = sum(cook(recipe, graph).ByteSize() for graph in graphs)
+    (planned,) = plan([recipe], weigh_release(SPEC, SETTINGS)).recipes
+    assert planned.bytes == pytest.approx(made, rel=0.02)
+
+
+def test_a_smaller_model_is_planned_as_it_is_then_exported():
+    steps = [{"distil": {"retriever_dim": 16, "ranker_dim": 8, "ranker_hidden": [32], "cross_layers": 1}}]
+    small = SETTINGS.model_copy(
+        update={
+            "retriever": SETTINGS.retriever.model_copy(update={"dim": 16}),
+            "ranker": SETTINGS.ranker.model_copy(update={"dim": 8, "hidden": (32,), "cross_layers": 1}),
+        }
+    )
+    made = sum(graph.ByteSize() for graph in export(small))
+    (planned,) = plan(
+        [Recipe.parse({"name": "small", "steps": steps})], weigh_release(SPEC, SETTINGS)
+    ).recipes
+    assert planned.bytes == pytest.approx(made, rel=0.02)
 
 
 def test_the_first_recipe_asked_that_fits_is_named():
-    weights = tables_of({"users": (1_000_000, 64)})
-    answer = plan(weights, METHODS, max_bytes=140_000_000)
+    weigh = weigh_tables({"users": (1_000_000, 64)})
+    answer = plan([FP32, FP16, INT8], weigh, max_bytes=140_000_000)
     rows = {row.recipe: row for row in answer.recipes}
     assert answer.nearest == "fp16" and answer.answer.startswith("fp16 with 128,")
     assert rows["fp32"].misses == "1.83 times the limit of 140,000,000 bytes served"
@@ -75,29 +103,30 @@ def test_the_first_recipe_asked_that_fits_is_named():
     ],
 )
 def test_when_nothing_fits_the_nearest_and_how_near_it_comes_are_said(limits, named):
-    answer = plan(tables_of({"users": (100_000, 64)}), {"fp32": [], "int8": METHODS["int8"]}, **limits)
+    answer = plan([FP32, INT8], weigh_tables({"users": (100_000, 64)}), **limits)
     assert answer.nearest == "int8"
     assert answer.answer.startswith("nothing fits; the nearest is int8: ") and named in answer.answer
 
 
 def test_a_small_weight_stays_as_it_is():
-    small = tables_of({"genders": (3, 64)})
-    fp32, int8 = (plan(small, {name: METHODS[name]}).recipes[0] for name in ("fp32", "int8"))
+    small = weigh_tables({"genders": (3, 64)})
+    fp32, int8 = (plan([recipe], small).recipes[0] for recipe in (FP32, INT8))
     assert fp32.bytes == int8.bytes
 
 
 def test_a_recipe_whose_bytes_training_decides_is_told_apart():
-    weights = tables_of({"users": (1000, 64)})
-    assert plan(weights, {"fp32": [], "pruned": ["prune_by_magic"]}).unplanned == ("pruned",)
+    weigh = weigh_tables({"users": (1000, 64)})
+    pruned = Recipe.parse({"name": "pruned", "steps": ["prune_rows"]})
+    assert plan([FP32, pruned], weigh).unplanned == ("pruned",)
     with pytest.raises(CompressionError, match="bytes of pruned are decided by training"):
-        plan(weights, {"pruned": ["prune_by_magic"]})
+        plan([pruned], weigh)
+    distilled = Recipe.parse({"name": "distilled", "steps": ["distil"]})
+    assert plan([FP32, distilled], weigh).unplanned == ("distilled",)
 
 
 def test_more_users_hold_more_bytes_and_nothing_else_changes():
     larger = replace(SPEC, num_users=SPEC.num_users + 1000)
-    before, after = (
-        plan(weights_of_release(spec, SETTINGS), {"fp32": []}).recipes[0] for spec in (SPEC, larger)
-    )
+    before, after = (plan([FP32], weigh_release(spec, SETTINGS)).recipes[0] for spec in (SPEC, larger))
     assert after.bytes - before.bytes == 2 * 1000 * 4 * (32 + 16)
 
 
@@ -131,9 +160,3 @@ def test_the_command_answers_in_json_and_refuses_what_it_cannot_read():
 def test_the_step_still_answers_to_its_old_name():
     refused = CliRunner().invoke(app, ["compress", "configs/nowhere.yaml"])
     assert isinstance(refused.exception, ConfigError) and "configs/nowhere.yaml" in str(refused.exception)
-
-
-def test_the_arithmetic_of_int8_counts_what_the_format_holds():
-    _, int8 = FOOTPRINTS["int8_tables"]
-    table = tables_of({"t": (1000, 8)})[0]
-    assert int8(table).served == np.int8(0).nbytes * 8000 + 4 * 1000 + 4 * 8
