@@ -102,7 +102,7 @@ def _filters() -> dict[str, Callable[..., str]]:
 
 def _plots(figures: dict[str, Any]) -> dict[str, Any]:
     """Every plot that the figures suffice for, by name."""
-    names = ("intervals", "calibration", "front", "parity", "latency")
+    names = ("intervals", "calibration", "front", "parity", "latency", "offline", "online")
     plots: dict[str, Any] = {**dict.fromkeys(names), "curves": _curves(figures["curves"] or {})}
     evaluation, front, parity = figures["evaluation"], figures["compression"], figures["parity"]
     if evaluation:
@@ -112,6 +112,11 @@ def _plots(figures: dict[str, Any]) -> dict[str, Any]:
         plots["front"] = charts.draw_front(front["candidates"], front["chosen"])
     if parity and parity.get("histogram"):
         plots["parity"] = charts.draw_histogram(parity["histogram"])
+    releases = figures["releases"]
+    if releases and len(releases["releases"]) > 1:
+        plots["offline"] = charts.draw_intervals(_release_rows(releases, _offline), "NDCG@10")
+    if releases and (rows := _release_rows(releases, _online)):
+        plots["online"] = charts.draw_intervals(rows, "clicks of impressions")
     latency = (figures["smoke"] or {}).get("latency_ms")
     if latency and latency.get("p50") is not None:
         plots["latency"] = charts.draw_latency(latency)
@@ -136,3 +141,28 @@ def _interval_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
         for name, title in NAMES.items()
         if name in intervals
     ]
+
+
+def _release_rows(
+    releases: dict[str, Any], interval_of: Callable[[dict[str, Any]], dict[str, float] | None]
+) -> list[dict[str, Any]]:
+    """What `draw_intervals` takes, for the releases that have the figure."""
+    return [
+        {
+            "name": f"release {release['version']}, {release['role']}",
+            "ours": release["version"] == releases["stable"],
+            **interval,
+        }
+        for release in releases["releases"]
+        if (interval := interval_of(release))
+    ]
+
+
+def _offline(release: dict[str, Any]) -> dict[str, float] | None:
+    return release["offline"]["ndcg@10"]
+
+
+def _online(release: dict[str, Any]) -> dict[str, float] | None:
+    online = release["online"] or {}
+    interval = online.get("click_through_interval")
+    return interval and {"value": online["click_through"], "low": interval[0], "high": interval[1]}

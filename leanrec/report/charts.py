@@ -33,9 +33,8 @@ def draw_intervals(rows: Sequence[dict[str, Any]], figure: str) -> Markup:
     """A bar and a 95 % interval for each row {name, value, low, high, ours}."""
     highest = max([row["high"] for row in rows] + [row["value"] for row in rows]) or 1.0
     height = ROW * len(rows) + 22
-    plot = Plot(
-        title=f"{figure} of " + ", ".join(row["name"] for row in rows), x=(0, highest * 1.14), y=(0, 1)
-    )
+    title = f"{figure} of " + ", ".join(row["name"] for row in rows)
+    plot = Plot(title=title, x=(0, highest * 1.14), y=(0, 1), height=height)
 
     def across(value: float) -> float:
         return 4 + (WIDTH - RIGHT - 4) * value / (highest * 1.14)
@@ -122,11 +121,10 @@ def draw_histogram(histogram: dict[str, Any]) -> Markup | None:
         x=(places[0], places[-1]),
         y=span([0.0, tallest], from_zero=True),
     )
-    plot.axes("|trainer − Triton|", "", _power_of_ten, lambda v: "", whole_x=True)
-    for power in range(math.floor(tallest) + 1):
-        plot.text(
-            LEFT - 7, plot.at(places[0], math.log10(1 + 10**power))[1] + 4, f"{10**power:,}", anchor="end"
-        )
+    powers = [math.log10(1 + 10**power) for power in range(math.floor(tallest) + 1)]
+    plot.axes(
+        "|trainer − Triton|", "", _power_of_ten, lambda v: f"{10**v - 1:,.0f}", whole_x=True, y_ticks=powers
+    )
     for low, high, start, end, count in zip(edges, edges[1:], places, places[1:], counts, strict=False):
         if not count:
             continue

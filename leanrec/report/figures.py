@@ -68,6 +68,7 @@ def collect_figures(inputs: ReportInputs, content: Content) -> dict[str, Any]:
         "parity": content.parity,
         "release": content.release,
         "smoke": content.smoke,
+        "releases": content.releases,
         "unreadable": content.unreadable,
         "settings": inputs.settings,
     }

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from leanrec.files import read_json
 from leanrec.journal import StepRecord
+from leanrec.report.releases import read_releases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class ReportInputs:
     events: Path | None = None
     items: Path | None = None
     users: Path | None = None
+    feedback: Path | None = None
+    drift: Path | None = None
     validation: Path | None = None
     features: Path | None = None
     training_set: Path | None = None
@@ -51,6 +54,7 @@ class ReportInputs:
     graphs: Path | None = None
     compressed: Path | None = None
     parity: Path | None = None
+    judgement: Path | None = None
     release: Path | None = None
     smoke: Path | None = None
 
@@ -71,6 +75,8 @@ class Content:
     parity: dict[str, Any] | None
     release: dict[str, Any] | None
     smoke: dict[str, Any] | None
+    releases: dict[str, Any] | None
+    """What `leanrec.report.releases.read_releases` finds in the run's model repository."""
     unreadable: list[str]
     """Artifacts that are there but cannot be read: a run may have died while it wrote them."""
 
@@ -90,8 +96,10 @@ def read_content(inputs: ReportInputs) -> Content:
             return None
 
     tables = {name: getattr(inputs, name) for name in ("events", "items", "users", "training_set")}
-    judged = (inputs.validation, inputs.evaluation, inputs.compressed, inputs.parity)
+    judged = (inputs.validation, inputs.evaluation, inputs.compressed, inputs.parity, inputs.judgement)
     gates = [read(folder, "gate.json") for folder in judged]
+    release = read(inputs.release)
+    repository = (release or inputs.settings.get("release") or {}).get("repository")
     return Content(
         num_rows=_count_rows(tables, unreadable),
         validation=_expectations(read(inputs.validation, "validation.json")),
@@ -101,8 +109,9 @@ def read_content(inputs: ReportInputs) -> Content:
         evaluation=read(inputs.evaluation, "evaluation.json"),
         front=read(inputs.compressed, "front.json"),
         parity=read(inputs.parity, "parity.json"),
-        release=read(inputs.release),
+        release=release,
         smoke=read(inputs.smoke),
+        releases=read_releases(Path(repository), read) if repository else None,
         unreadable=unreadable,
     )
 

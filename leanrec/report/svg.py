@@ -40,10 +40,20 @@ class Plot:
         )
 
     def axes(
-        self, x_label: str, y_label: str, x_format: Format, y_format: Format, *, whole_x: bool = False
+        self,
+        x_label: str,
+        y_label: str,
+        x_format: Format,
+        y_format: Format,
+        *,
+        whole_x: bool = False,
+        y_ticks: Sequence[float] | None = None,
     ) -> Plot:
-        """Grid lines, tick labels and the axes' names; an empty name leaves the ticks more room."""
-        for value in ticks(*self.y, 4):
+        """Grid lines, tick labels and the axes' names; an empty name leaves the ticks more room.
+
+        `y_ticks` are the values with a grid line where round ones would not do, as on a logarithmic scale.
+        """
+        for value in ticks(*self.y, 4) if y_ticks is None else y_ticks:
             _, py = self.at(self.x[0], value)
             self.parts.append(
                 f'<line class="grid" x1="{LEFT}" x2="{self.width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>'
