@@ -34,7 +34,7 @@ class RolloutSettings(Section):
     max_p99_ratio: float = Field(default=1.5, gt=0)
     """The candidate's 99th percentile of latency over the stable version's."""
     max_score_psi: float = Field(default=0.5, gt=0)
-    """Population stability index of the first item's score, candidate against stable."""
+    """Population stability index of the first item's score, candidate against stable, in the shadow stage."""
     min_shadow_overlap: float = Field(default=0.2, ge=0, le=1)
     """Share of ten items that both versions name, mean over the requests replayed."""
     click_effect: float = Field(default=0.02, gt=0)

@@ -80,6 +80,8 @@ class Releases:
         self._loaded: dict[int, Release] = {}
         self._stamp: tuple[int, int, int] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._before: ReleaseState | None = None
+        """The state in which what is stable now was a candidate, until Triton answers it under that name."""
 
     async def start(self) -> None:
         """Load what is served and begin to follow. A LeanRecError when there is no release to serve."""
@@ -98,9 +100,16 @@ class Releases:
                 await self._following
 
     def targets(self, user_pseudonym: str) -> list[Target]:
-        """Where to ask for this user, in order: the candidate if it is his, then the stable release."""
-        route = route_for(self.state, user_pseudonym)
-        return list(self._candidate(route)) + self._stable_targets()
+        """Where to ask for this user, in order: the candidate if it is his, then the stable release.
+
+        A candidate that has just become stable keeps its users while Triton takes it over: first under its
+        old names, then under the stable ones.
+        """
+        candidate = list(self._candidate(route_for(self._before or self.state, user_pseudonym)))
+        stable = self._stable_targets()
+        if candidate and self._before:
+            return candidate + stable[::-1]
+        return candidate + stable
 
     def shadow(self, request_id: str) -> Target | None:
         """The candidate, where it shall answer this request too, unseen."""
@@ -165,7 +174,9 @@ class Releases:
     async def _look(self) -> None:
         stamp = self._stamp_now()
         if stamp != self._stamp:
-            self.state = await asyncio.to_thread(self._repository.required_state)
+            before, self.state = self.state, await asyncio.to_thread(self._repository.required_state)
+            if before.rollout and before.rollout.version == self.state.stable:
+                self._before = before
             await self._load()
             self._stamp = stamp
         if self.stable.version != self.state.stable:
@@ -173,6 +184,8 @@ class Releases:
             # A replica that does not answer at all has no say.
             if any(replicas) and False not in replicas:
                 self.stable = self._loaded[self.state.stable]
+        if self.stable.version == self.state.stable:
+            self._before = None
 
     async def _load(self) -> None:
         """Have the catalogue of every release that may answer, and of no other."""

@@ -13,6 +13,7 @@ from leanrec.release.rollout.bounds import (
     clicks_are_lost,
     missed_at_the_end,
     missed_for_sure,
+    psi_noise,
     score_psi,
     wilson_lower,
 )
@@ -60,7 +61,7 @@ def test_a_bound_is_missed_at_once_when_beyond_doubt_and_else_at_the_end(
 ) -> None:
     for found, expected in (
         (missed_for_sure(SETTINGS, STABLE, candidate(**figures)), at_once),
-        (missed_at_the_end(SETTINGS, STABLE, candidate(**figures)), at_the_end),
+        (missed_at_the_end(SETTINGS, STABLE, candidate(**figures), same_users=True), at_the_end),
     ):
         assert (expected is None) == (found is None)
         assert expected is None or expected in str(found)
@@ -68,11 +69,11 @@ def test_a_bound_is_missed_at_once_when_beyond_doubt_and_else_at_the_end(
 
 def test_a_stable_version_without_traffic_lends_the_candidate_no_excuse() -> None:
     assert missed_for_sure(SETTINGS, Traffic(), candidate(errors=100)) is not None
-    assert missed_at_the_end(SETTINGS, Traffic(), candidate()) is None
+    assert missed_at_the_end(SETTINGS, Traffic(), candidate(), same_users=True) is None
 
 
 def test_a_missed_bound_names_the_figure_the_value_and_the_bound() -> None:
-    missed = missed_at_the_end(SETTINGS, STABLE, candidate(errors=11))
+    missed = missed_at_the_end(SETTINGS, STABLE, candidate(errors=11), same_users=True)
     assert str(missed) == "share of failed requests above the stable version's is 0.01, bound 0.005"
 
 
@@ -93,6 +94,20 @@ def test_the_index_is_nothing_for_equal_shapes_and_never_negative(counts: list[i
         assert psi >= -1e-12
         # Half an observation stands for none, which is another share of ten than of fifty.
         assert psi < 0.35
+
+
+def test_other_users_may_have_other_scores() -> None:
+    shifted = candidate(scores=Counter({1.0: 1000}))
+    assert missed_at_the_end(SETTINGS, STABLE, shifted, same_users=False) is None
+
+
+def test_chance_alone_is_no_drift() -> None:
+    draws = np.random.default_rng(0)
+    beyond = 0
+    for _ in range(400):
+        samples = [Counter(draws.integers(0, 10, size).astype(float).tolist()) for size in (300, 60)]
+        beyond += score_psi(*samples) > psi_noise(300, 60)
+    assert beyond <= 20
 
 
 def test_a_shift_of_scores_is_drift() -> None:

@@ -12,6 +12,8 @@ from leanrec.release.rollout.traffic import Buckets, Traffic, quantile
 CONFIDENT_Z = 2.326
 """One-sided 99 % of the normal distribution."""
 NUM_SCORE_BINS = 10
+CHI_SQUARED_9 = 21.666
+"""99 % quantile of the chi-squared distribution with `NUM_SCORE_BINS` - 1 degrees of freedom."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +42,13 @@ def missed_for_sure(settings: RolloutSettings, stable: Traffic, candidate: Traff
     return None
 
 
-def missed_at_the_end(settings: RolloutSettings, stable: Traffic, candidate: Traffic) -> Missed | None:
+def missed_at_the_end(
+    settings: RolloutSettings, stable: Traffic, candidate: Traffic, *, same_users: bool
+) -> Missed | None:
     """The first bound that is missed at the end of a stage, when there were requests enough; else None.
 
-    What neither version has evidence of (latency in the shadow stage, say) is not judged.
+    What neither version has evidence of (latency in the shadow stage, say) is not judged. Scores are compared
+    where both versions answered the same users: those of a canary are others, and may be few.
     """
     for figure, share, base, allowed in _shares(settings, stable, candidate):
         if share - _number(base) > allowed:
@@ -54,8 +59,9 @@ def missed_at_the_end(settings: RolloutSettings, stable: Traffic, candidate: Tra
             figure="p99 latency over the stable version's", value=ratio, bound=settings.max_p99_ratio
         )
     drift = score_psi(stable.scores, candidate.scores)
-    if drift > settings.max_score_psi:
-        return Missed(figure="drift of scores (PSI)", value=drift, bound=settings.max_score_psi)
+    allowed = settings.max_score_psi + psi_noise(stable.scores.total(), candidate.scores.total())
+    if same_users and drift > allowed:
+        return Missed(figure="drift of scores (PSI)", value=drift, bound=allowed)
     if candidate.mean_overlap < settings.min_shadow_overlap:
         return Missed(
             figure="overlap of ten items with the stable version",
@@ -90,6 +96,17 @@ def score_psi(stable: Buckets, candidate: Buckets) -> float:
         q = max(seen, 0.5) / candidate.total()
         psi += (q - p) * math.log(q / p)
     return psi
+
+
+def psi_noise(num_stable: int, num_candidate: int) -> float:
+    """What the index may reach by chance alone, in 99 of 100 cases, for two samples of one distribution.
+
+    It is then (1/n + 1/m) times a chi-squared variable with (bins - 1) degrees of freedom. Source: Yurdakul
+    and Naranjo, "Statistical properties of the population stability index", 2020.
+    """
+    if not num_stable or not num_candidate:
+        return 0.0
+    return CHI_SQUARED_9 * (1 / num_stable + 1 / num_candidate)
 
 
 def clicks_are_lost(stable: Traffic, candidate: Traffic, *, effect: float, alpha: float) -> bool:

@@ -123,7 +123,8 @@ class Controller:
             missed = missed_for_sure(self.settings, stable, candidate)
             enough = candidate.requests >= self.settings.min_requests
             if not missed and enough and seconds >= self.settings.stage_s:
-                missed = missed_at_the_end(self.settings, stable, candidate)
+                same_users = rollout.stage == "shadow"
+                missed = missed_at_the_end(self.settings, stable, candidate, same_users=same_users)
                 if not missed:
                     return f"{rollout.shown()}: every bound was kept over {candidate.requests:.0f} requests"
             if missed:
