@@ -9,13 +9,16 @@ from pathlib import Path
 
 import onnx
 
+from leanrec.compression.compacting import compact
 from leanrec.compression.method import Requests, no_requests
 from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS
 from leanrec.compression.source import CompressionSource
 from leanrec.config.methods import GRAPH, MODEL
 from leanrec.config.recipes import BASELINE, RECIPES, Recipe
 from leanrec.export.graph_file import graph_path, graphs_in, write_graph
-from leanrec.export.graphs import export_graph
+from leanrec.export.graphs import INDEX_FILE, export_graph
+from leanrec.export.item_index import index_as
+from leanrec.files import read_json
 from leanrec.models.recommender import Recommender
 from leanrec.schema import MODELS
 
@@ -28,6 +31,9 @@ def write_compressed(recipe: Recipe, source: CompressionSource, output: Path) ->
     The same source and recipe give the same bytes. Raises a CompressionError when a method cannot be applied.
     """
     model = change_model(recipe, source)
+    if model is not None:
+        index = source.graphs / INDEX_FILE
+        index_as(model, read_json(index) if index.exists() else None)
     exported = graphs_in(source.graphs) if model is None else {m: export_graph(model, m) for m in MODELS}
     for name, graph in exported.items():
         write_graph(cook(recipe, graph, partial(source.requests, name)), graph_path(output, name))
@@ -55,4 +61,4 @@ def cook(recipe: Recipe, graph: onnx.ModelProto, requests: Requests = no_request
     """`graph` with every graph method of `recipe` applied in turn."""
     for step in recipe.of_kind(GRAPH):
         graph = GRAPH_METHODS[step.method].apply(graph, step.parsed(), requests)
-    return graph
+    return compact(graph) if recipe.of_kind(GRAPH) else graph

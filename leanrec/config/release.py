@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from leanrec.config.section import Section
+from leanrec.config.storage import ObjectStoreSettings, RetrievalIndexSettings
 
 
 class ReleaseSettings(Section):
@@ -28,3 +29,7 @@ class ReleaseSettings(Section):
     """Parity: share of the trainer's ten items that the compressed form must show too, mean over users."""
     num_golden: int = Field(default=256, ge=1)
     """Golden requests kept in the release."""
+    index: RetrievalIndexSettings = RetrievalIndexSettings()
+    """Retrieval from a large catalogue."""
+    object_store: ObjectStoreSettings = ObjectStoreSettings()
+    """The repository's copy on S3-compatible storage."""

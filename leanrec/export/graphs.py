@@ -16,6 +16,7 @@ from leanrec.evaluation.protocol import load_protocol
 from leanrec.export.agreement import compare_ranker, compare_recommender
 from leanrec.export.golden import Golden, draw_golden, write_golden
 from leanrec.export.graph_file import check_interface, graph_path, write_graph
+from leanrec.export.item_index import index_items
 from leanrec.export.onnx_export import export_module
 from leanrec.export.runtime import GraphSession
 from leanrec.files import atomic_directory, size_in_bytes, write_json
@@ -26,6 +27,7 @@ from leanrec.schema import MODELS, RANKER, RECOMMENDER
 STEP = "export_graphs"
 SPEC_FILE = "spec.json"
 ITEMS_FILE = "items.parquet"
+INDEX_FILE = "index.json"
 
 
 @step(STEP)
@@ -46,10 +48,12 @@ def export_graphs(
     """
     trained = load_model(model)
     protocol = load_protocol(features, training_set, "test", max_users=max(1, settings.num_golden))
+    index = index_items(trained, settings.index, protocol.requests)
     golden = draw_golden(trained, protocol, settings.num_golden, settings.max_score_difference)
     report_progress(STEP, 1, 4, f"{golden.num_requests} golden requests answered by the trained model")
     with atomic_directory(output) as folder:
         write_golden(golden, folder)
+        write_json(folder / INDEX_FILE, index)
         write_json(folder / SPEC_FILE, asdict(trained.spec))
         _write_items(trained, Path(features) / ITEMS_FILE, folder / ITEMS_FILE)
         for number, name in enumerate(MODELS, 2):
@@ -59,6 +63,7 @@ def export_graphs(
         report_progress(STEP, 4, 4, f"|trainer - graph| at most {figures['max_score_difference']:.1e}")
         return {
             **figures,
+            **({"index_recall": index["recall"], "probes": index["probes"]} if index else {}),
             "num_golden": golden.num_requests,
             **{f"{name}_bytes": size_in_bytes(folder / name) for name in MODELS},
         }

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from leanrec.config import TrainingSettings
 from leanrec.errors import ConfigError, ExportError
 from leanrec.files import read_json, write_json
-from leanrec.models.forms import Description, Form, reform
+from leanrec.models.form import Form
+from leanrec.models.forms import Description, reform
 from leanrec.models.inputs import ItemInputs, UserInputs, known_index
 from leanrec.models.ranking.dcn_v2 import DCNv2Ranker, Heads
+from leanrec.models.retrieval.inverted_file import InvertedFile
 from leanrec.models.retrieval.two_tower import TwoTower
 from leanrec.schema import UNKNOWN_INDEX, ModelSpec
 
@@ -42,6 +44,7 @@ class Recommender(nn.Module):
     item_vectors: Tensor
     item_features: Tensor
     blocked: Tensor
+    index: InvertedFile | None
 
     def __init__(self, spec: ModelSpec, settings: TrainingSettings, items: ItemInputs) -> None:
         super().__init__()
@@ -58,6 +61,7 @@ class Recommender(nn.Module):
         blocked = torch.zeros(1, spec.num_items)
         blocked[0, UNKNOWN_INDEX] = MASKED
         self.register_buffer("blocked", blocked, False)
+        self.index = None
 
     def take_forms(self, forms: Description) -> None:
         """Give the layers and tables named in `forms` another form, filled to answer as they did."""
@@ -68,11 +72,15 @@ class Recommender(nn.Module):
 
     @torch.no_grad()
     def freeze_items(self) -> Recommender:
-        """Compute the item vectors [N, D] and item features [N, I] that `forward` gathers; answers self."""
+        """Compute the item vectors [N, D] and item features [N, I] that `forward` gathers; answers self.
+
+        An index of older vectors goes with them.
+        """
         self.frozen = False
         self.item_vectors = self.retriever.item_vectors().detach().contiguous()
         self.item_features = self.dcn.item_features().detach().contiguous()
         self.frozen = True
+        self.index = None
         return self
 
     def forward(
@@ -89,9 +97,8 @@ class Recommender(nn.Module):
         Where fewer than K items are left, the rest is index 0 with score 0.
         """
         user = UserInputs(user_index, user_attributes, user_statistics, history, history_ratings)
-        retrieval = self.retriever.user_vectors(user) @ self.item_vectors.T
-        candidates, available = self._retrieve(retrieval, seen)
-        heads = self._rank(user, candidates, retrieval.gather(1, candidates))
+        candidates, retrieval, available = self._retrieve(self.retriever.user_vectors(user), seen)
+        heads = self._rank(user, candidates, retrieval)
         score = torch.where(available, heads.score(), torch.full_like(heads.watch, -1.0))
         best, place = torch.topk(score, self.top_k, dim=1)
         item_index = candidates.gather(1, place)
@@ -108,12 +115,20 @@ class Recommender(nn.Module):
         """The second half, for callers that bring their own candidates; shares this module's weights."""
         return Ranker(self)
 
-    def _retrieve(self, retrieval: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """The best candidates [B, num_candidates] by retrieval score [B, N], and which may be shown."""
+    def _retrieve(self, users: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best candidates for user vectors [B, D], their retrieval scores, and which may be shown.
+
+        Each is [B, num_candidates]. Exact, unless an index was made of the items.
+        """
         seen = known_index(seen, self.spec.num_items)
+        if self.index is not None:
+            candidates, score = self.index(users, seen, self.num_candidates)
+            available = score > MASKED / 2
+            return candidates, torch.where(available, score, torch.zeros_like(score)), available
+        retrieval = users @ self.item_vectors.T
         masked = retrieval.scatter(1, seen, MASKED) + self.blocked
         score, candidates = torch.topk(masked, self.num_candidates, dim=1)
-        return candidates, score > MASKED / 2
+        return candidates, retrieval.gather(1, candidates), score > MASKED / 2
 
     def _rank(self, user: UserInputs, candidates: Tensor, retrieval: Tensor) -> Heads:
         features: Tensor = self.item_features[candidates]

@@ -1,9 +1,9 @@
-"""Inverted-file retrieval: near items lie together in lists, and only the lists nearest to the user are scored.
+"""Inverted-file retrieval: near items lie together in lists, and only those nearest to the user are scored.
 
-The search is made of gathers, matrix products and top-k alone, so it becomes standard ONNX operators and takes
-any batch. It is exact but for what the lists that are not looked at hold. Source: Jegou et al. 2011, "Product
-Quantization for Nearest Neighbor Search", section on the inverted file; lists of one length as in SCANN-like
-trees, so that a gather has a fixed shape.
+The search is made of gathers, matrix products and top-k alone, so it becomes standard ONNX operators and
+takes any batch. It is exact but for what lies in the lists that are not looked at. Source of the inverted
+file: Jegou et al. 2011, "Product Quantization for Nearest Neighbor Search". All lists have one length, so
+that what is gathered has a fixed shape.
 
 Shapes: B users · N items · D width · M lists · L items a list · P lists looked at (probes) · S seen items.
 """
@@ -26,7 +26,8 @@ class InvertedFile(nn.Module):
     centroids: Tensor
     slot_vectors: Tensor
     slot_items: Tensor
-    slot_of_item: Tensor
+    list_of_item: Tensor
+    place_of_item: Tensor
 
     def __init__(self, item_vectors: Tensor, lists: Tensor, probes: int, masked: float) -> None:
         """`item_vectors` [N, D]; `masked`: the score of what must not be recommended."""
@@ -39,20 +40,24 @@ class InvertedFile(nn.Module):
         vectors = item_vectors[slots] * filled
         sums = vectors.reshape(self.num_lists, self.length, -1).sum(dim=1)
         counts = filled.reshape(self.num_lists, self.length).sum(dim=1, keepdim=True)
-        slot_of_item = torch.full((len(item_vectors),), len(slots), dtype=torch.long)
-        slot_of_item[slots] = torch.arange(len(slots))
-        slot_of_item[UNKNOWN_INDEX] = len(slots)
+        # The list after the last one is where the unknown item lies: nobody looks there.
+        list_of_item = torch.full((len(item_vectors),), self.num_lists, dtype=torch.long)
+        place_of_item = torch.zeros_like(list_of_item)
+        list_of_item[slots] = torch.arange(self.num_lists).repeat_interleave(self.length)
+        place_of_item[slots] = torch.arange(self.length).repeat(self.num_lists)
+        list_of_item[UNKNOWN_INDEX] = self.num_lists
         self.register_buffer("centroids", sums / counts.clamp(min=1), False)
         self.register_buffer("slot_vectors", vectors, False)
         self.register_buffer("slot_items", slots, False)
-        self.register_buffer("slot_of_item", slot_of_item, False)
+        self.register_buffer("list_of_item", list_of_item, False)
+        self.register_buffer("place_of_item", place_of_item, False)
 
     def forward(self, users: Tensor, seen: Tensor, num_candidates: int) -> tuple[Tensor, Tensor]:
         """User vectors [B, D] and known seen items [B, S]; answers the best items and their scores, [B, C].
 
         What must not be recommended has the score `masked`, or less.
         """
-        nearness, probed = torch.topk(users @ self.centroids.T, self.probes, dim=1)
+        probed = torch.topk(users @ self.centroids.T, self.probes, dim=1).indices
         slots = (probed.unsqueeze(2) * self.length + torch.arange(self.length)).flatten(1)
         scores = torch.bmm(self.slot_vectors[slots], users.unsqueeze(2)).squeeze(2)
         items = self.slot_items[slots]
@@ -62,14 +67,12 @@ class InvertedFile(nn.Module):
         return items.gather(1, place), best
 
     def _hide(self, scores: Tensor, seen: Tensor, probed: Tensor) -> Tensor:
-        """Mask the seen items [B, S] among the scores [B, P * L]: each goes to its slot among those probed."""
+        """Mask the seen items [B, S] among the scores [B, P * L], each at its slot among those probed."""
         batch, width = scores.shape
-        slot = self.slot_of_item[seen]
-        order = torch.arange(self.probes).unsqueeze(0).expand(batch, -1)
-        # The list after the last one is where items lie that are in no list; it is probed by nobody.
-        unprobed = torch.full((batch, self.num_lists + 1), self.probes, dtype=torch.long)
-        rank_of_list = unprobed.scatter(1, probed, order)
-        rank = rank_of_list.gather(1, slot // self.length)
-        target = (rank * self.length + slot % self.length).clamp(max=width)
+        nowhere = torch.full((batch, self.num_lists + 1), self.probes, dtype=torch.long)
+        rank_of_list = nowhere.scatter(1, probed, torch.arange(self.probes).unsqueeze(0).expand(batch, -1))
+        rank = rank_of_list.gather(1, self.list_of_item[seen])
+        # What lies in no list that was looked at goes to one more score, which is cut off again.
+        target = (rank * self.length + self.place_of_item[seen]).clamp(max=width)
         padded = torch.cat([scores, scores[:, :1]], dim=1)
         return padded.scatter(1, target, self.masked)[:, :width]
