@@ -6,11 +6,14 @@ name, ours, baseline, ratio (above 1: we are better), unit, settings.
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import compression, gateway, serving
+from benchmarks import compression, compression_large, gateway, release, serving
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "compression": compression.measure,
+    "compression-large": compression_large.measure,
     "gateway": gateway.measure,
+    "release": release.measure,
+    "retrieval": retrieval.measure,
     "serving": serving.measure,
 }
 """Name -> what measures, given the folder of the model repository."""

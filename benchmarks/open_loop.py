@@ -1,0 +1,48 @@
+"""Requests at a steady rate, in a process of its own: `python -m benchmarks.open_loop < plan.json`.
+
+A request is sent when its time has come, whether or not those before it were answered, so a server that
+stalls is charged for all that it kept waiting. One JSON line a request comes out: when it was due (seconds
+of the monotonic clock), how long its answer took from then, the version that answered and the first score.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sys
+import time
+from itertools import cycle
+from typing import Any
+
+import uvloop
+
+from leanrec.errors import ServingError
+from leanrec.triton.async_client import AsyncTritonClient
+
+
+async def _send(plan: dict[str, Any]) -> None:
+    requests = cycle(enumerate(base64.b64decode(request) for request in plan["requests"]))
+    triton = AsyncTritonClient([plan["triton"]], deadline_s=plan["deadline_s"], hedge_after_s=1e9)
+
+    async def ask(row: int, request: bytes, due: float) -> None:
+        outcome: dict[str, Any] = {"due": due, "row": row}
+        try:
+            answer = await triton.infer(request)
+            outcome |= {"version": answer.version, "score": float(answer.outputs["score"][0, 0])}
+        except ServingError as error:
+            outcome["error"] = str(error)
+        print(json.dumps(outcome | {"seconds": time.monotonic() - due}))
+
+    began, tasks = time.monotonic(), []
+    for number in range(int(plan["rate"] * plan["seconds"])):
+        due = began + number / plan["rate"]
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        row, request = next(requests)
+        tasks.append(asyncio.create_task(ask(row, request, due)))
+    await asyncio.gather(*tasks)
+    await triton.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(_send(json.load(sys.stdin)))
