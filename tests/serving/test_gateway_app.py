@@ -35,12 +35,12 @@ def store() -> Rows:
 
 
 @pytest.fixture
-def start(folder: Path, store: Rows, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def start(folder: Path, store: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.setenv(KEY_VARIABLE, PSEUDONYM_KEY)
     with ExitStack() as running:
 
         def start_one(**gateway: object) -> TestClient:
-            settings = settings_of(folder, deadline_ms=300, **gateway)
+            settings = settings_of(folder, deadline_ms=300, event_log=str(tmp_path), **gateway)
             headers = headers_of(settings)
             client = TestClient(create_app(settings, lambda: store), raise_server_exceptions=False)
             client.headers.update(headers)
