@@ -50,11 +50,11 @@ def measure(repository: Path, run: Path) -> dict[str, Any]:
     model = trained_model(run)
     python = eager_python()
     requests = many_candidates(golden.inputs[RANKER], spec.num_items)
-    with tempfile.TemporaryDirectory(prefix="leanrec-bench-") as work, _served_by(python):
+    with tempfile.TemporaryDirectory(prefix="leanrec-bench-") as work, served_by(python):
         models = Path(work) / "models"
         for name in MODELS:
             _stage_release(models, served, name, version)
-            _stage_eager(models, model, spec, name)
+            stage_eager(models, model, spec, name)
         with (
             embedded_server(models, Path(work) / "announcement.json") as server,
             TritonClient(server.grpc, timeout_s=60) as triton,
@@ -102,11 +102,13 @@ def many_candidates(requests: Tensors, num_items: int) -> Tensors:
     return {**requests, "candidates": drawn}
 
 
-def ask_in_turns(triton: TritonClient, requests: Tensors, models: tuple[str, ...]) -> dict[str, np.ndarray]:
+def ask_in_turns(
+    triton: TritonClient, requests: Tensors, models: tuple[str, ...], num_requests: int = NUM_REQUESTS
+) -> dict[str, np.ndarray]:
     """Milliseconds of each request, by model: every request goes to all models before the next one."""
     milliseconds: dict[str, list[float]] = {name: [] for name in models}
     num_rows = len(next(iter(requests.values())))
-    for turn in range(NUM_WARM_UP + NUM_REQUESTS):
+    for turn in range(NUM_WARM_UP + num_requests):
         row = turn % num_rows
         request = rows_of(requests, slice(row, row + 1))
         for place in range(len(models)):
@@ -118,7 +120,7 @@ def ask_in_turns(triton: TritonClient, requests: Tensors, models: tuple[str, ...
 
 
 @contextmanager
-def _served_by(python: Path) -> Iterator[None]:
+def served_by(python: Path) -> Iterator[None]:
     """Let the launcher of Triton take `python` as its serving environment."""
     before = os.environ.get(SERVING_PYTHON)
     os.environ[SERVING_PYTHON] = str(python)
@@ -139,7 +141,8 @@ def _stage_release(models: Path, served: ModelRepository, model: str, version: i
     (models / model / "1").symlink_to(served.version_folder(model, version))
 
 
-def _stage_eager(models: Path, trained: Path, spec: ModelSpec, model: str) -> None:
+def stage_eager(models: Path, trained: Path, spec: ModelSpec, model: str) -> None:
+    """Put the baseline of one model beside the others in `models`."""
     configuration = replace(
         ModelConfiguration.of_model(model, spec, (1,)),
         name=EAGER + model,

@@ -1,0 +1,213 @@
+"""The same comparison with a table of 10 M rows x 64, 2.5 GB in float32, which no data set here fills.
+
+Ours: the ranker with its tables in 4 bits and its layers in 8 (`RECIPE`). Baseline: the same ranker in eager
+float32 PyTorch. The weights are random; what is liked is drawn from the float32 model's own P(like), so the AUC
+that quantization loses has a meaning although nothing was trained. The large tables are made, quantized and
+written piece by piece, and the same pieces go into the baseline.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+from safetensors.torch import save_file
+
+from benchmarks.compression import EAGER, NUM_CANDIDATES, ask_in_turns, served_by, stage_eager
+from benchmarks.eager.environment import eager_python, versions_in
+from leanrec.compression.methods import int4
+from leanrec.compression.recipes import cook
+from leanrec.config import RankerSettings, Recipe, RetrieverSettings, TrainingSettings
+from leanrec.evaluation import metrics
+from leanrec.export.graph_file import GRAPH_FILE, WEIGHTS_FILE
+from leanrec.export.onnx_export import export_module
+from leanrec.export.runtime import rows_of
+from leanrec.files import size_in_bytes, write_json, write_text
+from leanrec.models.inputs import ItemInputs
+from leanrec.models.recommender import Recommender, save_model
+from leanrec.schema import RANKER, USER_STATISTICS, ModelSpec
+from leanrec.triton import TritonClient
+from leanrec.triton.embedded_server import embedded_server
+from leanrec.triton.model_configuration import ModelConfiguration
+
+RECIPE = Recipe.parse({"name": "int4_int8", "steps": ["int4_tables", "int8_mlp"]})
+NUM_ROWS, PIECE, NUM_ITEMS = 10_000_000, 200_000, 20_000
+NUM_USERS, NUM_REQUESTS = 200, 100
+STAND_IN = 1009
+"""Rows of the user tables while the graph is made; a number that nothing else in the graph is."""
+SPREAD = 1.5
+"""Standard deviation of the logit of P(like)."""
+SETTINGS = TrainingSettings(
+    num_candidates=NUM_CANDIDATES,
+    retriever=RetrieverSettings(dim=4, hidden=(16,)),
+    ranker=RankerSettings(dim=64, hidden=(256, 128)),
+)
+
+
+def measure(repository: Path, *, num_rows: int = NUM_ROWS) -> dict[str, Any]:
+    """p50 in milliseconds of both; `repository` plays no part. Needs 10 GB of memory and 6 GB of disk."""
+    python = eager_python()
+    with tempfile.TemporaryDirectory(prefix="leanrec-bench-large-") as work, served_by(python):
+        models = Path(work) / "models"
+        model = _stand_in()
+        spec = replace(model.spec, num_users=num_rows)
+        ours = _write_ours(models, model, spec)
+        trained = _write_trained(Path(work) / "trained", model, spec)
+        stage_eager(models, trained, spec, RANKER)
+        requests = _requests(spec)
+        with (
+            embedded_server(models, Path(work) / "announcement.json") as server,
+            TritonClient(server.grpc, timeout_s=120) as triton,
+        ):
+            times = ask_in_turns(triton, requests, (RANKER, EAGER + RANKER), NUM_REQUESTS)
+            like = {name: _likes(triton, name, requests) for name in times}
+        held, baseline_bytes = size_in_bytes(ours), size_in_bytes(models / (EAGER + RANKER) / "1")
+    truth, approximate = like[EAGER + RANKER], like[RANKER]
+    liked = np.random.default_rng(2).uniform(size=truth.size) < truth
+    auc = metrics.auc(liked, truth)
+    return {
+        "name": "compression-large",
+        "ours": float(np.median(times[RANKER])),
+        "baseline": float(np.median(times[EAGER + RANKER])),
+        "ratio": float(np.median(times[EAGER + RANKER] / times[RANKER])),
+        "unit": f"ms at the median, one user x {NUM_CANDIDATES} candidates, one caller, gRPC",
+        "settings": {
+            "rows": num_rows,
+            "recipe": RECIPE.model_dump(mode="json")["steps"],
+            "bytes": held,
+            "baseline_bytes": baseline_bytes,
+            "bytes_ratio": baseline_bytes / held,
+            "auc": auc,
+            "auc_loss": auc - metrics.auc(liked, approximate),
+            "pairs": int(truth.size),
+            "baseline_versions": versions_in(python),
+        },
+    }
+
+
+def _stand_in() -> Recommender:
+    """The model with few users, whose P(like) spreads as a trained one's does."""
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    spec = ModelSpec(
+        num_users=STAND_IN,
+        num_items=NUM_ITEMS,
+        num_categories=20,
+        attribute_cardinalities={"group": 8},
+        history_length=50,
+        top_k=100,
+        liked_threshold=4.0,
+    )
+    items = ItemInputs(
+        category_indices=torch.from_numpy(random.integers(1, 20, (NUM_ITEMS, 2))),
+        release_year=torch.full((NUM_ITEMS,), 1995.0),
+        statistics=torch.ones(NUM_ITEMS, 3),
+    )
+    model = Recommender(spec, SETTINGS, items).freeze_items().eval()
+    rows = {name: torch.from_numpy(value) for name, value in _requests(spec).items()}
+    with torch.no_grad():
+        like = torch.logit(model.ranker()(**rows)[1])
+        model.dcn.over.weight[1] *= SPREAD / like.std()
+        model.dcn.over.bias[1] = -like.mean() * SPREAD / like.std()
+    return model.eval()
+
+
+def _requests(spec: ModelSpec) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    return {
+        "user_index": random.integers(1, spec.num_users, (NUM_USERS, 1)),
+        "user_attributes": random.integers(1, 8, (NUM_USERS, 1)),
+        "user_statistics": np.full((NUM_USERS, len(USER_STATISTICS)), 3.0, np.float32),
+        "history": random.integers(1, spec.num_items, (NUM_USERS, spec.history_length)),
+        "history_ratings": random.integers(1, 6, (NUM_USERS, spec.history_length)).astype(np.float32),
+        "candidates": random.integers(1, spec.num_items, (NUM_USERS, NUM_CANDIDATES)),
+    }
+
+
+def _pieces(num_rows: int, width: int) -> Iterator[np.ndarray]:
+    """The large table of one width, piece by piece; always the same."""
+    for number, start in enumerate(range(0, num_rows, PIECE)):
+        random = np.random.default_rng((width, number))
+        size = min(PIECE, num_rows - start)
+        yield random.standard_normal((size, width), np.float32) * np.float32(width**-0.5)
+
+
+def _write_trained(folder: Path, model: Recommender, spec: ModelSpec) -> Path:
+    """The float32 model as training would have left it, with the large tables."""
+    save_model(model, folder)
+    described = {
+        "spec": asdict(spec),
+        "settings": SETTINGS.model_dump(mode="json"),
+        "num_categories_per_item": 2,
+    }
+    write_json(folder / "model.json", described)
+    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+    for name, value in tensors.items():
+        if value.ndim and len(value) == STAND_IN:
+            pieces = list(_pieces(spec.num_users, value.shape[1]))
+            tensors[name] = torch.from_numpy(np.concatenate(pieces))
+            del pieces
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def _write_ours(models: Path, model: Recommender, spec: ModelSpec) -> Path:
+    """The quantized ranker, its user tables replaced by the large ones; its version folder."""
+    graph = cook(RECIPE, export_module(model.ranker(), model.spec, RANKER))
+    folder = models / RANKER / "1"
+    folder.mkdir(parents=True)
+    kept = [tensor for tensor in graph.graph.initializer if list(tensor.dims)[:1] != [STAND_IN]]
+    for tensor in kept:
+        if tensor.data_type == TensorProto.INT64 and numpy_helper.to_array(tensor).tolist() == STAND_IN:
+            tensor.CopyFrom(numpy_helper.from_array(np.array(spec.num_users), tensor.name))
+    grown = {tensor.name: list(tensor.dims) for tensor in graph.graph.initializer if tensor not in kept}
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(kept)
+    with (folder / WEIGHTS_FILE).open("wb") as stream:
+        for name in sorted({part.rsplit("/", 1)[0] for part in grown}):
+            width = model.state_dict()[name.removeprefix("recommender.")].shape[1]
+            _write_table(stream, graph.graph, name, spec.num_users, width)
+    (folder / GRAPH_FILE).write_bytes(graph.SerializeToString())
+    write_text(
+        models / RANKER / "config.pbtxt",
+        ModelConfiguration.of_model(RANKER, spec, (1,), merge=False).to_pbtxt(),
+    )
+    return folder
+
+
+def _write_table(stream: Any, graph: onnx.GraphProto, name: str, num_rows: int, width: int) -> None:
+    """Append a table's parts to `stream`, and refer to them in `graph`: codes now, spans at the end."""
+    spans, start = [], stream.tell()
+    for piece in _pieces(num_rows, width):
+        matrix = int4.quantize(piece, 0)
+        assert matrix.columns is None, "columns of one size need no scale of their own"
+        stream.write(matrix.packed.tobytes())
+        spans.append(matrix.span)
+    graph.initializer.append(_external(f"{name}/int4", TensorProto.UINT8, [num_rows, width // 2], start))
+    start = stream.tell()
+    span = np.concatenate(spans)
+    stream.write(span.tobytes())
+    graph.initializer.append(_external(f"{name}/span", TensorProto.FLOAT16, list(span.shape), start))
+
+
+def _external(name: str, data_type: int, dims: list[int], start: int) -> onnx.TensorProto:
+    tensor = TensorProto(name=name, data_type=data_type, dims=dims)
+    tensor.data_location = TensorProto.EXTERNAL
+    size = int(np.prod(dims)) * (2 if data_type == TensorProto.FLOAT16 else 1)
+    for key, value in (("location", WEIGHTS_FILE), ("offset", start), ("length", size)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def _likes(triton: TritonClient, model: str, requests: dict[str, np.ndarray]) -> np.ndarray:
+    found = [
+        triton.infer(model, rows_of(requests, slice(n, n + 1))).outputs["like"] for n in range(NUM_USERS)
+    ]
+    return np.concatenate(found).ravel().astype(np.float64)
