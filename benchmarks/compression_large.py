@@ -1,8 +1,8 @@
 """The same comparison with a table of 10 M rows x 64, 2.5 GB in float32, which no data set here fills.
 
 Ours: the ranker with its tables in 4 bits and its layers in 8 (`RECIPE`). Baseline: the same ranker in eager
-float32 PyTorch. The weights are random; what is liked is drawn from the float32 model's own P(like), so the AUC
-that quantization loses has a meaning although nothing was trained. The large tables are made, quantized and
+float32 PyTorch. The weights are random; what is liked is drawn from the float32 model's own P(like), so the
+AUC that quantization loses has a meaning although nothing was trained. The large tables are made, quantized and
 written piece by piece, and the same pieces go into the baseline.
 """
 
