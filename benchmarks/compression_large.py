@@ -2,8 +2,8 @@
 
 Ours: the ranker with its tables in 4 bits and its layers in 8 (`RECIPE`). Baseline: the same ranker in eager
 float32 PyTorch. The weights are random; what is liked is drawn from the float32 model's own P(like), so the
-AUC that quantization loses has a meaning although nothing was trained. The large tables are made, quantized and
-written piece by piece, and the same pieces go into the baseline.
+AUC that quantization loses has a meaning although nothing was trained. The large tables are made, quantized
+and written piece by piece, and the same pieces go into the baseline.
 """
 
 from __future__ import annotations
