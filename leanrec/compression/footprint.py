@@ -77,14 +77,14 @@ def _int4_dense(weight: Weight, settings: Any) -> Footprint:
     )
 
 
-MORE_NODES = 700
+MORE_NODES = 300
 """Bytes of the nodes that unpack 4 bits, beyond those that other methods put into a graph."""
 
 
 def _int4(rows: int, columns: int, block: int) -> int:
     blocks = -(-columns // block) if block else 1
     return (
-        rows * (-(-columns // 2) + 4 * blocks) + 4 * columns + (8 * columns if blocks > 1 else 0) + MORE_NODES
+        rows * (-(-columns // 2) + 4 * blocks) + 4 * columns + (4 * columns if blocks > 1 else 0) + MORE_NODES
     )
 
 

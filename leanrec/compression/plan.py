@@ -21,7 +21,7 @@ from leanrec.config.methods import GRAPH, METHODS, MODEL
 from leanrec.errors import CompressionError
 from leanrec.schema import ITEM_STATISTICS, USER_STATISTICS, ModelSpec
 
-NODES, NAMES = 13_000, 700
+NODES, NAMES = 9_000, 250
 """Bytes that describe a graph, and further bytes for each weight that a method rewrites."""
 RUNTIME = 6_000_000
 """Resident bytes of one loaded graph without weights."""

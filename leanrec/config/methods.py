@@ -101,6 +101,47 @@ class ShareItems(FineTuningSettings):
     """Whether the towers share, too; the halves of the ranker always do, which loses nothing."""
 
 
+class ReformTables(FineTuningSettings):
+    """Tables that hold less than a row for each index."""
+
+    tables: tuple[str, ...] = ("retriever.user", "retriever.history", "ranker.user")
+    """Which ones; of the ranker's "item" only the history is looked up, unless share_items is used."""
+
+    def rewrites(self) -> frozenset[str]:
+        """The tables named."""
+        return frozenset(self.tables)
+
+
+class HashTables(ReformTables):
+    """Indices share rows by a hash."""
+
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Rows that are left, as a share."""
+
+
+class QuotientRemainderTables(ReformTables):
+    """A row as the product of a row by quotient and a row by remainder."""
+
+    remainders: int = Field(default=4, ge=2)
+    """Rows of the remainders' table; the quotients' has rows / remainders."""
+
+
+class RobeTables(ReformTables):
+    """Rows made of chunks of one array."""
+
+    share: float = Field(default=0.25, gt=0, lt=1)
+    """Length of the array as a share of the table's numbers."""
+    chunk: int = Field(default=8, ge=1)
+    """Numbers that are read in one piece; it divides the table's width."""
+
+
+class TensorTrainTables(ReformTables):
+    """A table as a chain of three cores."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the chain."""
+
+
 class GraphMethodSettings(MethodSettings):
     """A method after export. The weights of a graph are gathered tables or multiplied (dense) matrices."""
 
@@ -185,6 +226,10 @@ METHODS: dict[str, type[MethodSettings]] = {
     "prune_neurons": PruneNeurons,
     "low_rank": LowRank,
     "share_items": ShareItems,
+    "hash_tables": HashTables,
+    "quotient_remainder_tables": QuotientRemainderTables,
+    "robe_tables": RobeTables,
+    "tensor_train_tables": TensorTrainTables,
     "factorize_tables": FactorizeTables,
     "prune_rows": PruneRows,
     "fp16": Fp16,

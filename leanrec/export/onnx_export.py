@@ -33,38 +33,50 @@ def export_module(module: nn.Module, spec: ModelSpec, model: str) -> onnx.ModelP
     folders) stays in it: the same weights give the same bytes. Raises an ExportError when torch refuses.
     """
     inputs = spec.inputs(model)
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    shapes: list[dict[int, object]] = [{0: batch} for _ in inputs]
-    shapes[-1] = {0: batch, 1: length}
     try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                module.eval(),
-                tuple(_example(tensor) for tensor in inputs),
-                dynamo=True,
-                dynamic_shapes=tuple(shapes),
-                input_names=[tensor.name for tensor in inputs],
-                output_names=[tensor.name for tensor in spec.outputs(model)],
-                opset_version=OPSET,
-                verbose=False,
-            )
+        graph = trace(
+            module,
+            tuple(_example(tensor) for tensor in inputs),
+            [tensor.name for tensor in inputs],
+            [tensor.name for tensor in spec.outputs(model)],
+        )
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ExportError(f"{model}: torch cannot turn the module into a graph ({reason})") from error
-    assert program is not None
-    graph = program.model_proto
     clean(graph, spec, model)
     return graph
+
+
+def trace(
+    module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str]
+) -> onnx.ModelProto:
+    """`module` as a graph in which the batch and the last input's length vary; raises torch's own errors."""
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+    shapes: list[dict[int, object]] = [{0: batch} for _ in inputs]
+    shapes[-1] = {0: batch, 1: length}
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            dynamo=True,
+            dynamic_shapes=tuple(shapes),
+            input_names=inputs,
+            output_names=outputs,
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    _gather_plainly(program.model_proto.graph)
+    program.model_proto.ir_version = IR_VERSION
+    return program.model_proto
 
 
 def clean(graph: onnx.ModelProto, spec: ModelSpec, model: str) -> None:
     """Bring `graph` into its one canonical form, in place."""
     _gather_plainly(graph.graph)
-    _share_equal_constants(graph.graph)
-    _drop_unused_constants(graph.graph)
+    share_equal_constants(graph.graph)
     _forget_origin(graph)
     _state_shapes(graph.graph, spec, model)
-    graph.ir_version = IR_VERSION
     graph.producer_name, graph.producer_version = PRODUCER, ""
 
 
@@ -89,7 +101,8 @@ def _gather_plainly(graph: onnx.GraphProto) -> None:
         graph.node.remove(node)
 
 
-def _share_equal_constants(graph: onnx.GraphProto) -> None:
+def share_equal_constants(graph: onnx.GraphProto) -> None:
+    """Let all readers of equal constants read one of them, and drop the others and the unused, in place."""
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     renamed = {}
     for tensor in graph.initializer:
@@ -99,6 +112,7 @@ def _share_equal_constants(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = renamed.get(name, name)
+    _drop_unused_constants(graph)
 
 
 def _drop_unused_constants(graph: onnx.GraphProto) -> None:

@@ -16,17 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from leanrec.errors import ExportError
+from leanrec.models.form import Form
+from leanrec.models.tables import TABLES
 
 Description = dict[str, dict[str, Any]]
 """Path of a module -> its form's name (`form`) and sizes."""
-
-
-class Form(nn.Module):
-    """What stands in the place of a plain module: `__init__(plain, model, **sizes)`, all plain values."""
-
-    def imitate(self, plain: Any) -> None:
-        """Fill the weights so that it answers what `plain` answers, as nearly as it can."""
-        raise NotImplementedError
 
 
 class LowRankLinear(Form):
@@ -101,6 +95,7 @@ FORMS: dict[str, type[Form]] = {
     "low_rank": LowRankLinear,
     "items_of_tower": ItemsOfTower,
     "items_of_features": ItemsOfFeatures,
+    **TABLES,
 }
 """Every form by its name in a description."""
 

@@ -14,6 +14,12 @@ from leanrec.compression.methods.low_rank import LOW_RANK
 from leanrec.compression.methods.prune_dimensions import PRUNE_DIMENSIONS
 from leanrec.compression.methods.prune_neurons import PRUNE_NEURONS
 from leanrec.compression.methods.prune_rows import PRUNE_ROWS
+from leanrec.compression.methods.reform_tables import (
+    HASH_TABLES,
+    QUOTIENT_REMAINDER_TABLES,
+    ROBE_TABLES,
+    TENSOR_TRAIN_TABLES,
+)
 from leanrec.compression.methods.share_items import SHARE_ITEMS
 
 _ON_GRAPHS = (
@@ -31,7 +37,17 @@ _ON_GRAPHS = (
 GRAPH_METHODS: dict[str, GraphMethod] = {method.name: method for method in _ON_GRAPHS}
 """Methods that rewrite an exported graph."""
 
-_ON_MODELS = (DISTIL, PRUNE_DIMENSIONS, PRUNE_NEURONS, LOW_RANK, SHARE_ITEMS)
+_ON_MODELS = (
+    DISTIL,
+    PRUNE_DIMENSIONS,
+    PRUNE_NEURONS,
+    LOW_RANK,
+    SHARE_ITEMS,
+    HASH_TABLES,
+    QUOTIENT_REMAINDER_TABLES,
+    ROBE_TABLES,
+    TENSOR_TRAIN_TABLES,
+)
 
 MODEL_METHODS: dict[str, ModelMethod] = {method.name: method for method in _ON_MODELS}
 """Methods that change the model before it is exported."""

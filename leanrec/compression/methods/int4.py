@@ -48,7 +48,7 @@ class Int4Matrix:
     span: np.ndarray
     """[N, 2 * M]: the scale of each block, then its least value; float16, or float32 where that overflows."""
     block: np.ndarray
-    """[D] int64: the block of each column."""
+    """[D] int32: the block of each column."""
     columns: np.ndarray | None
     """[D] float32, or None where all columns count alike."""
 
@@ -112,7 +112,7 @@ def rewrite_dense(graph: onnx.ModelProto, settings: Int4Dense, requests: Request
 def _quantize(matrix: np.ndarray, columns: np.ndarray | None, block: int) -> Int4Matrix:
     evened = (matrix if columns is None else matrix / columns).astype(np.float64)
     width = evened.shape[1]
-    of_column = np.arange(width) // (block or width)
+    of_column = (np.arange(width) // (block or width)).astype(np.int32)
     starts = np.flatnonzero(np.diff(of_column, prepend=-1))
     low, high = (reduce.reduceat(evened, starts, axis=1) for reduce in (np.minimum, np.maximum))
     half = np.float16 if max(np.abs(low).max(), np.abs(high).max()) < np.finfo(np.float16).max else np.float32
