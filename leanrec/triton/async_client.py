@@ -26,7 +26,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     # A replica that comes back is found again within a second; gRPC would wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_retries", 0),
 )

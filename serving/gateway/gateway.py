@@ -67,6 +67,9 @@ class Gateway:
             Path(self.settings.release.repository), self.triton, settings.follow_ms / 1e3
         )
         await self.releases.start()
+        # Asked now, so that the connections stand before the first request.
+        if not await self.releases.is_answering():
+            _log.warning("no Triton answers release %s yet", self.releases.stable.version)
         self.recommender = Recommender(self)
         self.feedback = Feedback(
             self.settings,
