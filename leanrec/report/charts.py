@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from leanrec.report.formats import format_bytes, format_figure, format_ms, format_tiny
-from leanrec.report.svg import LEFT, RIGHT, WIDTH, Plot, span
+from leanrec.report.svg import LEFT, RIGHT, WIDTH, Plot, Point, span
 
 BAR = 18
 ROW = 48
@@ -67,7 +67,10 @@ def draw_calibration(points: Sequence[dict[str, Any]]) -> Markup:
 
 
 def draw_front(candidates: Sequence[dict[str, Any]], chosen: str) -> Markup | None:
-    """Bytes against p50 latency, a dot a recipe; hollow: below the quality floor; filled large: chosen."""
+    """Bytes against p50 latency, a dot a recipe; hollow: below the quality floor; filled large: chosen.
+
+    The dashed line is the front of the two among those within the floor.
+    """
     measured = [c for c in candidates if c.get("bytes") is not None and _p50(c) is not None]
     if not measured:
         return None
@@ -80,6 +83,8 @@ def draw_front(candidates: Sequence[dict[str, Any]], chosen: str) -> Markup | No
         height=260,
     )
     plot.axes("megabytes served", "p50 latency, ms", lambda v: f"{v:g}", lambda v: f"{v:g}")
+    fit = [c.get("within_floor", True) for c in measured]
+    plot.line(staircase([(x, y) for x, y, ok in zip(megabytes, latencies, fit, strict=True) if ok]), "ideal")
     dots = []
     for c, x, y in zip(measured, megabytes, latencies, strict=True):
         name, ours = c["recipe"], c["recipe"] == chosen
@@ -137,6 +142,16 @@ def draw_histogram(histogram: dict[str, Any]) -> Markup | None:
 
 def _power_of_ten(exponent: float) -> str:
     return "10" + f"{exponent:.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def staircase(points: Sequence[Point]) -> list[Point]:
+    """The corner points of what nothing is both smaller and quicker than, from the smallest on."""
+    steps: list[Point] = []
+    for x, y in sorted(points):
+        if not steps or y < steps[-1][1]:
+            steps += [(x, steps[-1][1])] if steps else []
+            steps.append((x, y))
+    return steps
 
 
 def _p50(candidate: dict[str, Any]) -> float | None:

@@ -19,8 +19,8 @@ def read_releases(repository: Path, read: Read) -> dict[str, Any] | None:
     """The newest releases kept in `repository`, and its transitions, newest first; None without one.
 
     stable, rollout (without its salt), releases [{version, role, recipe, published_at, bytes, offline
-    {ndcg@10 {value, low, high}, auc, ece}, online}], measured_online, history [{at, action, from, to,
-    reason}]. `online` is what online.json says of the version (docs/retraining.md), None where nothing.
+    {ndcg@10 {value, low, high}, auc, ece}, online}], tuning (tuning.json, None where nothing was tuned),
+    measured_online, history [{at, action, from, to, reason}]. `online` is what online.json says of the version (docs/retraining.md), None where nothing.
     """
     state = read(repository, "release.json")
     if not isinstance(state, dict) or not state.get("versions"):
@@ -39,6 +39,7 @@ def read_releases(repository: Path, read: Read) -> dict[str, Any] | None:
             }
             for version in newest
         ],
+        "tuning": read(repository, "tuning.json"),
         "measured_online": any(str(version) in online for version in newest),
         "history": list(reversed(state.get("history") or []))[:TRANSITIONS],
     }

@@ -111,6 +111,15 @@ def front() -> dict:
             "auc": 0.7712 - auc_loss, "log_loss": 0.571, "ece": 0.031, "ndcg@10": 0.131 * (1 - ndcg_loss),
             "auc_loss": auc_loss, "ndcg_loss": ndcg_loss, "objective": objective, "within_floor": within,
             "why_not": why_not,
+            "triton": {
+                "latency_ms": {"p50": p50 + 0.7, "p95": p50 + 1.1, "p99": p50 + 2.0},
+                "latency_many_ms": {"p50": 9.0, "p95": 12.0, "p99": 14.0},
+                "resident_bytes": 83_000_000, "bit_equal": True,
+            } if recipe in ("fp32", "int8") else None,
+            "segments": [
+                {"name": "cold users", "num_requests": 200, "num_pairs": 600, "ndcg": 0.1234, "auc": 0.751},
+                {"name": "cold items", "num_requests": 0, "num_pairs": 0, "ndcg": None, "auc": None},
+            ],
         }
         for recipe, size, p50, auc_loss, ndcg_loss, objective, within, why_not in rows
     ]  # fmt: skip

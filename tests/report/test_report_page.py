@@ -206,3 +206,31 @@ def test_latest_does_not_replace_a_folder(tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(LeanRecError, match="is not a link"):
         write_latest(tmp_path, tmp_path / "run")
+
+
+def test_the_front_shows_triton_and_the_segments_of_those_measured(whole):
+    words = " ".join(Page(whole[0]).words.split())
+    assert "The best of the front in the real Triton" in words
+    assert words.count("ONNX Runtime's, bit for bit") == 2
+    assert "cold users" in words and "0.123 · 0.751" in words and "– · –" in words
+
+
+def test_what_tuning_measured_is_shown(whole_run, tmp_path):
+    row = {
+        "instances": 2, "threads": 1, "batch_size": 0, "queue_delay_us": None, "rounds": 6, "ratio": 0.81,
+        "p50": 3.1, "p95": 5.2, "p99": 9.9, "requests_per_s": 1234.0,
+    }  # fmt: skip
+    found = {"reason": "p95 at 4 callers is 0.81 times that of the present configuration", "tried": [row]}
+    tuning = {"version": 1, "cores": 2, "load": {"callers": 4}, "models": {"recommender": found}}
+    repository = tmp_path / "models"
+    write_json(repository / "release.json", {"stable": 1, "versions": [1], "history": []})
+    write_json(repository / "tuning.json", tuning)
+    release = write_release(tmp_path / "release.json", repository)
+    text = build_report(replace(whole_run, release=release), tmp_path / "out").read_text(encoding="utf-8")
+    words = " ".join(Page(text).words.split())
+    assert "p95 at 4 callers is 0.81 times" in words and "1,234" in words and "not merged" in words
+
+
+def write_release(path: Path, repository: Path) -> Path:
+    write_json(path, {"name": "tiny", "version": 1, "repository": str(repository)})
+    return path

@@ -50,3 +50,10 @@ def test_a_single_epoch_is_drawn():
 def test_the_histogram_has_a_bar_for_each_bin():
     drawing = charts.draw_histogram({"edges": [0.0, 1e-8, 2e-8], "counts": [5, 3]})
     assert len(list(ElementTree.fromstring(str(drawing)).iter("rect"))) == 2
+
+
+def test_the_front_runs_through_what_nothing_is_both_smaller_and_quicker_than():
+    points = [(4.0, 1.0), (1.0, 5.0), (2.0, 6.0), (2.5, 3.0), (5.0, 0.5)]
+    corners = charts.staircase(points)
+    assert corners == [(1, 5), (2.5, 5), (2.5, 3), (4, 3), (4, 1), (5, 1), (5, 0.5)]
+    assert charts.staircase([]) == []
