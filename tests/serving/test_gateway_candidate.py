@@ -1,0 +1,111 @@
+"""What a gateway makes of a candidate that fails: a Triton by hand computes, refuses and errs."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from gateway_world import ASK, PSEUDONYM_KEY, Rows, headers_of, publish, row, settings_of
+from tiny_release import SPEC, expected_scores, top_k
+from tritonclient.grpc import service_pb2 as proto
+from tritonclient.utils import triton_to_np_dtype
+
+from leanrec.data.pseudonyms import KEY_VARIABLE
+from leanrec.errors import ServingError
+from leanrec.release.promote import advance, offer, rollback
+from leanrec.triton import Answer
+from leanrec.triton.async_client import NotServedError
+from serving.gateway.app import create_app
+
+
+class TritonByHand:
+    """Answers as the tiny graphs do; `fault` says what the candidate does instead."""
+
+    def __init__(self, fault: str = "") -> None:
+        self.fault = fault
+
+    async def infer(self, encoded: bytes) -> Answer:
+        request = proto.ModelInferRequest.FromString(encoded)
+        version = int(request.model_version)
+        inputs = {
+            tensor.name: np.frombuffer(content, triton_to_np_dtype(tensor.datatype)).reshape(tensor.shape)
+            for tensor, content in zip(request.inputs, request.raw_input_contents, strict=True)
+        }
+        fault = self.fault if request.model_name.endswith("_candidate") else ""
+        if fault == "not served":
+            raise NotServedError("not here")
+        if fault == "silent":
+            raise ServingError("no answer within 1 s")
+        if request.model_name.startswith("ranker"):
+            bias = np.linspace(0, 1, SPEC.num_items, dtype=np.float32)[inputs["candidates"]]
+            outputs = dict.fromkeys(("score", "like", "rating"), bias * np.float32(version))
+        else:
+            outputs = top_k(inputs, float(version))
+        if fault == "not finite":
+            outputs = {**outputs, "score": np.full_like(outputs["score"], math.nan)}
+        return Answer(outputs=outputs, version=version + (fault == "another version"))
+
+    async def are_ready(self, model: str, version: int, timeout_s: float = 1.0) -> list[bool | None]:
+        return [True]
+
+    async def close(self) -> None:
+        return None
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Release 1 is stable, 2 is a candidate for everybody."""
+    folder = tmp_path_factory.mktemp("candidate")
+    publish(folder, 1)
+    publish(folder, 2)
+    rollback(folder / "models")
+    offer(folder / "models", 2)
+    advance(folder / "models", "canary", percent=100, reason="for the test")
+    settings = settings_of(folder)
+    headers = headers_of(settings)
+    store = Rows({"ann": row(3, seen=(20,))})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KEY_VARIABLE, PSEUDONYM_KEY)
+        with TestClient(create_app(settings, lambda: store)) as client:
+            client.headers.update(headers)
+            yield client
+
+
+def counted(client: TestClient, route: str, outcome: str) -> float:
+    metrics = client.app.state.gateway.metrics  # type: ignore[attr-defined]
+    return metrics.requests.labels(route, "2", "candidate", outcome)._value.get()
+
+
+def test_a_candidate_that_answers_is_what_its_users_get(client: TestClient) -> None:
+    client.app.state.gateway.releases._triton = client.app.state.gateway.triton = TritonByHand()  # type: ignore[attr-defined]
+    answer = client.post(ASK, json={"user_id": "ann", "k": 3}).json()
+    assert (answer["release"], answer["stage"], answer["degraded"]) == (2, "candidate", None)
+    right = sorted(expected_scores({"user_index": np.array([[3]]), "seen": np.array([[20]])}, 2.0)[0])[::-1]
+    assert [item["score"] for item in answer["items"]] == pytest.approx(right[:3])
+    assert {item["title"].split()[0] for item in answer["items"]} == {"v2"}
+
+
+@pytest.mark.parametrize("fault", ["not served", "silent", "not finite", "another version"])
+def test_where_the_candidate_fails_the_stable_release_answers_and_the_failure_is_counted(
+    client: TestClient, fault: str
+) -> None:
+    client.app.state.gateway.triton = TritonByHand(fault)  # type: ignore[attr-defined]
+    before = counted(client, ASK, "error"), counted(client, "/v1/rank", "error")
+    answer = client.post(ASK, json={"user_id": "ann", "k": 3}).json()
+    assert (answer["release"], answer["stage"], answer["degraded"]) == (1, "stable", None)
+    assert [item["item_id"] for item in answer["items"]] == ["i19", "i18", "i17"]
+    assert {item["title"].split()[0] for item in answer["items"]} == {"v1"}
+    ranked = client.post("/v1/rank", json={"user_id": "ann", "item_ids": ["i20"]}).json()
+    assert (ranked["release"], ranked["stage"], ranked["items"][0]["score"]) == (1, "stable", 1.0)
+    assert (counted(client, ASK, "error"), counted(client, "/v1/rank", "error")) == (
+        before[0] + 1,
+        before[1] + 1,
+    )
+
+
+def test_a_pinned_candidate_that_fails_is_not_answered_for_by_another(client: TestClient) -> None:
+    client.app.state.gateway.triton = TritonByHand("silent")  # type: ignore[attr-defined]
+    answer = client.post(ASK, json={"user_id": "ann", "k": 3, "release": 2}).json()
+    assert (answer["release"], answer["degraded"]) == (2, "popular_items")
+    assert {item["title"].split()[0] for item in answer["items"]} == {"v2"}
