@@ -20,7 +20,8 @@ def read_releases(repository: Path, read: Read) -> dict[str, Any] | None:
 
     stable, rollout (without its salt), releases [{version, role, recipe, published_at, bytes, offline
     {ndcg@10 {value, low, high}, auc, ece}, online}], tuning (tuning.json, None where nothing was tuned),
-    measured_online, history [{at, action, from, to, reason}]. `online` is what online.json says of the version (docs/retraining.md), None where nothing.
+    measured_online, history [{at, action, from, to, reason}].
+    `online` is what online.json says of the version (docs/retraining.md), None where nothing.
     """
     state = read(repository, "release.json")
     if not isinstance(state, dict) or not state.get("versions"):
