@@ -17,6 +17,7 @@ def publish_release(
     features: dsl.Input[dsl.Dataset],
     evaluation: dsl.Input[dsl.Artifact],
     parity: dsl.Input[dsl.Artifact],
+    judgement: dsl.Input[dsl.Artifact],
     published: dsl.Output[dsl.Artifact],
 ) -> None:
     """Publish version N+1 beside N, whole or not at all.
@@ -42,6 +43,7 @@ def publish_release(
             features=Path(features.path),
             evaluation=Path(evaluation.path),
             parity=Path(parity.path),
+            judgement=Path(judgement.path),
             lineage={**lineage, "job": job},
             output=Path(published.path),
         )

@@ -149,6 +149,7 @@ def publish(settings: RunSettings, work: WorkFolder, *, code_version: str) -> di
         features=work.made("features"),
         evaluation=work.made("evaluation"),
         parity=parity,
+        judgement=judgement,
         model=work.made("model"),
         feedback=work.made("feedback"),
         lineage={"run": str(work.path), "code_version": code_version, **configuration_of(settings)},

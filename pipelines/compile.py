@@ -24,6 +24,7 @@ SECTIONS = (
     "evaluation",
     "compression",
     "release",
+    "retraining",
 )
 
 

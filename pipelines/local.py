@@ -31,11 +31,13 @@ OUTPUTS = {
     "validate_tables": "validation",
     "build_features": "features",
     "build_training_set": "training_set",
+    "check_drift": "drift",
     "train_models": "model",
     "evaluate_models": "evaluation",
     "export_graphs": "graphs",
     "compress_models": "compressed",
     "check_parity": "parity",
+    "judge_release": "judgement",
     "publish_release": "release",
     "smoke_test_release": "smoke",
 }
@@ -53,7 +55,8 @@ class Outcome:
     folder: Path
     report: Path
     figures: dict[str, Any]
-    answers: dict[str, Any]
+    """Of the run; "release" is None where `retraining.trigger` asked for none."""
+    answers: dict[str, Any] | None
 
 
 def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) -> Outcome:
@@ -84,11 +87,13 @@ def run_here(settings: RunSettings, *, watch: Callable[[dict[str, Any]], None]) 
         raise
     report = _finish(folder, facts, time.perf_counter() - clock)
     made = artifacts_of(folder)
+    found = {name: read_json(made[name]) if name in made else None for name in ("release", "smoke")}
+    drift = read_json(made["drift"] / "drift.json")
     return Outcome(
         folder=folder.path,
         report=report,
-        figures={**facts, "release": read_json(made["release"]), "report": str(report)},
-        answers=read_json(made["smoke"]),
+        figures={**facts, "drift": drift, "release": found["release"], "report": str(report)},
+        answers=found["smoke"],
     )
 
 

@@ -4,11 +4,12 @@
 2. Validate them; a failed expectation stops the run.
 3. Build features: only what was known before each event.
 4. Join the training set point in time.
-5. Train the retriever and the ranker.
-6. Evaluate beside the baselines; a missed bound stops the run.
-7. Export the graphs, try the compression recipes, choose one; a missed bound stops the run.
-8. Prove parity in a real Triton; a missed bound stops the run.
-9. Materialize the newest user rows, publish release N+1, ask it for recommendations, draw the report.
+5. Look at what is new since the newest release; where `retraining.trigger` wants more, the run ends here.
+6. Train the retriever and the ranker, from nothing or from the stable release.
+7. Evaluate beside the baselines; a missed bound stops the run.
+8. Export the graphs, try the compression recipes, choose one; a missed bound stops the run.
+9. Prove parity in a real Triton, and hold what is chosen against what serves; a missed bound stops the run.
+10. Materialize the newest user rows, publish release N+1, ask it for recommendations, draw the report.
 """
 
 from collections.abc import Callable
@@ -18,12 +19,14 @@ from kfp import dsl
 
 from components.build_features import build_features
 from components.build_training_set import build_training_set
+from components.check_drift import check_drift
 from components.check_parity import check_parity
 from components.compress_models import compress_models
 from components.enforce_gate import enforce_gate
 from components.evaluate_models import evaluate_models
 from components.export_graphs import export_graphs
 from components.ingest_events import ingest_events
+from components.judge_release import judge_release
 from components.materialize_features import materialize_features
 from components.publish_release import publish_release
 from components.smoke_test_release import smoke_test_release
@@ -51,12 +54,13 @@ def build_pipeline(placement: Placement) -> Callable:
         evaluation: dict,
         compression: dict,
         release: dict,
+        retraining: dict,
         lineage: dict,
         key_fingerprint: str,
         raw_fingerprint: str,
         vocabulary_fingerprint: str,
         warm_start_fingerprint: str,
-    ) -> dsl.HTML:
+    ) -> dsl.Artifact:
         raw = place(
             ingest_events(data=data, key_fingerprint=key_fingerprint, raw_fingerprint=raw_fingerprint)
         )
@@ -87,83 +91,103 @@ def build_pipeline(placement: Placement) -> Callable:
         joined.set_display_name("Build training set")
         known = {"features": feature_tables, "training_set": joined.outputs["training_set"]}
 
-        learning = train_models(
-            training=training, release=release, warm_start_fingerprint=warm_start_fingerprint, **known
-        )
-        trained = placement.place_training(learning, cpu="2", memory="16Gi")
-        trained.set_display_name("Train models")
-        model = trained.outputs["model"]
-
-        evaluated = place(evaluate_models(evaluation=evaluation, model=model, **known), memory="8Gi")
-        evaluated.set_display_name("Evaluate models")
-        quality_gate = gate(evaluated.outputs["report"], "evaluation")
-
-        exported = place(export_graphs(release=release, model=model, **known), memory="8Gi")
-        exported.set_display_name("Export graphs").after(quality_gate)
-        graphs = exported.outputs["graphs"]
-
-        squeezed = place(
-            compress_models(
-                compression=compression,
-                graphs=graphs,
-                model=model,
-                evaluation=evaluated.outputs["report"],
-                **known,
+        looked = place(
+            check_drift(
+                retraining=retraining, data=data, release=release, feedback=raw.outputs["feedback"], **known
             ),
             memory="8Gi",
         )
-        squeezed.set_display_name("Compress models")
-        compressed = squeezed.outputs["compressed"]
-        compression_gate = gate(compressed, "compression")
+        looked.set_display_name("Check drift").set_caching_options(False)
 
-        proven = place(check_parity(release=release, graphs=graphs, compressed=compressed), memory="4Gi")
-        proven.set_display_name("Check parity").after(compression_gate)
-        parity_gate = gate(proven.outputs["report"], "parity")
-
-        online = place(materialize_features(feature_store=feature_store, features=feature_tables))
-        online.set_display_name("Materialize features").after(parity_gate).set_caching_options(False)
-
-        published = place(
-            publish_release(
-                release=release,
-                name=name,
-                lineage=lineage,
-                job=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
-                model=model,
-                feedback=raw.outputs["feedback"],
-                compressed=compressed,
-                features=feature_tables,
-                evaluation=evaluated.outputs["report"],
-                parity=proven.outputs["report"],
+        with dsl.If(looked.outputs["Output"] == True, name="retrain"):  # noqa: E712 - KFP's own comparison
+            learning = train_models(
+                training=training, release=release, warm_start_fingerprint=warm_start_fingerprint, **known
             )
-        )
-        published.set_display_name("Publish release").after(online).set_caching_options(False)
+            trained = placement.place_training(learning, cpu="2", memory="16Gi")
+            trained.set_display_name("Train models")
+            model = trained.outputs["model"]
 
-        answered = place(
-            smoke_test_release(
-                release=release,
-                feature_store=feature_store,
-                published=published.outputs["published"],
-                events=tables["events"],
-            ),
-            memory="4Gi",
-        )
-        answered.set_display_name("Smoke test release").set_caching_options(False)
+            evaluated = place(evaluate_models(evaluation=evaluation, model=model, **known), memory="8Gi")
+            evaluated.set_display_name("Evaluate models")
+            quality_gate = gate(evaluated.outputs["report"], "evaluation")
 
-        report = place(
-            write_report(
-                name=name,
-                lineage=lineage,
-                validation=valid.outputs["report"],
-                model=model,
-                evaluation=evaluated.outputs["report"],
-                compressed=compressed,
-                parity=proven.outputs["report"],
-                published=published.outputs["published"],
-                smoke=answered.outputs["answers"],
+            exported = place(export_graphs(release=release, model=model, **known), memory="8Gi")
+            exported.set_display_name("Export graphs").after(quality_gate)
+            graphs = exported.outputs["graphs"]
+
+            squeezed = place(
+                compress_models(
+                    compression=compression,
+                    graphs=graphs,
+                    model=model,
+                    evaluation=evaluated.outputs["report"],
+                    **known,
+                ),
+                memory="8Gi",
             )
-        )
-        report.set_display_name("Write report").set_caching_options(False)
-        return report.outputs["report"]
+            squeezed.set_display_name("Compress models")
+            compressed = squeezed.outputs["compressed"]
+            compression_gate = gate(compressed, "compression")
+
+            proven = place(check_parity(release=release, graphs=graphs, compressed=compressed), memory="4Gi")
+            proven.set_display_name("Check parity").after(compression_gate)
+            parity_gate = gate(proven.outputs["report"], "parity")
+
+            judged = place(
+                judge_release(
+                    evaluation=evaluation, release=release, graphs=graphs, compressed=compressed, **known
+                ),
+                memory="8Gi",
+            )
+            judged.set_display_name("Judge release").after(compression_gate).set_caching_options(False)
+            judgement_gate = gate(judged.outputs["report"], "judgement")
+
+            online = place(materialize_features(feature_store=feature_store, features=feature_tables))
+            online.set_display_name("Materialize features").after(parity_gate, judgement_gate)
+            online.set_caching_options(False)
+
+            published = place(
+                publish_release(
+                    release=release,
+                    name=name,
+                    lineage=lineage,
+                    job=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+                    model=model,
+                    feedback=raw.outputs["feedback"],
+                    compressed=compressed,
+                    features=feature_tables,
+                    evaluation=evaluated.outputs["report"],
+                    parity=proven.outputs["report"],
+                    judgement=judged.outputs["report"],
+                )
+            )
+            published.set_display_name("Publish release").after(online).set_caching_options(False)
+
+            answered = place(
+                smoke_test_release(
+                    release=release,
+                    feature_store=feature_store,
+                    published=published.outputs["published"],
+                    events=tables["events"],
+                ),
+                memory="4Gi",
+            )
+            answered.set_display_name("Smoke test release").set_caching_options(False)
+
+            report = place(
+                write_report(
+                    name=name,
+                    lineage=lineage,
+                    validation=valid.outputs["report"],
+                    model=model,
+                    evaluation=evaluated.outputs["report"],
+                    compressed=compressed,
+                    parity=proven.outputs["report"],
+                    published=published.outputs["published"],
+                    smoke=answered.outputs["answers"],
+                )
+            )
+            report.set_display_name("Write report").set_caching_options(False)
+        return looked.outputs["report"]
 
     return recommender

@@ -13,6 +13,7 @@ from leanrec.cli import (  # noqa: F401 - each adds its commands
     pipeline,
     release,
     release_storage,
+    retrain,
     run,
     serve,
     steps,

@@ -58,6 +58,9 @@ def run(config: ConfigArgument, json_output: JsonOption = False) -> None:
     if json_output:
         print(json.dumps(outcome.figures))
         return
+    if outcome.answers is None:
+        console.print(f"No new release: {outcome.figures['drift']['reason']}.")
+        return
     for user in outcome.answers["users"]:
         print_recommendations(user)
     console.print(

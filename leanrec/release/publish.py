@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
 
 from leanrec.config import ReleaseSettings
+from leanrec.data.feedback import read_summary
 from leanrec.data.vocabulary import Vocabularies, latest_vocabulary
 from leanrec.errors import ReleaseError
 from leanrec.files import read_json, sha256_of, size_in_bytes, write_json
 from leanrec.gates import GATE_FILE
 from leanrec.journal import step
+from leanrec.models.recommender import SPEC_FILE, WEIGHTS_FILE
+from leanrec.release.judgement import JUDGEMENT_FILE
 from leanrec.release.lineage import data_digest, facts_of
 from leanrec.release.repository import (
     FRONT,
@@ -22,8 +26,9 @@ from leanrec.release.repository import (
     now,
     same_tensors,
 )
-from leanrec.release.state import ReleaseState, published
+from leanrec.release.state import ReleaseState, published, published_as_candidate
 from leanrec.schema import MODELS, RECOMMENDER
+from leanrec.training.warm_start import SUMS_FILE, WEIGHTS_FOLDER
 
 GRAPH = "model.onnx"
 
@@ -39,10 +44,14 @@ def publish_release(
     parity: Path,
     lineage: dict[str, Any],
     output: Path,
+    model: Path | None = None,
+    feedback: Path | None = None,
+    judgement: Path | None = None,
 ) -> dict[str, Any]:
-    """Publish version N+1 beside N, make it stable, prune old ones, and write the release JSON at `output`.
+    """Publish version N+1 beside N, prune old ones, and write the release JSON at `output`.
 
-    A client that names no version gets N+1; N stays served as long as both take the same tensors.
+    With the strategy "direct" N+1 is stable at once: a client that names no version gets it, and N stays
+    served as long as both take the same tensors. With "canary" it is a candidate, which the rollout takes on.
 
     Args:
         settings: where the repository is and how many versions it keeps.
@@ -52,6 +61,9 @@ def publish_release(
         evaluation: artifact with `evaluation.json`.
         parity: artifact with `parity.json`; its gate must have passed.
         lineage: what the release was made from (run, code version, data digest).
+        model: artifact whose float32 weights the release carries, for a warm start of the next training.
+        feedback: artifact that says how far the event log was read; the lineage carries it.
+        judgement: artifact that holds the release against the one that serves; its gate must have passed.
         output: file that gets name, version, previous, repository, published_at, bytes, recipe.
 
     Raises:
@@ -71,6 +83,12 @@ def publish_release(
             _copy_facts(
                 staged, compressed=compressed, features=features, evaluation=evaluation, parity=parity
             )
+            if model is not None:
+                _copy_weights(Path(model), staged)
+            if judgement is not None:
+                _copy_judgement(Path(judgement), staged)
+            if feedback is not None:
+                lineage = {**lineage, "feedback": read_summary(feedback)}
             _refuse_other_meanings(repository, version, staged)
             figures = {
                 "name": name,
@@ -84,8 +102,13 @@ def publish_release(
             new = staged / RECOMMENDER / RELEASE_FOLDER
             lineage = {"data": data_digest(features), **lineage}
             _write_manifest(staged, {**figures, **facts_of(new), "lineage": lineage})
-            beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
-            state = published(before, version, keep=settings.keep, at=at, beside=beside)
+            if before is not None and settings.strategy == "canary":
+                state = published_as_candidate(
+                    before, version, keep=settings.keep, at=at, salt=secrets.token_hex(8)
+                )
+            else:
+                beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
+                state = published(before, version, keep=settings.keep, at=at, beside=beside)
             repository.commit(state, staged)
         except OSError as error:
             _undo(repository)
@@ -119,6 +142,23 @@ def _copy_facts(staged: Path, *, compressed: Path, features: Path, evaluation: P
     shutil.copyfile(Path(compressed) / FRONT, release / FRONT)
     shutil.copyfile(Path(evaluation) / "evaluation.json", release / "evaluation.json")
     shutil.copyfile(Path(parity) / "parity.json", release / "parity.json")
+
+
+def _copy_weights(model: Path, staged: Path) -> None:
+    """The trained weights and the state of their optimizers; Triton does not read them."""
+    target = staged / RECOMMENDER / RELEASE_FOLDER / WEIGHTS_FOLDER
+    target.mkdir()
+    for name in (WEIGHTS_FILE, SPEC_FILE, SUMS_FILE):
+        if (model / name).exists():
+            shutil.copyfile(model / name, target / name)
+
+
+def _copy_judgement(judgement: Path, staged: Path) -> None:
+    """How the release stands beside the one that served when it was made."""
+    if not read_json(judgement / GATE_FILE)["passed"]:
+        raise ReleaseError(f"{judgement}: the judgement gate did not pass; such graphs are not published")
+    release = staged / RECOMMENDER / RELEASE_FOLDER
+    shutil.copyfile(judgement / JUDGEMENT_FILE, release / JUDGEMENT_FILE)
 
 
 def _refuse_other_meanings(repository: ModelRepository, version: int, staged: Path) -> None:

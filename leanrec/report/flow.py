@@ -13,11 +13,13 @@ PIPELINE = {
     "validate_tables": "Validate",
     "build_features": "Features",
     "build_training_set": "Training set",
+    "check_drift": "Drift",
     "train_models": "Train",
     "evaluate_models": "Evaluate",
     "export_graphs": "Export",
     "compress_models": "Compress",
     "check_parity": "Parity",
+    "judge_release": "Judge",
     "materialize_features": "Online store",
     "publish_release": "Release",
     "smoke_test_release": "Smoke test",
@@ -30,6 +32,7 @@ GATES = {
     "evaluation": "evaluate_models",
     "compression": "compress_models",
     "parity": "check_parity",
+    "judgement": "judge_release",
 }
 """The gate -> the step whose figures it holds against bounds."""
 

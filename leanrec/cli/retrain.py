@@ -1,0 +1,105 @@
+"""The next release out of what people did with the last one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from leanrec.cli.front import ConfigArgument, JsonOption, app, console
+from leanrec.config import RunSettings, load_settings
+from leanrec.console import RunDisplay
+from leanrec.errors import ConfigError
+
+
+@app.command()
+def retrain(
+    config: ConfigArgument,
+    if_drifted: Annotated[bool, typer.Option("--if-drifted", help="Only if new events drift.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Train from nothing, not from the release.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Train on from the stable release with the events since, pass the gates and roll out.
+
+    Ends with status 0 and "nothing to do" where the event log holds nothing new, or with --if-drifted where
+    nothing drifts.
+    """
+    from leanrec.release.retraining import refuse_to_start, standing
+
+    settings = _settings_for(load_settings(config), if_drifted=if_drifted, full=full)
+    refuse_to_start(settings)
+    now = standing(settings.data, settings.release)
+    if now.newest is not None and now.num_new_acts == 0:
+        reason = f"nothing to do: no rating or click since release {now.newest}"
+        print(json.dumps({"retrain": False, "reason": reason, "release": None}) if json_output else reason)
+        return
+    _run(settings, json_output)
+
+
+def _settings_for(settings: RunSettings, *, if_drifted: bool, full: bool) -> RunSettings:
+    if settings.data.feedback is None:
+        raise ConfigError(
+            "data.feedback is null, so there is no event log to learn from; name the folder that "
+            "gateway.event_log writes to"
+        )
+    trigger = "drift" if if_drifted else "new-events"
+    training = settings.training.model_copy(update={"warm_start": None if full else "release"})
+    retraining = settings.retraining.model_copy(update={"trigger": trigger})
+    return settings.model_copy(update={"training": training, "retraining": retraining})
+
+
+def _run(settings: RunSettings, json_output: bool) -> None:
+    from pipelines.local import run_here
+
+    with RunDisplay(quiet=json_output) as display:
+        outcome = run_here(settings, watch=display.show)
+    drift, release = outcome.figures["drift"], outcome.figures["release"]
+    if json_output:
+        print(json.dumps({"retrain": drift["retrain"], "reason": drift["reason"], **outcome.figures}))
+        return
+    _print_signals(drift["signals"])
+    console.print(drift["reason"])
+    if release is not None:
+        console.print(f"Release [bold]{release['version']}[/] is in {release['repository']}.")
+    console.print(f"The run's report: [bold]{outcome.report}[/]")
+
+
+def _print_signals(signals: list[dict[str, Any]]) -> None:
+    table = Table("new events against the others", "seen", "bound", "chance", "")
+    for line in signals:
+        mark = "[red]drift[/]" if line["drifted"] else "[green]ok[/]"
+        table.add_row(line["name"], *(f"{line[key]:.3f}" for key in ("value", "bound", "chance")), mark)
+    console.print(table)
+
+
+@app.command()
+def online(config: ConfigArgument, json_output: JsonOption = False) -> None:
+    """Click-through and ratings by release, from the event log; kept in online.json beside release.json."""
+    from leanrec.data.event_log import read_events
+    from leanrec.evaluation.online import write_online
+
+    settings = load_settings(config)
+    if settings.data.feedback is None:
+        raise ConfigError("data.feedback is null, so there is no event log to read; name its folder")
+    found = write_online(read_events(Path(settings.data.feedback)), Path(settings.release.repository))
+    if json_output:
+        print(json.dumps(found))
+        return
+    table = Table("release", "impressions", "click-through", "95 %", "ratings", "mean")
+    for version, line in found["releases"].items():
+        table.add_row(
+            version,
+            f"{line['impressions']:,}",
+            _shown(line["click_through"]),
+            " to ".join(_shown(end) for end in line["click_through_interval"] or ()),
+            f"{line['ratings']:,}",
+            _shown(line["mean_rating"]),
+        )
+    console.print(table)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
