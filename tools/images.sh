@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the images leanrec/pipeline and leanrec/serving-cpu: tools/images.sh build
+# Build the images leanrec/pipeline, leanrec/serving-cpu and leanrec/gateway: tools/images.sh build
 # Where the registry cannot be reached, tools/base-image.sh makes the base image out of Debian's packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -60,12 +60,12 @@ build() {
     # A mount leaves its empty mount point in the layer: only the stages that run pip get one, and the final
     # images take single folders out of those.
     "${engine[@]}" build -q "${options[@]}" --target base .
-    for target in serving-environment pipeline-environment; do
+    for target in serving-environment gateway-environment pipeline-environment; do
       echo "installing $target"
       "${engine[@]}" build -q "${options[@]}" "${lent_pip[@]}" --target "$target" .
     done
   fi
-  for target in serving-cpu pipeline; do
+  for target in serving-cpu gateway pipeline; do
     echo "building leanrec/$target:$version"
     "${engine[@]}" build -q "${options[@]}" --target "$target" -t "localhost/leanrec/$target:$version" .
   done

@@ -8,3 +8,5 @@ for name in pipeline dev; do
 done
 uv pip compile requirements/serving.in --no-deps --output-file requirements/serving.lock \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --python-version 3.11 --quiet
+uv pip compile requirements/gateway.in --no-deps --constraint requirements/pipeline.lock --output-file requirements/gateway.lock \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --python-version 3.11 --quiet

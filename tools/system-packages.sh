@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# What the tests need from Debian: a real redis-server and a headless Chromium. Does nothing where they are.
+# What the tests need from Debian: a real redis-server, a headless Chromium, Node with npm for the example client.
+# Does nothing where they are.
 set -euo pipefail
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
 sudo=""
 if [ "$(id -u)" -ne 0 ]; then sudo="sudo"; fi

@@ -70,8 +70,9 @@ class TritonClient:
             dtype = np_to_triton_dtype(array.dtype)
             if dtype is None:
                 raise ServingError(f"model {model}: Triton has no data type for input {name} ({array.dtype})")
-            tensor = grpcclient.InferInput(name, list(array.shape), dtype)
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            whole = np.ascontiguousarray(array)  # a number without a shape gets one, which Triton refuses
+            tensor = grpcclient.InferInput(name, list(whole.shape), dtype)
+            tensor.set_data_from_numpy(whole)
             tensors.append(tensor)
         deadline = self.timeout_s if timeout_s is None else timeout_s
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
@@ -10,9 +11,10 @@ from k8s_manifests import OVERLAYS, ROOT, containers_of, named, of_kind, rendere
 
 from leanrec import __version__
 from leanrec.config import load_settings
+from leanrec.data.pseudonyms import KEY_FILE
 
 VERSIONS = ("1.33", "1.34", "1.35", "1.36")
-IMAGES = {"leanrec/serving-cpu", "leanrec/pipeline"}
+IMAGES = {"leanrec/serving-cpu", "leanrec/pipeline", "leanrec/gateway"}
 LOCAL = "overlays/local"
 CONTAINERS = [
     pytest.param(load, container, id=f"{folder}-{load.name}-{container['name']}")
@@ -121,7 +123,10 @@ def test_traffic_is_denied_unless_a_policy_allows_it():
     (rule,) = named(LOCAL, "NetworkPolicy", "redis-clients-to-redis")["spec"]["ingress"]
     (client,) = rule["from"]
     wanted = client["podSelector"]["matchLabels"]
-    assert [load.name for load in workloads(LOCAL) if wanted.items() <= load.labels.items()] == ["release"]
+    assert [load.name for load in workloads(LOCAL) if wanted.items() <= load.labels.items()] == [
+        "gateway",
+        "release",
+    ]
 
 
 def test_the_release_job_and_triton_share_the_model_repository():
@@ -137,10 +142,56 @@ def test_the_release_job_and_triton_share_the_model_repository():
     assert settings.feature_store.redis == "redis:6379"
 
 
+def test_the_gateway_reads_releases_and_keys_and_writes_events_alone():
+    gateway, job = workload(LOCAL, "gateway"), workload(LOCAL, "release")
+    settings = load_settings(ROOT / "k8s" / LOCAL / "run.yaml")
+    (container,) = gateway.pod["containers"]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    writable = {path for path, mount in mounts.items() if not mount.get("readOnly")}
+    assert writable == {settings.gateway.event_log, "/tmp"}
+    assert settings.release.repository in mounts
+    (keys,) = [v["value"] for v in container["env"] if v["name"] == "LEANREC_GATEWAY_KEYS"]
+    assert str(Path(keys).parent) in mounts
+    # Both find the one pseudonym key where the library looks for it.
+    for load in (gateway, job):
+        (one,) = load.pod["containers"]
+        volumes = {v["secret"]["secretName"]: v["name"] for v in load.pod["volumes"] if "secret" in v}
+        mounted = {mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]}
+        place = mounted[volumes["pseudonym-key"]]
+        assert Path(place) == Path(one["workingDir"]) / KEY_FILE.parent
+
+
+def test_the_gateway_may_ask_triton_redis_and_dns_and_is_asked_by_labelled_clients_only():
+    gateway = workload(LOCAL, "gateway")
+    policies = {
+        manifest["metadata"]["name"]: manifest["spec"]
+        for manifest in of_kind(LOCAL, "NetworkPolicy")
+        if manifest["spec"]["podSelector"].get("matchLabels", {}).items() <= gateway.labels.items()
+    }
+    assert policies.keys() == {
+        "default-deny",
+        "redis-clients-out",
+        "gateway-to-triton",
+        "gateway-clients-to-gateway",
+    }
+    (out,) = policies["gateway-to-triton"]["egress"]
+    assert out["to"][0]["podSelector"]["matchLabels"].items() <= workload(LOCAL, "triton").labels.items()
+    (into,) = policies["gateway-clients-to-gateway"]["ingress"]
+    assert all("matchLabels" in next(iter(peer.values())) for peer in into["from"])
+
+
+def test_the_gateway_has_time_to_drain():
+    gateway = workload(LOCAL, "gateway")
+    (container,) = gateway.pod["containers"]
+    settings = load_settings(ROOT / "k8s" / LOCAL / "run.yaml")
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pause + settings.gateway.drain_s < gateway.pod["terminationGracePeriodSeconds"]
+
+
 def test_the_local_run_is_the_demo_under_the_addresses_of_the_cluster():
     demo, local = (load_settings(ROOT / path) for path in ("configs/demo.yaml", f"k8s/{LOCAL}/run.yaml"))
     changed = {name for name in type(demo).model_fields if getattr(demo, name) != getattr(local, name)}
-    assert changed == {"feature_store", "release"}
+    assert changed == {"feature_store", "release", "gateway"}
 
 
 def test_a_new_cluster_serves_only_after_its_first_release():
