@@ -6,7 +6,7 @@ name, ours, baseline, ratio (above 1: we are better), unit, settings.
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import compression, compression_large, gateway, release, serving
+from benchmarks import compression, compression_large, gateway, release, retrieval, serving
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "compression": compression.measure,

@@ -1,4 +1,4 @@
-"""Look releases over, compare two, and prune old ones."""
+"""Look releases over, compare two, prune old ones, and copy them to object storage and back."""
 
 from __future__ import annotations
 
@@ -81,6 +81,51 @@ def prune(
     gone = ", ".join(map(str, done["removed"])) or "none"
     verb = "would be removed" if dry_run else "removed"
     console.print(f"Releases {verb}: {gone} ({done['bytes']:,} bytes).")
+
+
+UrlOption = Annotated[str | None, typer.Option(help="s3://bucket/prefix; else release.object_store.url.")]
+
+
+@release_app.command()
+def push(config: ConfigArgument, url: UrlOption = None, json_output: JsonOption = False) -> None:
+    """Copy the repository to S3-compatible storage; what is there already is not sent again."""
+    from leanrec.release.mirror import push
+    from leanrec.release.object_store import ObjectStore
+
+    settings = load_settings(config).release
+    store = ObjectStore(settings.object_store, url)
+    done = push(Path(settings.repository), store)
+    if json_output:
+        print(json.dumps(done))
+    else:
+        console.print(f"{store.url}: version {done['stable']} is stable; sent {done['pushed'] or 'nothing'}.")
+
+
+@release_app.command()
+def pull(
+    config: ConfigArgument,
+    url: UrlOption = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Make the repository's folder serve what S3-compatible storage says."""
+    import threading
+
+    from leanrec.release.mirror import follow as follow_store
+    from leanrec.release.mirror import pull
+    from leanrec.release.object_store import ObjectStore
+
+    settings = load_settings(config).release
+    store = ObjectStore(settings.object_store, url)
+    if follow:
+        poll_s = settings.object_store.poll_s
+        follow_store(store, Path(settings.repository), threading.Event(), poll_s, console.print)
+        return
+    done = pull(store, Path(settings.repository))
+    if json_output:
+        print(json.dumps(done))
+    else:
+        console.print(f"Version {done['stable']} is stable; received {done['pulled'] or 'nothing'}.")
 
 
 def _shown(value: Any) -> str:

@@ -176,6 +176,12 @@ class ModelRepository:
         self._serve(state, staged)
         self.settle()
 
+    def place(self, folder: Path, model: str, version: int) -> None:
+        """Put a whole version of `model` in place; nothing refers to it before the next `commit`."""
+        fsync_tree(folder)
+        (self.path / model).mkdir(exist_ok=True)
+        _rename(folder, self.version_folder(model, version))
+
     def next_version(self) -> int:
         """The number that the next release gets; no number is used twice."""
         state = self.state()

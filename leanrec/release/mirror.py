@@ -1,0 +1,168 @@
+"""A copy of the model repository on S3-compatible storage: `push` writes it, `pull` makes a folder like it.
+
+The stored layout is the folder's own. A change becomes visible in the same order as on a disk:
+
+    1. recommender/N/... and ranker/N/...    objects that nothing refers to yet
+    2. release.json                          from here on the change is decided
+    3. <model>/config.pbtxt                  what Triton reads; `pull` makes it anew, so a stored one may lag
+
+release.json is written conditionally (If-None-Match for the first, If-Match on the ETag that was read for a
+later one), so that of two writers the second is refused. The manifest of a version is stored after all its
+other files: a version with a manifest is whole, and an interrupted push or pull is finished by the next one.
+Source: Amazon S3, "Conditional requests"; MinIO and Ceph know the same headers.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from leanrec.errors import ReleaseError
+from leanrec.files import sha256_of
+from leanrec.release.object_store import ObjectStore, StoredState, manifest_name
+from leanrec.release.repository import CONFIGURATION, MANIFEST, RELEASE_FILE, RELEASE_FOLDER, ModelRepository
+from leanrec.release.state import ReleaseState
+from leanrec.schema import MODELS, RECOMMENDER
+
+
+def push(repository: Path, store: ObjectStore) -> dict[str, Any]:
+    """Make the store say what the repository says; answers stable, pushed and removed (versions).
+
+    Raises a ReleaseError when a file is not as published, when the store holds releases that this repository
+    does not know, or when another writer stores releases at the same time.
+    """
+    local = ModelRepository(Path(repository).absolute())
+    local.required_state()
+    with local.exclusive():
+        state, before = local.required_state(), store.state()
+        _refuse_unknown(store, before, state)
+        pushed = [version for version in state.versions if _push_version(local, store, version)]
+        body = json.dumps(state.to_json(), indent=2).encode()
+        if before is None or before.state != state:
+            store.put_if_unchanged(RELEASE_FILE, body, before.etag if before else None)
+        for model in MODELS:
+            store.put(f"{model}/{CONFIGURATION}", (local.path / model / CONFIGURATION).read_bytes())
+        removed = sorted(store.versions() - set(state.versions))
+        for version in removed:
+            store.remove(version)
+    return {"stable": state.stable, "pushed": pushed, "removed": removed}
+
+
+def pull(store: ObjectStore, repository: Path) -> dict[str, Any]:
+    """Make the folder `repository` serve what the store says; answers stable and pulled (versions).
+
+    Whole versions are put together beside and checked file by file, then everything is put in place as a
+    publisher does it; so a Triton that follows the folder never sees half a version.
+    """
+    stored = store.state()
+    if stored is None:
+        raise ReleaseError(f"{store.url}: it holds no release; push one with `leanrec release push`")
+    local = ModelRepository(Path(repository).absolute())
+    pulled = []
+    with local.exclusive():
+        present = local.state()
+        if present is not None and present.last > stored.state.last:
+            raise ReleaseError(
+                f"{local.path}: it goes on to version {present.last} and {store.url} ends at "
+                f"{stored.state.last}; push this repository, or pull into another folder"
+            )
+        staged = local.stage()
+        for version in stored.state.versions:
+            if _pull_version(store, local, staged / "pulled", version):
+                pulled.append(version)
+        for version in pulled:
+            for model in MODELS:
+                local.place(staged / "pulled" / model / str(version), model, version)
+        local.commit(stored.state, staged)
+    return {"stable": stored.state.stable, "pulled": pulled, "etag": stored.etag}
+
+
+def follow(
+    store: ObjectStore,
+    repository: Path,
+    stopping: threading.Event,
+    poll_s: float,
+    tell: Callable[[str], None],
+) -> None:
+    """Pull whenever the stored release.json changes, until `stopping` is set.
+
+    A store that fails is told of and asked again; what was pulled goes on serving.
+    """
+    seen: str | None = None
+    while not stopping.is_set():
+        try:
+            if store.etag() != seen:
+                found = pull(store, repository)
+                seen = found["etag"]
+                tell(f"{repository}: version {found['stable']} is stable; pulled {found['pulled'] or 'none'}")
+        except ReleaseError as error:
+            tell(f"problem: {error}")
+        stopping.wait(poll_s)
+
+
+def _refuse_unknown(store: ObjectStore, before: StoredState | None, state: ReleaseState) -> None:
+    """A ReleaseError when the store has been given releases from elsewhere: they would be lost."""
+    if before is not None and before.state.last > state.last:
+        raise ReleaseError(
+            f"{store.url}: it holds version {before.state.last} and this repository ends at {state.last}, so "
+            "another repository was pushed there; pull it, or name another prefix"
+        )
+
+
+def _push_version(local: ModelRepository, store: ObjectStore, version: int) -> bool:
+    """Store what the store lacks of `version`; whether it lacked anything."""
+    manifest = local.manifest(version)
+    present = store.manifest(version)
+    if present not in (None, manifest):
+        raise ReleaseError(
+            f"{store.url}: its version {version} is another one than this repository's; name another prefix"
+        )
+    stored = 0
+    for name, facts in manifest["files"].items():
+        model, _, rest = name.partition("/")
+        file = local.version_folder(model, version) / rest
+        stored_as = f"{model}/{version}/{rest}"
+        if store.has(stored_as, facts["sha256"], facts["bytes"]):
+            continue
+        if not file.is_file() or sha256_of(file) != facts["sha256"]:
+            raise ReleaseError(f"{file}: not as it was published, so it is not pushed; publish again")
+        store.upload(stored_as, file, facts["sha256"])
+        stored += 1
+    if present is None:
+        store.put_if_unchanged(manifest_name(version), json.dumps(manifest).encode(), None)
+    return stored > 0 or present is None
+
+
+def _pull_version(store: ObjectStore, local: ModelRepository, staged: Path, version: int) -> bool:
+    """Write `version` into `<staged>/<model>/<version>`, every file held against its digest.
+
+    Answers False, and writes nothing, when the repository holds it already.
+    """
+    manifest = store.manifest(version)
+    if manifest is None:
+        raise ReleaseError(f"{store.url}: version {version} is not whole there; push again")
+    if (local.release_folder(version) / MANIFEST).exists():
+        if local.manifest(version) != manifest:
+            raise ReleaseError(
+                f"{local.path}: its version {version} is another one than in {store.url};"
+                " pull into another folder"
+            )
+        return False
+    for name, facts in manifest["files"].items():
+        model, _, rest = name.partition("/")
+        file = staged / model / str(version) / rest
+        try:
+            store.download(f"{model}/{version}/{rest}", file)
+        except FileNotFoundError:
+            raise ReleaseError(f"{store.url}/{model}/{version}/{rest}: missing; push again") from None
+        if sha256_of(file) != facts["sha256"]:
+            raise ReleaseError(
+                f"{store.url}/{model}/{version}/{rest}: its SHA-256 is not the manifest's; nothing was"
+                " changed here, remove the object and push again"
+            )
+    target = staged / RECOMMENDER / str(version) / RELEASE_FOLDER / MANIFEST
+    target.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return True

@@ -1,0 +1,236 @@
+"""Releases on S3-compatible storage, through a real service over HTTP."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from object_storage import CREDENTIALS, new_bucket, object_storage
+from tiny_release import top_k, user_row, write_artifacts
+
+from leanrec.config import ReleaseSettings
+from leanrec.config.storage import ObjectStoreSettings
+from leanrec.errors import ReleaseError
+from leanrec.release.mirror import follow, pull, push
+from leanrec.release.object_store import ObjectStore
+from leanrec.release.promote import rollback, status, verify
+from leanrec.release.publish import publish_release
+from leanrec.release.repository import RELEASE_FILE, ModelRepository
+from leanrec.triton import TritonClient
+from leanrec.triton.embedded_server import embedded_server
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        with object_storage() as address:
+            yield address
+
+
+@pytest.fixture
+def bucket(endpoint: str) -> ObjectStoreSettings:
+    return new_bucket(endpoint)
+
+
+def publish(repository: Path, factor: float = 1.0) -> int:
+    artifacts = write_artifacts(repository.parent / f"artifacts-{time.monotonic_ns()}", factor)
+    settings = ReleaseSettings(repository=str(repository), keep=2)
+    output = repository.parent / "release.json"
+    return publish_release(settings, name="tiny", **artifacts, lineage={}, output=output)["version"]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+def test_what_was_pushed_is_pulled_and_only_what_is_new_travels(
+    tmp_path: Path, bucket: ObjectStoreSettings
+) -> None:
+    ours, theirs, store = tmp_path / "ours", tmp_path / "theirs", ObjectStore(bucket)
+    publish(ours)
+    assert push(ours, store) == {"stable": 1, "pushed": [1], "removed": []}
+    assert pull(store, theirs)["pulled"] == [1]
+    assert content(theirs) == content(ours)
+    publish(ours)
+    publish(ours)
+    assert push(ours, store) == {"stable": 3, "pushed": [2, 3], "removed": [1]}
+    assert pull(store, theirs)["pulled"] == [2, 3]
+    assert content(theirs) == content(ours)
+    etag = store.etag()
+    assert push(ours, store) == {"stable": 3, "pushed": [], "removed": []}
+    assert store.etag() == etag
+    rollback(ours)
+    push(ours, store)
+    assert pull(store, theirs)["pulled"] == []
+    assert status(theirs)["stable"] == 2
+    assert status(theirs)["settled"]
+    assert store.versions() == {2, 3}
+
+
+def test_a_damaged_object_is_never_put_in_place(tmp_path: Path, bucket: ObjectStoreSettings) -> None:
+    ours, theirs, store = tmp_path / "ours", tmp_path / "theirs", ObjectStore(bucket)
+    publish(ours)
+    push(ours, store)
+    pull(store, theirs)
+    before = content(theirs)
+    publish(ours)
+    push(ours, store)
+    store.put("ranker/2/model.onnx", b"not a graph")
+    with pytest.raises(ReleaseError, match=r"ranker/2/model.onnx: its SHA-256 is not the manifest's"):
+        pull(store, theirs)
+    assert content(theirs) == before
+    assert push(ours, store)["pushed"] == [2]
+    assert pull(store, theirs)["stable"] == 2
+
+
+class Dying(ObjectStore):
+    """A store whose process dies before its `last`-th transfer."""
+
+    def __init__(self, settings: ObjectStoreSettings, last: int) -> None:
+        super().__init__(settings)
+        self.left = last
+
+    def transfer(self, name: str) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt(name)
+
+    def put(self, name: str, body: bytes) -> None:
+        self.transfer(name)
+        super().put(name, body)
+
+    def put_if_unchanged(self, name: str, body: bytes, etag: str | None) -> None:
+        self.transfer(name)
+        super().put_if_unchanged(name, body, etag)
+
+    def upload(self, name: str, file: Path, sha256: str) -> None:
+        self.transfer(name)
+        super().upload(name, file, sha256)
+
+    def download(self, name: str, file: Path) -> None:
+        self.transfer(name)
+        super().download(name, file)
+
+
+def test_an_interrupted_push_shows_nothing_half_and_is_finished_by_the_next(
+    tmp_path: Path, bucket: ObjectStoreSettings
+) -> None:
+    ours, store = tmp_path / "ours", ObjectStore(bucket)
+    publish(ours)
+    push(ours, store)
+    publish(ours, factor=2.0)
+    stables = []
+    for number in range(0, 40, 3):
+        try:
+            push(ours, Dying(bucket, number))
+        except KeyboardInterrupt:
+            found = pull(store, tmp_path / f"pulled-{number}")
+            stables.append(found["stable"])
+            assert verify(tmp_path / f"pulled-{number}", found["stable"]) == []
+    assert stables[0] == 1
+    assert push(ours, store)["stable"] == 2
+    pull(store, tmp_path / "last")
+    assert content(tmp_path / "last") == content(ours)
+
+
+def test_an_interrupted_pull_changes_nothing_and_is_finished_by_the_next(
+    tmp_path: Path, bucket: ObjectStoreSettings
+) -> None:
+    ours, theirs, store = tmp_path / "ours", tmp_path / "theirs", ObjectStore(bucket)
+    publish(ours)
+    push(ours, store)
+    pull(store, theirs)
+    before = content(theirs)
+    publish(ours)
+    push(ours, store)
+    for number in (0, 4, 9):
+        with pytest.raises(KeyboardInterrupt):
+            pull(Dying(bucket, number), theirs)
+        assert content(theirs) == before
+    assert pull(store, theirs)["pulled"] == [2]
+    assert content(theirs) == content(ours)
+
+
+def test_of_two_writers_the_second_is_refused(tmp_path: Path, bucket: ObjectStoreSettings) -> None:
+    ours, theirs, store = tmp_path / "ours", tmp_path / "theirs", ObjectStore(bucket)
+    publish(ours)
+    with pytest.raises(ReleaseError, match="another writer changed the stored releases"):
+        push(ours, store)
+        store.put_if_unchanged(RELEASE_FILE, b"{}", None)
+    read = store.state()
+    assert read
+    pull(store, theirs)
+    publish(ours, factor=2.0)
+    push(ours, store)
+    with pytest.raises(ReleaseError, match="another writer changed the stored releases"):
+        store.put_if_unchanged(RELEASE_FILE, b"{}", read.etag)
+    publish(theirs, factor=3.0)
+    with pytest.raises(ReleaseError, match="its version 2 is another one than this repository's"):
+        push(theirs, store)
+    with pytest.raises(ReleaseError, match="its version 2 is another one than in s3://"):
+        pull(store, theirs)
+    publish(theirs)
+    with pytest.raises(ReleaseError, match=r"it goes on to version 3 and .* ends at 2"):
+        pull(store, theirs)
+    found = store.state()
+    assert found and found.state == ModelRepository(ours).state()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("s3://no-such-bucket-at-all/x", "holds no release|refuses"), ("/tmp/x", "named s3://bucket/prefix")],
+)
+def test_a_place_that_is_none_is_an_error_of_one_sentence(
+    tmp_path: Path, endpoint: str, url: str, said: str
+) -> None:
+    with pytest.raises(ReleaseError, match=said):
+        pull(ObjectStore(ObjectStoreSettings(endpoint=endpoint), url), tmp_path / "models")
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def test_a_triton_beside_a_follower_serves_what_is_pushed_elsewhere(
+    tmp_path: Path, bucket: ObjectStoreSettings
+) -> None:
+    ours, replica, store = tmp_path / "ours", tmp_path / "replica", ObjectStore(bucket)
+    stopping, told = threading.Event(), []
+    publish(ours)
+    push(ours, store)
+    follower = threading.Thread(
+        target=follow, args=(ObjectStore(bucket), replica, stopping, 0.1, told.append)
+    )
+    follower.start()
+    try:
+        wait_for((replica / RELEASE_FILE).exists)
+        wait_for(lambda: ModelRepository(replica).is_settled())
+        with (
+            embedded_server(replica, tmp_path / "server.json") as server,
+            TritonClient(server.grpc) as client,
+        ):
+            assert client.infer("recommender", user_row()).version == 1
+            publish(ours, factor=2.0)
+            push(ours, store)
+            wait_for(lambda: client.infer("recommender", user_row()).version == 2)
+            answer = client.infer("recommender", user_row())
+            assert answer.outputs["score"] == pytest.approx(top_k(user_row(), 2.0)["score"])
+            rollback(ours)
+            push(ours, store)
+            wait_for(lambda: client.infer("recommender", user_row()).version == 1)
+    finally:
+        stopping.set()
+        follower.join()
+    assert not [line for line in told if line.startswith("problem")]
