@@ -36,6 +36,12 @@ def platform(package: Path) -> dict:
     return platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
+def tasks_of(spec: dict) -> dict:
+    """Every task by name, those inside a condition included."""
+    graphs = [spec["root"], *spec["components"].values()]
+    return {name: task for graph in graphs for name, task in graph.get("dag", {}).get("tasks", {}).items()}
+
+
 def executor(spec: dict, name: str) -> dict:
     return spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
 
@@ -66,7 +72,7 @@ def test_every_other_step_runs_the_pipeline_image(spec: dict) -> None:
 
 
 def test_steps_that_change_the_world_are_never_reused(spec: dict) -> None:
-    tasks = spec["root"]["dag"]["tasks"]
+    tasks = tasks_of(spec)
     fresh = {name for name, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")}
     assert {"publish-release", "materialize-features", "smoke-test-release"} <= fresh
     assert "ingest-events" in fresh, "a cluster's raw files may have changed"
@@ -74,10 +80,14 @@ def test_steps_that_change_the_world_are_never_reused(spec: dict) -> None:
 
 
 def test_a_release_waits_for_every_gate(spec: dict) -> None:
-    tasks = spec["root"]["dag"]["tasks"]
+    tasks = tasks_of(spec)
+
+    # What is inside the condition waits for whatever the condition waits for.
+    inside = spec["components"]["comp-condition-1"]["dag"]["tasks"]
 
     def before(name: str) -> set[str]:
         direct = set(tasks[name].get("dependentTasks", []))
+        direct |= set(tasks["condition-1"]["dependentTasks"]) if name in inside else set()
         return direct.union(*(before(other) for other in direct))
 
     gates = {name for name in tasks if name.startswith("enforce-gate")}
@@ -88,3 +98,11 @@ def test_a_release_waits_for_every_gate(spec: dict) -> None:
 
 def test_only_ingest_reads_the_pseudonym_key(platform: dict) -> None:
     assert [name for name, found in platform.items() if "secretAsEnv" in found] == ["exec-ingest-events"]
+
+
+def test_only_what_makes_a_release_depends_on_drift(spec: dict) -> None:
+    outside = set(spec["root"]["dag"]["tasks"])
+    assert {"ingest-events", "validate-tables", "build-features", "check-drift"} <= outside
+    assert not {"train-models", "publish-release", "materialize-features"} & outside
+    (condition,) = (task for task in spec["root"]["dag"]["tasks"].values() if "triggerPolicy" in task)
+    assert "check-drift" in condition["dependentTasks"]
