@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_model import make_tiny_model
 
 from leanrec.compression.compress import compress_models
 from leanrec.compression.measure import Candidate
-from leanrec.config import CompressionSettings, ReleaseSettings
+from leanrec.config import CompressionSettings
 from leanrec.errors import ExportError
 from leanrec.export.golden import read_golden
-from leanrec.export.graphs import export_graphs
 from leanrec.files import read_json, write_json
 from leanrec.schema import MODELS, RECOMMENDER
 
@@ -22,19 +20,9 @@ ANYTHING_GOES = {"max_auc_loss": 1.0, "max_ndcg_loss": 1.0, "shortlist": 0}
 
 
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory):
+def paths(tiny_export, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compress")
-    tiny = make_tiny_model(folder)
-    settings = ReleaseSettings(repository="unused", num_golden=12)
-    export_graphs(settings, **tiny._asdict(), output=folder / "graphs")
-    write_evaluation(folder / "evaluation", {})
-    return {
-        "graphs": folder / "graphs",
-        "model": tiny.model,
-        "evaluation": folder / "evaluation",
-        "features": tiny.features,
-        "training_set": tiny.training_set,
-    }
+    return {**tiny_export._asdict(), "evaluation": write_evaluation(folder / "evaluation", {})}
 
 
 def write_evaluation(folder: Path, baselines: dict[str, float]) -> Path:

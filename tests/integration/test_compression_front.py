@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from tiny_model import make_tiny_model
 
 from leanrec.compression.measure import Candidate
 from leanrec.compression.recipes import write_compressed
 from leanrec.compression.served import measure_in_triton
 from leanrec.compression.source import CompressionSource
-from leanrec.config import Recipe, ReleaseSettings
+from leanrec.config import Recipe
 from leanrec.export.golden import read_golden
-from leanrec.export.graphs import SPEC_FILE, export_graphs
+from leanrec.export.graphs import SPEC_FILE
 from leanrec.files import read_json
 from leanrec.schema import RECOMMENDER, ModelSpec
 
@@ -25,11 +24,9 @@ RECIPES = [
 ]
 
 
-def test_quantized_candidates_answer_in_triton_what_they_answer_here_bit_for_bit(tmp_path):
-    tiny = make_tiny_model(tmp_path)
-    graphs = tmp_path / "graphs"
-    export_graphs(ReleaseSettings(repository="unused", num_golden=12), **tiny._asdict(), output=graphs)
-    source = CompressionSource(graphs=graphs, **tiny._asdict())
+def test_quantized_candidates_answer_in_triton_what_they_answer_here_bit_for_bit(tiny_export, tmp_path):
+    graphs = tiny_export.graphs
+    source = CompressionSource(**tiny_export._asdict())
     candidates = []
     for recipe in RECIPES:
         folder = graphs if recipe.name == "fp32" else tmp_path / recipe.name

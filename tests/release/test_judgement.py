@@ -10,12 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_model import make_tiny_model
 from tiny_release import SPEC as OTHER_SPEC
 
 from leanrec.config import EvaluationSettings, ReleaseSettings
 from leanrec.errors import ReleaseError
-from leanrec.export.graphs import export_graphs
 from leanrec.files import read_json, write_json
 from leanrec.release.judgement import judge_release, rows_for
 from leanrec.release.state import published
@@ -26,13 +24,8 @@ LENIENT = {"max_popularity_lift": 100.0, "min_tail_exposure": 0.0, "max_auc_gap"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("judged")
-    tiny = make_tiny_model(folder)
-    export_graphs(
-        ReleaseSettings(repository="unused", num_golden=4), **tiny._asdict(), output=folder / "graphs"
-    )
-    return folder
+def made(tiny_export) -> Path:
+    return tiny_export.graphs.parent
 
 
 def compressed_of(made: Path, folder: Path, scale: float = 1.0) -> Path:

@@ -9,14 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_model import make_tiny_model
 
 from leanrec.compression.recipes import RECIPES, cook
 from leanrec.config import ReleaseSettings
 from leanrec.export.agreement import Tensors, compare_ranker, compare_recommender
 from leanrec.export.golden import Golden, read_golden
 from leanrec.export.graph_file import graphs_in, write_graph
-from leanrec.export.graphs import export_graphs
 from leanrec.export.runtime import GraphSession
 from leanrec.release.parity import ALONE, CHOSEN, TOGETHER, UNCOMPRESSED, Compared, decide
 from leanrec.schema import MODELS, RECOMMENDER
@@ -26,10 +24,8 @@ Graphs = dict[str, onnx.ModelProto]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parity")
-    export_graphs(SETTINGS, **make_tiny_model(folder)._asdict(), output=folder / "graphs")
-    return folder / "graphs"
+def exported(tiny_export) -> Path:
+    return tiny_export.graphs
 
 
 @pytest.fixture(scope="module")
