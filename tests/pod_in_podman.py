@@ -41,6 +41,22 @@ class Volumes:
             path.chmod(0o2775)
         return path
 
+    def secret(self, name: str) -> Path:
+        """The folder of a Secret, whose files a test writes; the group of the pod may read them."""
+        path = self.root / f"secret-{name}"
+        if not path.exists():
+            path.mkdir()
+            shutil.chown(path, 0, self.owner)
+            path.chmod(0o750)
+        return path
+
+    def write_secret(self, name: str, file: str, content: str) -> None:
+        """Put a file into a Secret."""
+        path = self.secret(name) / file
+        path.write_text(content, encoding="utf-8")
+        shutil.chown(path, 0, self.owner)
+        path.chmod(0o440)
+
     def config_map(self, folder: str, name: str) -> Path:
         """The files of a ConfigMap, readable by all."""
         (manifest,) = [
@@ -137,6 +153,8 @@ class PodContainer:
     def _source(self, volume: dict[str, Any], name: str) -> Path:
         if "configMap" in volume:
             return self.volumes.config_map(self.overlay, volume["configMap"]["name"])
+        if "secret" in volume:
+            return self.volumes.secret(volume["secret"]["secretName"])
         claim = volume.get("persistentVolumeClaim", {}).get("claimName")
         return self.volumes.folder(claim or f"{self.load.name}-{name}")
 

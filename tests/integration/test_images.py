@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -20,17 +21,23 @@ from pod_in_podman import HOST_OPTIONS, PodContainer, Volumes, podman
 from tiny_release import top_k, user_row, write_artifacts
 
 from leanrec.config import ReleaseSettings
+from leanrec.data.event_log import read_events
 from leanrec.export.golden import read_golden
 from leanrec.files import read_json
 from leanrec.release.publish import publish_release
 from leanrec.triton import TritonClient
+from serving.client import Event, GatewayClient
 
 pytestmark = pytest.mark.images
 
 LOCAL = "overlays/local"
-TRITON, REDIS, RELEASE = (workload(LOCAL, name) for name in ("triton", "redis", "release"))
+TRITON, REDIS, RELEASE, GATEWAY = (
+    workload(LOCAL, name) for name in ("triton", "redis", "release", "gateway")
+)
+API_KEY = "a key of the tests"
 IMAGES = sorted({c["image"] for load in workloads(LOCAL) for c in containers_of(load.pod)})
 SERVING_BYTES = 1_200_000_000
+GATEWAY_BYTES = 1_200_000_000
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,7 +57,11 @@ def volumes(tmp_path: Path) -> Iterator[Volumes]:
     root = tmp_path / "volumes"
     root.mkdir()
     root.chmod(0o755)
-    yield Volumes(root, TRITON.pod["securityContext"]["fsGroup"])
+    volumes = Volumes(root, TRITON.pod["securityContext"]["fsGroup"])
+    volumes.write_secret("pseudonym-key", "pseudonym.key", "sixteen bytes and more of the tests")
+    digest = hashlib.sha256(API_KEY.encode()).hexdigest()
+    volumes.write_secret("gateway-keys", "gateway.keys", f"tests:{digest}\n")
+    yield volumes
     shutil.rmtree(root)
 
 
@@ -130,6 +141,44 @@ def test_redis_keeps_its_rows_over_a_restart(volumes: Volumes):
         assert redis.exec("redis-cli", "get", "user").stdout.strip() == "row"
 
 
+def gateway_is_ready() -> bool:
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:8080/readyz", timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.HTTPError, OSError):
+        return False
+
+
+def test_the_gateway_answers_takes_events_and_drains(volumes: Volumes, tmp_path: Path):
+    models = volumes.folder("model-repository")
+    publish_release(
+        ReleaseSettings(repository=str(models)),
+        name="tiny",
+        **write_artifacts(tmp_path / "artifacts"),
+        lineage={},
+        output=tmp_path / "release.json",
+    )
+    names = {"triton": "127.0.0.1", "redis": "127.0.0.1"}
+    with PodContainer(REDIS, "redis", volumes) as redis, PodContainer(TRITON, "triton", volumes) as triton:
+        wait_for_redis(redis)
+        wait_for(probe("readinessProbe"), "readiness", triton.logs)
+        with PodContainer(GATEWAY, "gateway", volumes, host_names=names) as gateway:
+            wait_for(gateway_is_ready, "readiness", gateway.logs)
+            with GatewayClient("http://127.0.0.1:8080", API_KEY, timeout_s=20) as client:
+                # Redis was never filled: popular items are answered, and the answer says so.
+                answer = client.recommend("42", 3)
+                assert (answer.release, answer.degraded, len(answer.items)) == (1, "popular_items", 3)
+                event = Event(event_id="e1", user_id="42", item_id="i3", type="click")
+                assert client.send_events([event]).accepted == 1
+                assert client.send_events([event]).duplicates == 1
+            for path in ("/models/x", "/keys/x", "/workspace/x", "/opt/leanrec/x", "/etc/x"):
+                assert gateway.exec("sh", "-c", f"echo > {path}").returncode != 0
+            assert podman("stop", "--time", "30", gateway.identity).returncode == 0
+            exit_status = podman("inspect", "--format", "{{.State.ExitCode}}", gateway.identity)
+            assert exit_status.stdout.strip() == "0", gateway.logs()
+    assert read_events(volumes.folder("events"))["event_id"].to_pylist() == ["e1"]
+
+
 def test_the_release_job_publishes_what_a_running_triton_takes_up(volumes: Volumes):
     models = volumes.folder("model-repository")
     with PodContainer(REDIS, "redis", volumes) as redis, PodContainer(TRITON, "triton", volumes) as triton:
@@ -159,6 +208,11 @@ def test_the_pipeline_image_knows_itself(volumes: Volumes):
     doctor = PodContainer(RELEASE, "release", volumes, args=["doctor", "--json"]).run(timeout_s=120)
     findings = json.loads(doctor.stdout)
     assert {f["subject"]: f["state"] for f in findings if f["state"] == "error"} == {}
+
+
+def test_the_gateway_image_is_small():
+    size = podman("image", "inspect", "--format", "{{.Size}}", GATEWAY.container("gateway")["image"])
+    assert int(size.stdout) < GATEWAY_BYTES
 
 
 def test_the_serving_image_is_small():
