@@ -6,17 +6,18 @@ name, ours, baseline, ratio (above 1: we are better), unit, settings.
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import compression, compression_large, gateway, release, retrieval, serving
+from benchmarks import compression, compression_large, gateway, release, retraining, retrieval, serving
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "compression": compression.measure,
     "compression-large": compression_large.measure,
     "gateway": gateway.measure,
     "release": release.measure,
+    "retraining": retraining.measure,
     "retrieval": retrieval.measure,
     "serving": serving.measure,
 }
 """Name -> what measures, given the folder of the model repository."""
 
-OF_A_RUN = frozenset({"compression", "gateway"})
+OF_A_RUN = frozenset({"compression", "gateway", "retraining"})
 """Benchmarks that are given the run's folder too, for what lies only there: model, feature store."""
