@@ -88,16 +88,35 @@ class AsyncTritonClient:
         """
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._deadline_s
-        first = next(self._turn)
-        attempts = {asyncio.create_task(self._attempt(first, request, ends))}
-        done, _ = await asyncio.wait(attempts, timeout=self._hedge_after_s)
-        if not done or _may_try_again(next(iter(done))):
-            attempts.add(asyncio.create_task(self._attempt(first + 1, request, ends)))
+        turn = next(self._turn)
+        first = self._call(turn, request, ends)
+        second: asyncio.Task[Answer] | None = None
+
+        def ask_again() -> None:
+            nonlocal second
+            second = asyncio.create_task(self._attempt(turn + 1, request, ends))
+            second.add_done_callback(lambda task: _is_answered(task) and first.cancel())
+
+        # A timer and no task of its own: nearly every request is answered before it is due.
+        timer = loop.call_later(self._hedge_after_s, ask_again)
         try:
-            return await self._first_answer(attempts)
+            return _answer(await first)
+        except grpc.aio.AioRpcError as error:
+            failure = _explained(error, self._address(turn), self._deadline_s)
+            if second is None and isinstance(failure, _GoneError):
+                ask_again()
+            if second is None:
+                raise failure from None
+            return await second
+        except asyncio.CancelledError:
+            if second is not None and _is_answered(second):
+                return second.result()
+            raise
         finally:
-            for attempt in attempts:
-                attempt.cancel()
+            timer.cancel()
+            first.cancel()
+            if second is not None:
+                second.cancel()
 
     async def are_ready(self, model: str, version: int, timeout_s: float = 1.0) -> list[bool | None]:
         """Whether each replica serves this version now; None where it does not answer."""
@@ -111,37 +130,34 @@ class AsyncTritonClient:
 
         return await asyncio.gather(*(ask(ready) for ready in self._ready))
 
-    async def _first_answer(self, attempts: set[asyncio.Task[Answer]]) -> Answer:
-        pending, error = set(attempts), None
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for attempt in done:
-                error = attempt.exception()
-                if error is None:
-                    return attempt.result()
-        assert error is not None
-        raise error
+    def _call(self, turn: int, request: bytes, ends: float) -> grpc.aio.UnaryUnaryCall:
+        left = ends - asyncio.get_running_loop().time()
+        return self._infer[turn % len(self._infer)](request, timeout=max(left, 0.001))
 
     async def _attempt(self, turn: int, request: bytes, ends: float) -> Answer:
-        replica = turn % len(self._infer)
-        left = ends - asyncio.get_running_loop().time()
         try:
-            response = await self._infer[replica](request, timeout=max(left, 0.001))
+            return _answer(await self._call(turn, request, ends))
         except grpc.aio.AioRpcError as error:
-            raise _explained(error, self.addresses[replica], self._deadline_s) from None
-        outputs = {
-            output.name: np.frombuffer(content, triton_to_np_dtype(output.datatype)).reshape(output.shape)
-            for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
-        }
-        return Answer(outputs=outputs, version=int(response.model_version))
+            raise _explained(error, self._address(turn), self._deadline_s) from None
+
+    def _address(self, turn: int) -> str:
+        return self.addresses[turn % len(self.addresses)]
 
 
 class _GoneError(ServingError):
     """No connection, or cut off: another try may meet a server."""
 
 
-def _may_try_again(attempt: asyncio.Task[Answer]) -> bool:
-    return isinstance(attempt.exception(), _GoneError)
+def _answer(response: proto.ModelInferResponse) -> Answer:
+    outputs = {
+        output.name: np.frombuffer(content, triton_to_np_dtype(output.datatype)).reshape(output.shape)
+        for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
+    }
+    return Answer(outputs=outputs, version=int(response.model_version))
+
+
+def _is_answered(attempt: asyncio.Task[Answer]) -> bool:
+    return attempt.done() and not attempt.cancelled() and attempt.exception() is None
 
 
 def _is_not_served(error: grpc.aio.AioRpcError) -> bool:

@@ -38,6 +38,7 @@ def serve(settings: RunSettings) -> None:
         lifespan="off",
         access_log=False,
         log_config=None,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=max(1, round(settings.gateway.drain_s)),
