@@ -4,7 +4,8 @@ The population stability index sums (new - reference) * ln(new / reference) over
 rule of thumb below 0.1 is stable, above 0.25 is another population. Two samples of one population have an
 index above 0 too: it follows chi-squared with bins - 1 degrees of freedom, times (1 / n + 1 / m) (Yurdakul
 and Naranjo, "Statistical properties of the population stability index", 2020). Its 95 % quantile is what
-chance alone gives and is allowed beside the bound, so that a handful of events raises no alarm.
+chance alone gives and is allowed beside the bound, so that a handful of events raises no alarm. Events of one
+user are alike, so n and m are counts of users where the caller knows them.
 """
 
 from __future__ import annotations
@@ -67,8 +68,18 @@ def chance_index(num_bins: int, num_reference: int, num_new: int) -> float:
     return float(quantile * (1 / num_reference + 1 / num_new))
 
 
-def number_signal(name: str, reference: npt.ArrayLike, new: npt.ArrayLike, bound: float) -> Signal:
-    """The index of a number, in bins between the reference's deciles; NaN is a bin of its own."""
+def number_signal(
+    name: str,
+    reference: npt.ArrayLike,
+    new: npt.ArrayLike,
+    bound: float,
+    *,
+    num_users: tuple[int, int] | None = None,
+) -> Signal:
+    """The index of a number, in bins between the reference's deciles; NaN is a bin of its own.
+
+    `num_users`: how many users are behind the reference and behind the new values.
+    """
     before, now = (np.asarray(values, dtype=np.float64) for values in (reference, new))
     known = before[np.isfinite(before)]
     edges = np.unique(np.quantile(known, np.linspace(0, 1, NUM_BINS + 1)[1:-1])) if known.size else known
@@ -76,11 +87,16 @@ def number_signal(name: str, reference: npt.ArrayLike, new: npt.ArrayLike, bound
     def binned(values: np.ndarray) -> list[int]:
         return np.where(np.isfinite(values), np.searchsorted(edges, values, side="right"), -1).tolist()
 
-    return category_signal(name, binned(before), binned(now), bound)
+    return category_signal(name, binned(before), binned(now), bound, num_users=num_users)
 
 
 def category_signal(
-    name: str, reference: Sequence[Hashable], new: Sequence[Hashable], bound: float
+    name: str,
+    reference: Sequence[Hashable],
+    new: Sequence[Hashable],
+    bound: float,
+    *,
+    num_users: tuple[int, int] | None = None,
 ) -> Signal:
     """The index of a category; the reference's rarest ones and new ones share a bin."""
     counts: dict[Hashable, int] = {}
@@ -97,7 +113,7 @@ def category_signal(
         name=name,
         value=stability_index(*histograms),
         bound=bound,
-        chance=chance_index(used, len(reference), len(new)),
+        chance=chance_index(used, *(num_users or (len(reference), len(new)))),
         num_reference=len(reference),
         num_new=len(new),
     )

@@ -38,6 +38,15 @@ from leanrec.schema import RANKER, USER_STATISTICS, ModelSpec
 
 STEP = "check_drift"
 DRIFT_FILE = "drift.json"
+COLUMNS = (
+    "event_id",
+    "item_index",
+    "user_index",
+    "rating",
+    "user_statistics",
+    "user_attributes",
+    "split",
+)
 MAX_EVENTS = 50_000
 """Events of each side that are compared, drawn at random beyond it."""
 MAX_SCORES = 2_000
@@ -162,33 +171,39 @@ def _signals(
     features: Path,
     training_set: Path,
 ) -> list[Signal]:
-    """How the new events differ from the others, feature by feature."""
-    columns = ["event_id", "item_index", "user_index", "rating", "user_statistics", "user_attributes"]
+    """How the new events differ from the others: feature by feature, in their scores, in what is unknown."""
     try:
-        events = pq.read_table(training_set, columns=columns)
+        events = pq.read_table(training_set, columns=list(COLUMNS))
         items = pq.read_table(Path(features) / "items.parquet").sort_by("item_index")
     except (OSError, pa.ArrowException, KeyError) as error:
         raise DataError(f"{training_set}: not a training set ({error}); build it again") from None
     spec = ModelSpec(**{"top_k": 1, **read_json(Path(features) / "spec.json")})
     is_new = pc.is_in(events["event_id"], value_set=new_ids).to_numpy(zero_copy_only=False)
-    sides = [_sample(np.flatnonzero(side), MAX_EVENTS) for side in (~is_new, is_new)]
+    others, fresh = np.flatnonzero(~is_new), np.flatnonzero(is_new)
     names = list(spec.attribute_cardinalities)
-    reference, new = (_described(events.take(rows), items, names) for rows in sides)
-    bound = settings.max_feature_psi
-    signals = [
-        (category_signal if isinstance(values, list) else number_signal)(name, values, new[name], bound)
-        for name, values in reference.items()
-    ]
+    reference, new = (
+        _described(events.take(_sample(rows, MAX_EVENTS)), items, names) for rows in (others, fresh)
+    )
     serving = Form.serving(repository)
     assert serving is not None
+    # A model is surer of what it learnt from. What is held out now was held out then: splits move forward.
+    held_out = others[pc.not_equal(events["split"], "train").to_numpy(zero_copy_only=False)[others]]
+    sides = (held_out if held_out.size else others, fresh)
     before, now = (_scores(serving, spec, training_set, events, rows) for rows in sides)
-    fresh = {name: events[name].to_numpy()[is_new] for name in ("item_index", "user_index")}
-    known = serving.spec
+    found = events.take(fresh)
+    users = events["user_index"].to_numpy()
+    num_users = (np.unique(users[others]).size, np.unique(users[fresh]).size)
+    items_known, users_known = serving.spec.num_items, serving.spec.num_users
     return [
-        *signals,
-        number_signal("score: P(like)", before, now, settings.max_score_psi),
-        unknown_signal("unknown items", fresh["item_index"], known.num_items, settings.max_unknown_items),
-        unknown_signal("unknown users", fresh["user_index"], known.num_users, settings.max_unknown_users),
+        *(
+            (category_signal if isinstance(values, list) else number_signal)(
+                name, values, new[name], settings.max_feature_psi, num_users=num_users
+            )
+            for name, values in reference.items()
+        ),
+        number_signal("score: P(like)", before, now, settings.max_score_psi, num_users=num_users),
+        unknown_signal("unknown items", found["item_index"], items_known, settings.max_unknown_items),
+        unknown_signal("unknown users", found["user_index"], users_known, settings.max_unknown_users),
     ]
 
 

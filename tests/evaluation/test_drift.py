@@ -71,6 +71,12 @@ def test_a_category_drifts(new, drifted):
     assert category_signal("c", ["a"] * 300 + ["b"] * 700, new, bound=0.25).drifted is drifted
 
 
+def test_many_events_of_few_users_raise_no_alarm():
+    reference, new = ["a"] * 500 + ["b"] * 500, ["a"] * 80 + ["b"] * 20
+    assert category_signal("c", reference, new, bound=0.25).drifted
+    assert not category_signal("c", reference, new, bound=0.25, num_users=(200, 3)).drifted
+
+
 def test_indices_beyond_the_release_are_unknown_to_it():
     signal = unknown_signal("unknown items", [1, 2, 9, 10, 11], 10, bound=0.3)
     assert signal.value == pytest.approx(0.4) and signal.drifted
