@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def fine_tune(
     weight = settings.teacher_weight
     if weight > 0 and teacher is None:
         teacher = Teacher([source.recommender])
-    with torch.random.fork_rng(devices=[]):
+    with _reproducible():
         own = RetrieverObjective(recommender.retriever, training.retriever)
         retriever: nn.Module = own
         if teacher is not None and weight > 0:
@@ -93,6 +94,18 @@ def fine_tune(
 
 
 PROBE_EVENTS = 256
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Leave torch's random state as it was, and let sums run in one order whatever the threads do."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 class _Course:

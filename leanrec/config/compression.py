@@ -6,14 +6,14 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from leanrec.config.recipes import RECIPES, Recipe
+from leanrec.config.recipes import DEFAULT_RECIPES, Recipe
 from leanrec.config.section import Section
 
 
 class CompressionSettings(Section):
     """The recipes tried and how one of them is chosen."""
 
-    recipes: tuple[Recipe, ...] = tuple(RECIPES.values())
+    recipes: tuple[Recipe, ...] = DEFAULT_RECIPES
     """Recipes, each measured: names of `RECIPES`, or `{name, steps}`; fp32 is the uncompressed export."""
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the latency ratio against the quality loss."""

@@ -130,6 +130,20 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 BASELINE = "fp32"
 """The uncompressed export, which all others are held against."""
 
+_AS_IT_WAS = {"retriever_epochs": 0, "ranker_epochs": 0}
+"""No fine-tuning yet: a later step does it."""
+
+_LEAN: tuple[Any, ...] = (
+    {"prune_dimensions": {"retriever_dim": 24, **_AS_IT_WAS}},
+    {"share_items": {"retriever": False, **_AS_IT_WAS}},
+    {"low_rank": {"cross_rank": 16, "deep_rank": 16, "rate": 0.1}},
+)
+_LEAST: tuple[Any, ...] = (
+    {"prune_dimensions": {"retriever_dim": 12, **_AS_IT_WAS}},
+    {"share_items": _AS_IT_WAS},
+    {"low_rank": {"cross_rank": 4, "deep_rank": 6, "rate": 0.1}},
+)
+
 RECIPES: dict[str, Recipe] = {}
 RECIPES.update(
     (name, Recipe.parse({"name": name, "steps": steps}))
@@ -139,6 +153,19 @@ RECIPES.update(
         "int8_tables": ("int8_tables",),
         "int8_mlp": ("int8_mlp",),
         "int8": ("int8_tables", "int8_mlp"),
+        "int8_static": ("int8_tables", "int8_static"),
+        "int4": ({"int4_tables": {"block": 32}}, "int8_static"),
+        "lean": (*_LEAN, "int8_tables", "int8_static"),
+        "lean4": (*_LEAN, {"int4_tables": {"block": 32}}, "int8_static"),
+        "least": (
+            *_LEAST,
+            {"factorize_tables": {"energy": 0.7}},
+            "int4_tables",
+            {"int4_dense": {"block": 0}},
+        ),
     }.items()
 )
 """Recipes with names of their own."""
+
+DEFAULT_RECIPES = tuple(RECIPES[name] for name in (BASELINE, "fp16", "int8_tables", "int8_mlp", "int8"))
+"""Tried where a configuration names none: those that train nothing."""

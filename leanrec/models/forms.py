@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from leanrec.errors import ExportError
 from leanrec.models.form import Form
@@ -58,7 +59,7 @@ class ItemsOfTower(Form):
         """Item indices [...] to [..., D]."""
         (model,) = self.model
         vectors = model.item_vectors if model.frozen else model.retriever.item_vectors()
-        turned: Tensor = self.turn(vectors[index])
+        turned: Tensor = self.turn(functional.embedding(index, vectors))
         return turned
 
     @torch.no_grad()
