@@ -66,14 +66,14 @@ def trace(
             verbose=False,
         )
     assert program is not None
-    _gather_plainly(program.model_proto.graph)
-    program.model_proto.ir_version = IR_VERSION
-    return program.model_proto
+    graph = program.model_proto  # made anew at each access
+    _gather_plainly(graph.graph)
+    graph.ir_version = IR_VERSION
+    return graph
 
 
 def clean(graph: onnx.ModelProto, spec: ModelSpec, model: str) -> None:
     """Bring `graph` into its one canonical form, in place."""
-    _gather_plainly(graph.graph)
     share_equal_constants(graph.graph)
     _forget_origin(graph)
     _state_shapes(graph.graph, spec, model)

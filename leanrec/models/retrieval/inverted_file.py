@@ -25,7 +25,7 @@ class InvertedFile(nn.Module):
 
     centroids: Tensor
     slot_vectors: Tensor
-    slot_items: Tensor
+    list_items: Tensor
     list_of_item: Tensor
     place_of_item: Tensor
 
@@ -48,7 +48,7 @@ class InvertedFile(nn.Module):
         list_of_item[UNKNOWN_INDEX] = self.num_lists
         self.register_buffer("centroids", sums / counts.clamp(min=1), False)
         self.register_buffer("slot_vectors", vectors, False)
-        self.register_buffer("slot_items", slots, False)
+        self.register_buffer("list_items", lists, False)
         self.register_buffer("list_of_item", list_of_item, False)
         self.register_buffer("place_of_item", place_of_item, False)
 
@@ -60,7 +60,7 @@ class InvertedFile(nn.Module):
         probed = torch.topk(users @ self.centroids.T, self.probes, dim=1).indices
         slots = (probed.unsqueeze(2) * self.length + torch.arange(self.length)).flatten(1)
         scores = torch.bmm(self.slot_vectors[slots], users.unsqueeze(2)).squeeze(2)
-        items = self.slot_items[slots]
+        items = self.list_items[probed].flatten(1)
         scores = torch.where(items == UNKNOWN_INDEX, torch.full_like(scores, self.masked), scores)
         scores = self._hide(scores, seen, probed)
         best, place = torch.topk(scores, num_candidates, dim=1)
