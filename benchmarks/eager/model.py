@@ -1,7 +1,8 @@
 """A Triton python-backend model: the trained `Recommender`, eager and in float32, as one first serves it.
 
 Its folder holds `model.safetensors` and `model.json` as training wrote them. Parameters: `code`, the folder
-that `leanrec` is imported from, and `part`, recommender or ranker.
+that `leanrec` is imported from, `part`, recommender or ranker, and `threads`, 0 for
+PyTorch's own choice.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class TritonPythonModel:
         from leanrec.models.recommender import load_model
 
         self._torch = torch
+        if int(parameters["threads"]):
+            torch.set_num_threads(int(parameters["threads"]))
         model = load_model(Path(args["model_repository"]) / args["model_version"])
         self._module = (model if parameters["part"] == "recommender" else model.ranker()).eval()
         self._inputs = [entry["name"] for entry in config["input"]]
