@@ -10,7 +10,7 @@ same writer cuts it off when it starts again.
 
 An event id counts once. A writer knows the newest ids and answers a repeated one without writing it;
 `read_events` drops every repetition, whoever wrote it and however long ago. A day's folder may be
-deleted once a run has read it.
+deleted once its events are in the base files: every run reads the whole log (docs/retraining.md).
 """
 
 from __future__ import annotations
