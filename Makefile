@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 CONFIG ?= configs/movielens-100k.yaml
 BIN := .venv/bin
+# Processes that run the tests, whole files each: servers take free ports and folders of their own.
+WORKERS ?= 2
 # The CPU build, where pip finds one; on a GPU host pip takes the CUDA build of the same version.
 TORCH := torch==2.13.0
 
@@ -31,7 +33,7 @@ run: setup ## Take MovieLens-100K to recommendations answered by Triton
 
 test: setup ## Run the tests, with real servers
 	tools/system-packages.sh
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup ## Check style, types and prose rules
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-port=0",
 )  # fmt: skip
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27}
-SETTLED_S = 15
+SETTLED_S = 60
 
 
 def chromium_binary() -> str:
@@ -48,7 +48,7 @@ class Page:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(timeout=30))
+            message = json.loads(self._socket.recv(timeout=120))
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
@@ -94,8 +94,10 @@ class Page:
         """Wait until an expression holds; fails with what the page shows."""
         end = time.monotonic() + SETTLED_S
         while time.monotonic() < end:
-            if self.evaluate(f"Boolean({expression})"):
-                return
+            # While a document gives way to the next one, there is nothing to ask.
+            with suppress(AssertionError):
+                if self.evaluate(f"Boolean({expression})"):
+                    return
             time.sleep(0.02)
         text = self.evaluate("document.body.innerText")
         raise AssertionError(f"never true: {expression}\nconsole: {self.console}\n{text}")
