@@ -98,14 +98,19 @@ PROBE_EVENTS = 256
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Leave torch's random state as it was, and let sums run in one order whatever the threads do."""
-    before = torch.are_deterministic_algorithms_enabled()
+    """Leave torch's random state as it was, and let sums run in one order.
+
+    One thread: with several, the library that multiplies splits long sums as the machine's load allows.
+    """
+    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.use_deterministic_algorithms(before)
+        torch.set_num_threads(threads)
 
 
 class _Course:

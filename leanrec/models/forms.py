@@ -58,15 +58,17 @@ class ItemsOfTower(Form):
     def forward(self, index: Tensor) -> Tensor:
         """Item indices [...] to [..., D]."""
         (model,) = self.model
-        vectors = model.item_vectors if model.frozen else model.retriever.item_vectors()
+        if not model.frozen:  # there are fewer items than history entries in a batch: turn them first
+            return functional.embedding(index, self.turn(model.retriever.item_vectors()))
+        vectors = model.item_vectors
         turned: Tensor = self.turn(functional.embedding(index, vectors))
         return turned
 
     @torch.no_grad()
     def imitate(self, plain: nn.Embedding) -> None:
         """Least squares over all items but the unknown one."""
-        vectors = self.model[0].retriever.item_vectors()
-        self.turn.weight.copy_(torch.linalg.lstsq(vectors[1:], plain.weight[1:]).solution.T)
+        vectors = self.model[0].retriever.item_vectors()[1:].double()
+        self.turn.weight.copy_(torch.linalg.lstsq(vectors, plain.weight[1:].double()).solution.T)
 
 
 class ItemsOfFeatures(Form):

@@ -1,0 +1,181 @@
+"""The contract of a method on the model: smaller, served as before, and the same each time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import make_tiny_model
+
+from leanrec.compression.methods import MODEL_METHODS
+from leanrec.compression.recipes import change_model, write_compressed
+from leanrec.compression.source import CompressionSource
+from leanrec.config import ReleaseSettings
+from leanrec.config.recipes import Recipe
+from leanrec.errors import CompressionError, ExportError
+from leanrec.export.golden import answer_eagerly, read_golden
+from leanrec.export.graph_file import graph_path, write_graph
+from leanrec.export.graphs import export_graph, export_graphs
+from leanrec.export.runtime import GraphSession
+from leanrec.files import read_json, write_json
+from leanrec.models.forms import FORMS
+from leanrec.models.recommender import load_model, save_model
+from leanrec.schema import MODELS, RECOMMENDER
+
+BRIEF = {"retriever_epochs": 1, "ranker_epochs": 1}
+SMALL = {
+    "distil": {
+        "retriever_dim": 8,
+        "ranker_dim": 8,
+        "ranker_hidden": [8],
+        "list_weight": 0.5,
+        "feature_weight": 0.1,
+    },
+    "prune_dimensions": {"retriever_dim": 8, "ranker_dim": 8},
+    "prune_neurons": {"share": 0.5},
+    "low_rank": {"cross_rank": 8, "deep_rank": 4},
+    "share_items": {},
+    "hash_tables": {"share": 0.5},
+    "quotient_remainder_tables": {"remainders": 4},
+    "robe_tables": {"share": 0.25, "chunk": 8},
+    "tensor_train_tables": {"rank": 2},
+}
+"""Settings with which each method makes the tiny model smaller."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("methods")
+    tiny = make_tiny_model(folder)
+    export_graphs(
+        ReleaseSettings(repository="unused", num_golden=8), **tiny._asdict(), output=folder / "graphs"
+    )
+    return CompressionSource(graphs=folder / "graphs", **tiny._asdict())
+
+
+def recipe_of(*steps, name="tried") -> Recipe:
+    return Recipe.parse({"name": name, "steps": list(steps)})
+
+
+def fresh(source: CompressionSource) -> CompressionSource:
+    """The same artifacts, nothing changed or read yet."""
+    return replace(source, changed={})
+
+
+def served_numbers(model) -> int:
+    """Numbers that the served graphs hold: weights that are looked up or multiplied, the items' included."""
+    return sum(graph.numel() for graph in model.parameters()) + model.item_vectors.numel()
+
+
+@pytest.mark.parametrize("name", MODEL_METHODS)
+class TestEveryModelMethod:
+    def test_the_model_is_smaller_and_the_same_each_time(self, name, source):
+        recipe = recipe_of({name: {**SMALL[name], **BRIEF}})
+        first, second = (change_model(recipe, fresh(source)) for _ in range(2))
+        assert served_numbers(first) < served_numbers(source.recommender)
+        for key, value in first.state_dict().items():
+            assert torch.isfinite(value.float()).all(), key
+            assert torch.equal(value, second.state_dict()[key]), key
+
+    def test_it_is_saved_loaded_and_exported_as_the_module_answers(self, name, source, tmp_path):
+        recipe = recipe_of({name: {**SMALL[name], **BRIEF}})
+        model = change_model(recipe, source)
+        save_model(model, tmp_path / "model")
+        loaded = load_model(tmp_path / "model")
+        path = tmp_path / "model.onnx"
+        write_graph(export_graph(model, RECOMMENDER), path)
+        golden = read_golden(source.graphs)
+        answers = GraphSession(path).run(golden.inputs[RECOMMENDER])
+        told = answer_eagerly(loaded, RECOMMENDER, golden.inputs[RECOMMENDER])
+        assert answers["item_index"].shape == golden.outputs[RECOMMENDER]["item_index"].shape
+        np.testing.assert_allclose(answers["score"], told["score"], atol=1e-5)
+
+
+def test_every_method_is_tried_here():
+    assert SMALL.keys() == MODEL_METHODS.keys()
+
+
+def test_methods_of_all_kinds_compose_and_replay_to_the_same_bytes(source, tmp_path):
+    recipe = recipe_of(
+        {"distil": {"ranker_dim": 12, "retriever_epochs": 1, "ranker_epochs": 1}},
+        {"prune_neurons": {"share": 0.25, **BRIEF}},
+        {"low_rank": {"cross_rank": 12, "retriever_epochs": 0, "ranker_epochs": 0}},
+        {"int4_tables": {"block": 8}},
+        {"int8_static": {"num_requests": 32, "max_clipped": 0.2}},
+    )
+    for folder in ("first", "second"):
+        write_compressed(recipe, fresh(source), tmp_path / folder)
+    for model in MODELS:
+        graphs = [graph_path(tmp_path / folder, model).read_bytes() for folder in ("first", "second")]
+        assert graphs[0] == graphs[1]
+        assert len(graphs[0]) < graph_path(source.graphs, model).stat().st_size
+    golden = read_golden(source.graphs)
+    session = GraphSession(graph_path(tmp_path / "first", RECOMMENDER))
+    inputs = golden.inputs[RECOMMENDER]
+    together, alone = session.run(inputs), session.run_in_batches(inputs, 1)
+    np.testing.assert_array_equal(
+        together["score"], alone["score"]
+    )  # static scales: the batch decides nothing
+
+
+def test_recipes_that_begin_alike_share_the_work(source):
+    shared = fresh(source)
+    step = {"prune_dimensions": {"retriever_dim": 8, **BRIEF}}
+    first = change_model(recipe_of(step, "int8_tables", name="a"), shared)
+    assert change_model(recipe_of(step, "int4_tables", name="b"), shared) is first
+
+
+def test_sharing_between_the_rankers_halves_loses_nothing(source):
+    recipe = recipe_of({"share_items": {"retriever": False, "retriever_epochs": 0, "ranker_epochs": 0}})
+    golden = read_golden(source.graphs)
+    answers = answer_eagerly(change_model(recipe, source), RECOMMENDER, golden.inputs[RECOMMENDER])
+    np.testing.assert_allclose(answers["score"], golden.outputs[RECOMMENDER]["score"], atol=1e-6)
+
+
+def test_full_rank_loses_nothing(source):
+    """Every form that can hold the whole table or layer answers what the plain one does."""
+    model = source.recommender
+    layer = model.dcn.over
+    whole = FORMS["low_rank"](layer, model, rank=3)
+    whole.imitate(layer)
+    values = torch.randn(5, layer.in_features)
+    torch.testing.assert_close(whole(values), layer(values))
+    table, index = model.retriever.sparse.tables["user"], torch.arange(31)[None]
+    for name, sizes in (("factorized", {"rank": 16}), ("tensor_train", {"rank": 64})):
+        form = FORMS[name](table, model, **sizes)
+        form.imitate(table)
+        torch.testing.assert_close(form(index), table(index), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "sentence"),
+    [
+        ([{"prune_dimensions": {"retriever_dim": 99}}], "retriever_dim 99 is above the retriever's width 16"),
+        ([{"low_rank": {"cross_rank": 999}}], "rank 999 is above the width"),
+        ([{"hash_tables": {"tables": ["ranker.films"]}}], "no table 'ranker.films'; known: retriever.user"),
+        ([{"robe_tables": {"chunk": 5}}], "chunk 5 does not divide the tables' width 16"),
+        ([{"tensor_train_tables": {"rank": 64}}], "would hold .* numbers instead of .*; ask for fewer"),
+        ([{"low_rank": {"cross_rank": 4}}, "prune_neurons"], "has the form low_rank already.*prune before"),
+        ([{"int8_static": {"num_requests": 5000}}], "270 requests are too few to calibrate on"),
+        ([{"factorize_tables": {"rank": 500}}], "rank 500 is above the width"),
+    ],
+    ids=str,
+)
+def test_a_recipe_that_does_not_fit_the_model_says_so(source, tmp_path, steps, sentence):
+    quick = [
+        {name: {**s, "retriever_epochs": 0, "ranker_epochs": 0}} if name in MODEL_METHODS else {name: s}
+        for step in steps
+        for name, s in ({step: {}} if isinstance(step, str) else step).items()
+    ]
+    with pytest.raises(CompressionError, match=sentence):
+        write_compressed(recipe_of(*quick), fresh(source), tmp_path / "out")
+
+
+def test_a_form_that_nobody_knows_is_named(source, tmp_path):
+    save_model(source.recommender, tmp_path)
+    described = read_json(tmp_path / "model.json")
+    write_json(tmp_path / "model.json", {**described, "forms": {"dcn.over": {"form": "origami"}}})
+    with pytest.raises(ExportError, match="no form 'origami'; known: low_rank"):
+        load_model(tmp_path)
