@@ -18,7 +18,7 @@ class ReleaseSettings(Section):
     keep: int = Field(default=5, ge=2)
     """Releases kept; older ones are pruned, never the served ones."""
     strategy: Literal["direct", "canary"] = "direct"
-    """A new release is stable at once, or a candidate that `leanrec release rollout` takes on step by step."""
+    """A new release is stable at once, or a candidate that `leanrec release rollout` takes on by steps."""
     max_score_difference: float = Field(default=1e-5, gt=0)
     """Parity: bound on |Triton - the same graph in this process|, and on |trainer - Triton| uncompressed."""
     min_same_top_10: float = Field(default=0.99, ge=0, le=1)

@@ -14,7 +14,7 @@ class RolloutSettings(Section):
     """
 
     gateways: tuple[str, ...] = ()
-    """URLs of the gateway replicas, whose /metrics are the evidence; none: the one of the section `gateway`."""
+    """URLs of the gateways, whose /metrics are the evidence; none: the one of the section `gateway`."""
     shadow_percent: float = Field(default=20, ge=0, le=100)
     """Share of requests replayed to the candidate before it answers anybody; 0 leaves the stage out."""
     canary_percents: tuple[float, ...] = (1, 10, 50)
