@@ -32,7 +32,7 @@ VALID = 0.05
 
 
 def measure(_repository: Path, run: Path) -> dict[str, Any]:
-    """CPU seconds of a full training over those of a warm one, with both NDCG@10 and the paired difference."""
+    """CPU seconds of a full training over those of a warm one, and the NDCG@10 of both."""
     settings = RunSettings.parse(read_json(Path(run) / "settings.json"))
     with tempfile.TemporaryDirectory(prefix="leanrec-retraining-") as name:
         folder = Path(name)
@@ -40,7 +40,7 @@ def measure(_repository: Path, run: Path) -> dict[str, Any]:
         ingest(settings.data, key=load_key(), **tables)
         release = _release(settings, tables, folder)
         known = _known(settings, tables, folder / "next", release / "vocabulary", HELD_OUT)
-        protocol = load_protocol(**known)
+        protocol = load_protocol(known["features"], known["training_set"])
         warm = _train(settings.training, known, folder / "warm", release)
         full = _train(settings.training, known, folder / "full")
         (release / WEIGHTS_FOLDER / SUMS_FILE).unlink()
