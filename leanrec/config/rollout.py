@@ -15,6 +15,8 @@ class RolloutSettings(Section):
 
     gateways: tuple[str, ...] = ()
     """URLs of the gateways, whose /metrics are the evidence; none: the one of the section `gateway`."""
+    load_s: float = Field(default=120, gt=0)
+    """Seconds that a Triton gets to load the candidate."""
     shadow_percent: float = Field(default=20, ge=0, le=100)
     """Share of requests replayed to the candidate before it answers anybody; 0 leaves the stage out."""
     canary_percents: tuple[float, ...] = (1, 10, 50)

@@ -38,6 +38,7 @@ FACTORS = {1: 1.0, 2: 0.999, 3: 0.001}
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayWorld]:
     with gateway_world(tmp_path_factory.mktemp("rollout")) as world:
         world.settings["rollout"] = {
+            "load_s": 3,
             "stage_s": 0.5,
             "observe_every_s": 0.2,
             "min_requests": 40,
@@ -152,17 +153,27 @@ def test_a_candidate_whose_scores_drift_goes_back_by_itself(world: GatewayWorld)
     assert "drift of scores" in facts["history"][-1]["reason"]
 
 
-def test_a_candidate_that_triton_cannot_load_is_met_by_nobody(world: GatewayWorld) -> None:
-    def spoil(graphs: Path) -> None:
-        path = graphs / "recommender" / "model.onnx"
-        graph = onnx.load(path)
-        bias = next(tensor for tensor in graph.graph.initializer if tensor.name == "bias")
-        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) * float("nan"), "bias"))
-        onnx.save(graph, path)
+def of_nan(path: Path) -> None:
+    graph = onnx.load(path)
+    bias = next(tensor for tensor in graph.graph.initializer if tensor.name == "bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) * float("nan"), "bias"))
+    onnx.save(graph, path)
 
+
+def no_graph(path: Path) -> None:
+    path.write_bytes(b"not a graph")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [(of_nan, "differs by nan from its own graph"), (no_graph, "was not loaded within 3 s")],
+)
+def test_a_candidate_that_computes_nothing_or_does_not_load_is_met_by_nobody(
+    world: GatewayWorld, spoil: Callable[[Path], None], reason: str
+) -> None:
     with users_ask(world) as answers:
-        version = publish(world, spoil)
-        with pytest.raises(GateError, match="the candidate was withdrawn, version 2 goes on serving"):
+        version = publish(world, lambda graphs: spoil(graphs / "recommender" / "model.onnx"))
+        with pytest.raises(GateError, match=f"withdrawn, version 2 goes on serving; .*{reason}"):
             roll_out(settings_of(world), None, gateways=[world.url])
     assert version not in answers.versions
     assert answers.faults == []

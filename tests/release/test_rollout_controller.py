@@ -33,6 +33,7 @@ class Gateway:
         self.outcome = "ok"
         self.seconds = 0.002
         self.rate = 20
+        self.compares = True
         self._server, self._thread = start_http_server(0, "127.0.0.1", self.metrics._registry)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._stopping = threading.Event()
@@ -44,6 +45,8 @@ class Gateway:
             for _ in range(self.rate):
                 self.answer("1", "stable", "ok", 0.002)
                 self.answer("2", "candidate", self.outcome, self.seconds)
+                if self.compares:
+                    self.metrics.shadow_overlap.labels("2").observe(0.9)
 
     def answer(self, release: str, stage: str, outcome: str, seconds: float) -> None:
         self.metrics.requests.labels(ROUTE, release, stage, outcome).inc()
@@ -141,6 +144,12 @@ def test_silence_is_no_proof_of_health(models: Path, gateway: Gateway) -> None:
     gateway.rate = 0
     with pytest.raises(GateError, match=r"shadow: 0 requests within 0\.3 s, bound 50"):
         controller(models, gateway.url, stage_timeout_s=0.3).run(2, ignore)
+
+
+def test_a_shadow_that_was_never_compared_does_not_pass(models: Path, gateway: Gateway) -> None:
+    gateway.compares = False
+    with pytest.raises(GateError, match=r"shadow: \d+ requests within 0\.5 s, bound 50"):
+        controller(models, gateway.url, stage_timeout_s=0.5).run(2, ignore)
 
 
 def test_without_any_gateway_the_candidate_stays_where_it_is(models: Path) -> None:

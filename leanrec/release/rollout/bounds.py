@@ -47,8 +47,8 @@ def missed_at_the_end(
 ) -> Missed | None:
     """The first bound that is missed at the end of a stage, when there were requests enough; else None.
 
-    What neither version has evidence of (latency in the shadow stage, say) is not judged. Scores are compared
-    where both versions answered the same users: those of a canary are others, and may be few.
+    Ask when `num_judged` is large enough. Latency is judged of users' requests, and scores where both
+    versions answered the same users: those of a canary are others, and may be few.
     """
     for figure, share, base, allowed in _shares(settings, stable, candidate):
         if share - _number(base) > allowed:
@@ -69,6 +69,16 @@ def missed_at_the_end(
             bound=settings.min_shadow_overlap,
         )
     return missed_for_sure(settings, stable, candidate)
+
+
+def num_judged(candidate: Traffic, *, same_users: bool) -> int:
+    """Requests of the candidate of which everything is known that its stage is judged by.
+
+    What fails or is empty has no score and no latency to judge; a stage that knows too little does not end.
+    """
+    if same_users:
+        return min(candidate.requests, candidate.scores.total(), candidate.overlaps.total())
+    return min(candidate.requests, candidate.seconds.total())
 
 
 def wilson_lower(share: float, total: float, z: float = CONFIDENT_Z) -> float:

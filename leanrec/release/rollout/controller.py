@@ -18,7 +18,7 @@ from leanrec.config.rollout import RolloutSettings
 from leanrec.errors import GateError, ReleaseError
 from leanrec.release.promote import accept, advance, offer, withdraw
 from leanrec.release.repository import ModelRepository
-from leanrec.release.rollout.bounds import missed_at_the_end, missed_for_sure
+from leanrec.release.rollout.bounds import missed_at_the_end, missed_for_sure, num_judged
 from leanrec.release.rollout.observation import GatewayMetrics
 from leanrec.release.rollout.traffic import Traffic
 from leanrec.release.state import Rollout
@@ -121,7 +121,7 @@ class Controller:
                 )
             )
             missed = missed_for_sure(self.settings, stable, candidate)
-            enough = candidate.requests >= self.settings.min_requests
+            enough = num_judged(candidate, same_users=rollout.stage == "shadow") >= self.settings.min_requests
             if not missed and enough and seconds >= self.settings.stage_s:
                 same_users = rollout.stage == "shadow"
                 missed = missed_at_the_end(self.settings, stable, candidate, same_users=same_users)

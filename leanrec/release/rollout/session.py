@@ -12,9 +12,6 @@ from leanrec.release.rollout.controller import Controller, Observation
 from leanrec.release.rollout.observation import GatewayMetrics
 from leanrec.release.rollout.verification import fault_of_candidate
 
-LOAD_S = 120.0
-"""Seconds that a Triton gets to load the candidate."""
-
 
 def roll_out(
     settings: RunSettings,
@@ -40,7 +37,7 @@ def roll_out(
             settings.release,
             repository,
             tritons=gateway.triton or (f"{serving.host}:{serving.grpc_port}",),
-            wait_s=LOAD_S,
+            wait_s=settings.rollout.load_s,
         ),
     )
     return controller.run(version, watch or (lambda _: None))

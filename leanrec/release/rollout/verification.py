@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from leanrec.config import ReleaseSettings
+from leanrec.errors import ServingError
 from leanrec.export.agreement import compare_ranker, compare_recommender
 from leanrec.export.golden import read_golden
 from leanrec.export.runtime import GraphSession
@@ -32,14 +33,15 @@ def fault_of_candidate(
     Asks every Triton in `tritons` (host:port, gRPC), which gets `wait_s` seconds to load the candidate, the
     golden requests of the release, one user at a time, and holds the answers against the same graph here.
 
-    Raises ServingError when a Triton does not answer, or has not loaded the candidate in time.
+    Raises ServingError when a Triton does not answer at all.
     """
     golden = read_golden(repository.release_folder(version))
     for address in tritons:
         with TritonClient(address, timeout_s=30) as triton:
             for model in MODELS:
                 name = CANDIDATES[model]
-                triton.wait_until_ready(name, version, timeout_s=wait_s)
+                if not _loads(triton, name, version, wait_s):
+                    return f"{address}: {name} {version} was not loaded within {wait_s:g} s; its log says why"
                 here = GraphSession(repository.version_folder(model, version) / GRAPH)
                 for row in range(min(NUM_REQUESTS, len(golden.inputs[model]["user_index"]))):
                     one = {key: tensor[row : row + 1] for key, tensor in golden.inputs[model].items()}
@@ -53,3 +55,13 @@ def fault_of_candidate(
                             f" graph, bound {settings.max_score_difference:.3g}"
                         )
     return None
+
+
+def _loads(triton: TritonClient, name: str, version: int, wait_s: float) -> bool:
+    """Whether Triton loads the model in time; a ServingError where it does not answer at all."""
+    try:
+        triton.wait_until_ready(name, version, timeout_s=wait_s)
+    except ServingError:
+        triton.wait_until_ready(RECOMMENDER, timeout_s=1)
+        return False
+    return True
