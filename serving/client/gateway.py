@@ -149,9 +149,7 @@ def _options(url: str, api_key: str, timeout_s: float) -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
         raise ServingError(f"{url!r} is no address of a gateway; give it like http://localhost:8080")
     if not (api_key.isascii() and api_key.isprintable() and api_key):
-        raise ServingError(
-            "the API key is empty or holds what no key holds; give one of the gateway's"
-        )
+        raise ServingError("the API key is empty or holds what no key holds; give one of the gateway's")
     return {"base_url": url, "headers": {"X-API-Key": api_key}, "timeout": timeout_s}
 
 
