@@ -182,11 +182,10 @@ def rolled_back(state: ReleaseState, *, at: str) -> ReleaseState:
             f" {_shown(state.versions)}: promote one of them"
         )
     target = state.previous
-    older = [version for version in state.versions if version < target]
     return replace(
         state,
         stable=target,
-        previous=older[-1] if older else None,
+        previous=_before(state, target),
         served=(target,),
         history=_remembered(state, _transition("rollback", state.stable, target, at)),
     )
@@ -215,6 +214,19 @@ def _moved(
         served=(state.stable, version) if stays else (version,),
         history=_remembered(state, _transition(action, state.stable, version, at, reason)),
     )
+
+
+def _before(state: ReleaseState, version: int) -> int | None:
+    """The older version that `version` took over from; None where it is not kept any more.
+
+    Not simply the next older number: that may be a candidate that was withdrawn, or one rolled back.
+    """
+    for line in reversed(state.history):
+        if line["to"] == version and line["action"] in ("publish", "promote"):
+            before = line["from"]
+            return before if before in state.versions and before < version else None
+    older = [kept for kept in state.versions if kept < version]
+    return older[-1] if older else None
 
 
 def _require_kept(state: ReleaseState, version: int) -> None:

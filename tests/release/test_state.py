@@ -1,7 +1,15 @@
 import pytest
 
 from leanrec.errors import ReleaseError
-from leanrec.release.state import ReleaseState, promoted, pruned, published, rolled_back
+from leanrec.release.state import (
+    ReleaseState,
+    promoted,
+    pruned,
+    published,
+    published_as_candidate,
+    rolled_back,
+    withdrawn,
+)
 
 
 def state(**changes: object) -> ReleaseState:
@@ -38,6 +46,28 @@ def test_a_version_whose_tensors_differ_is_served_alone() -> None:
 
 def test_rolling_back_serves_the_older_version_alone() -> None:
     assert moves(rolled_back(state(), at="t")) == (2, 1, (2,), (1, 2, 3))
+
+
+def test_a_rollback_never_goes_to_a_candidate_that_was_withdrawn() -> None:
+    first = published(None, 1, keep=9, at="t")
+    refused = withdrawn(published_as_candidate(first, 2, keep=9, at="t", salt="s"), at="t", reason="slow")
+    newest = published(published(refused, 3, keep=9, at="t"), 4, keep=9, at="t")
+    once = rolled_back(newest, at="t")
+    assert moves(once)[:2] == (3, 1)
+    twice = rolled_back(once, at="t")
+    assert moves(twice)[:2] == (1, None)
+
+
+def test_a_rollback_never_goes_to_a_version_that_was_rolled_back() -> None:
+    second = published(published(None, 1, keep=9, at="t"), 2, keep=9, at="t")
+    fourth = published(published(rolled_back(second, at="t"), 3, keep=9, at="t"), 4, keep=9, at="t")
+    assert moves(rolled_back(fourth, at="t"))[:2] == (3, 1)
+
+
+def test_pruning_keeps_the_candidate_of_a_rollout() -> None:
+    offered = published_as_candidate(state(), 4, keep=9, at="t", salt="s")
+    grown = ReleaseState(**{**vars(offered), "versions": (1, 2, 3, 4, 5, 6)})
+    assert pruned(grown, keep=1).versions == (2, 3, 4, 6)
 
 
 @pytest.mark.parametrize("before", [state(previous=None), state(previous=9)])
