@@ -10,8 +10,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from leanrec.compression.recipes import RECIPES, cook
+from leanrec.compression.method import no_requests
+from leanrec.compression.methods import GRAPH_METHODS
 from leanrec.config import ReleaseSettings
+from leanrec.config.methods import GRAPH
+from leanrec.config.recipes import RECIPES
 from leanrec.export.agreement import Tensors, compare_ranker, compare_recommender
 from leanrec.export.golden import Golden, read_golden
 from leanrec.export.graph_file import graphs_in, write_graph
@@ -30,7 +33,12 @@ def exported(tiny_export) -> Path:
 
 @pytest.fixture(scope="module")
 def int8(exported: Path) -> Graphs:
-    return {model: cook(RECIPES["int8"], graph) for model, graph in graphs_in(exported).items()}
+    """Both graphs with int8 applied; not yet compacted, so that constants still say what they are."""
+    graphs = graphs_in(exported)
+    for step in RECIPES["int8"].of_kind(GRAPH):
+        method = GRAPH_METHODS[step.method]
+        graphs = {model: method.apply(graph, step.parsed(), no_requests) for model, graph in graphs.items()}
+    return graphs
 
 
 def answers_of(graphs: Graphs, golden: Golden, folder: Path) -> dict[tuple[str, int], Tensors]:
