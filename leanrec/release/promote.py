@@ -8,9 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from leanrec.errors import ReleaseError
 from leanrec.release.repository import ModelRepository, now, same_tensors
 from leanrec.release.state import (
     ReleaseState,
+    Rollout,
     Stage,
     accepted,
     offered,
@@ -47,31 +49,41 @@ def offer(repository: Path, version: int) -> None:
 
 
 def advance(
-    repository: Path, stage: Stage, *, percent: float = 0.0, shadow_percent: float = 0.0, reason: str
+    repository: Path,
+    stage: Stage,
+    *,
+    percent: float = 0.0,
+    shadow_percent: float = 0.0,
+    reason: str,
+    only: Rollout | None = None,
 ) -> None:
-    """Put the candidate into `stage`."""
+    """Put the candidate into `stage`.
+
+    With `only`, the rollout that was judged, a ReleaseError when it is not the one under way any more.
+    """
     _change(
         repository,
         lambda state: staged(
             state, stage, percent=percent, shadow_percent=shadow_percent, at=now(), reason=reason
         ),
+        only,
     )
 
 
-def accept(repository: Path, reason: str) -> int:
-    """Make the candidate the stable version; returns its number."""
+def accept(repository: Path, reason: str, *, only: Rollout | None = None) -> int:
+    """Make the candidate the stable version; returns its number. `only` as for `advance`."""
     store = ModelRepository(Path(repository).absolute())
 
     def decide(state: ReleaseState) -> ReleaseState:
         pair = [store.release_folder(v) for v in (state.stable, state.required_rollout().version)]
         return accepted(state, at=now(), beside=same_tensors(pair), reason=reason)
 
-    return _change(repository, decide).stable
+    return _change(repository, decide, only).stable
 
 
-def withdraw(repository: Path, reason: str) -> int:
-    """End the rollout; returns the stable version, which goes on."""
-    return _change(repository, lambda state: withdrawn(state, at=now(), reason=reason)).stable
+def withdraw(repository: Path, reason: str, *, only: Rollout | None = None) -> int:
+    """End the rollout; returns the stable version, which goes on. `only` as for `advance`."""
+    return _change(repository, lambda state: withdrawn(state, at=now(), reason=reason), only).stable
 
 
 def status(repository: Path) -> dict[str, Any]:
@@ -106,10 +118,21 @@ def verify(repository: Path, version: int) -> list[str]:
     return ModelRepository(Path(repository).absolute()).verify(version)
 
 
-def _change(repository: Path, decide: Callable[[ReleaseState], ReleaseState]) -> ReleaseState:
+def require_unchanged(state: ReleaseState, rollout: Rollout) -> None:
+    """A ReleaseError unless `rollout` is the one under way, in the stage that it was in."""
+    if state.rollout != rollout:
+        raise ReleaseError("somebody else changed the rollout; `leanrec release status` shows what it is now")
+
+
+def _change(
+    repository: Path, decide: Callable[[ReleaseState], ReleaseState], only: Rollout | None = None
+) -> ReleaseState:
     store = ModelRepository(Path(repository).absolute())
     store.required_state()
     with store.exclusive():
-        state = decide(store.required_state())
+        before = store.required_state()
+        if only is not None:
+            require_unchanged(before, only)
+        state = decide(before)
         store.commit(state, store.stage())
     return state

@@ -200,6 +200,17 @@ def test_a_rollout_ended_by_hand_stops_the_controller(models: Path, gateway: Gat
     assert status(models)["stable"] == 1
 
 
+def test_what_was_judged_of_one_candidate_moves_no_other(models: Path, gateway: Gateway) -> None:
+    def verify(_: int) -> None:
+        withdraw(models, "ended by hand while its golden requests were asked")
+        offer(models, 3)
+
+    with pytest.raises(ReleaseError, match="somebody else changed the rollout"):
+        controller(models, gateway.url, verify=verify).run(2, ignore)
+    rollout = status(models)["rollout"]
+    assert (rollout["version"], rollout["stage"]) == (3, "candidate")
+
+
 def test_a_replica_that_restarts_is_counted_from_nought(gateway: Gateway) -> None:
     gateway.rate = 0
     time.sleep(0.05)

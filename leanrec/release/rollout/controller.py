@@ -16,7 +16,7 @@ from pathlib import Path
 
 from leanrec.config.rollout import RolloutSettings
 from leanrec.errors import GateError, ReleaseError
-from leanrec.release.promote import accept, advance, offer, withdraw
+from leanrec.release.promote import accept, advance, offer, require_unchanged, withdraw
 from leanrec.release.repository import ModelRepository
 from leanrec.release.rollout.bounds import missed_at_the_end, missed_for_sure, num_judged
 from leanrec.release.rollout.observation import GatewayMetrics
@@ -95,7 +95,7 @@ class Controller:
         if rollout.stage == "candidate":
             fault = self.verify(rollout.version)
             if fault:
-                self._withdraw(fault)
+                self._withdraw(rollout, fault)
             return "Triton answers the golden requests as the graphs do"
         self.metrics.look()
         self.metrics.start_over()
@@ -103,10 +103,7 @@ class Controller:
         while True:
             time.sleep(self.settings.observe_every_s)
             state = store.required_state()
-            if state.rollout != rollout:
-                raise ReleaseError(
-                    "somebody else changed the rollout; `leanrec release status` shows what it is now"
-                )
+            require_unchanged(state, rollout)
             seen = self.metrics.look()
             stable = seen.get(state.stable, Traffic())
             candidate = seen.get(rollout.version, Traffic())
@@ -128,26 +125,28 @@ class Controller:
                 if not missed:
                     return f"{rollout.shown()}: every bound was kept over {candidate.requests:.0f} requests"
             if missed:
-                self._withdraw(f"{rollout.shown()}: {missed} over {candidate.requests:.0f} requests")
+                self._withdraw(rollout, f"{rollout.shown()}: {missed} over {candidate.requests:.0f} requests")
             if seconds > self.settings.stage_timeout_s:
                 self._withdraw(
+                    rollout,
                     f"{rollout.shown()}: {candidate.requests:.0f} requests within"
-                    f" {self.settings.stage_timeout_s:g} s, bound {self.settings.min_requests}"
+                    f" {self.settings.stage_timeout_s:g} s, bound {self.settings.min_requests}",
                 )
 
     def _go_on(self, rollout: Rollout, reason: str) -> None:
         """Move the candidate to its next stage."""
         if rollout.stage == "candidate" and self.settings.shadow_percent:
-            advance(self.repository, "shadow", shadow_percent=self.settings.shadow_percent, reason=reason)
+            share = self.settings.shadow_percent
+            advance(self.repository, "shadow", shadow_percent=share, reason=reason, only=rollout)
             return
         larger = [percent for percent in self.settings.canary_percents if percent > rollout.percent]
         if larger:
-            advance(self.repository, "canary", percent=larger[0], reason=reason)
+            advance(self.repository, "canary", percent=larger[0], reason=reason, only=rollout)
         else:
-            accept(self.repository, reason)
+            accept(self.repository, reason, only=rollout)
 
-    def _withdraw(self, reason: str) -> None:
-        stable = withdraw(self.repository, reason)
+    def _withdraw(self, rollout: Rollout, reason: str) -> None:
+        stable = withdraw(self.repository, reason, only=rollout)
         raise GateError(f"the candidate was withdrawn, version {stable} goes on serving; {reason}")
 
 
