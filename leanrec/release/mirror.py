@@ -89,7 +89,7 @@ def follow(
 ) -> None:
     """Pull whenever the stored release.json changes, until `stopping` is set.
 
-    A store that fails is told of and asked again; what was pulled goes on serving.
+    A store that fails, or a disk that is full, is told of and asked again; what was pulled goes on serving.
     """
     seen: str | None = None
     while not stopping.is_set():
@@ -98,7 +98,7 @@ def follow(
                 found = pull(store, repository)
                 seen = found["etag"]
                 tell(f"{repository}: version {found['stable']} is stable; pulled {found['pulled'] or 'none'}")
-        except ReleaseError as error:
+        except (ReleaseError, OSError) as error:
             tell(f"problem: {error}")
         stopping.wait(poll_s)
 

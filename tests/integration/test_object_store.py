@@ -14,7 +14,7 @@ from leanrec.config.storage import ObjectStoreSettings
 from leanrec.errors import ReleaseError
 from leanrec.release.mirror import follow, pull, push
 from leanrec.release.object_store import ObjectStore
-from leanrec.release.promote import rollback, status, verify
+from leanrec.release.promote import accept, advance, rollback, status, verify
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import RELEASE_FILE, ModelRepository
 from leanrec.triton import TritonClient
@@ -37,11 +37,18 @@ def bucket(endpoint: str) -> ObjectStoreSettings:
     return new_bucket(endpoint)
 
 
-def publish(repository: Path, factor: float = 1.0) -> int:
+def publish(repository: Path, factor: float = 1.0, strategy: str = "direct") -> int:
     artifacts = write_artifacts(repository.parent / f"artifacts-{time.monotonic_ns()}", factor)
-    settings = ReleaseSettings(repository=str(repository), keep=2)
+    settings = ReleaseSettings(repository=str(repository), keep=2, strategy=strategy)
     output = repository.parent / "release.json"
     return publish_release(settings, name="tiny", **artifacts, lineage={}, output=output)["version"]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -90,6 +97,48 @@ def test_a_damaged_object_is_never_put_in_place(tmp_path: Path, bucket: ObjectSt
     assert content(theirs) == before
     assert push(ours, store)["pushed"] == [2]
     assert pull(store, theirs)["stable"] == 2
+
+
+def test_a_rollout_travels_with_its_candidate_stage_by_stage(
+    tmp_path: Path, bucket: ObjectStoreSettings
+) -> None:
+    ours, theirs, store = tmp_path / "ours", tmp_path / "theirs", ObjectStore(bucket)
+    publish(ours)
+    publish(ours, factor=2.0, strategy="canary")
+    push(ours, store)
+    assert pull(store, theirs) | {"etag": ""} == {"stable": 1, "pulled": [1, 2], "etag": ""}
+    assert content(theirs) == content(ours)
+    assert (theirs / "recommender_candidate/2/model.onnx").samefile(theirs / "recommender/2/model.onnx")
+    advance(ours, "canary", percent=10, reason="its answers agree")
+    push(ours, store)
+    assert pull(store, theirs)["pulled"] == []
+    assert status(theirs)["rollout"]["percent"] == 10
+    accept(ours, "every bound was kept")
+    push(ours, store)
+    assert pull(store, theirs)["stable"] == 2
+    assert content(theirs) == content(ours)
+    assert not (theirs / "ranker_candidate").exists()
+    assert status(theirs)["settled"]
+
+
+def test_a_follower_outlives_a_folder_that_cannot_be_written(
+    tmp_path: Path, bucket: ObjectStoreSettings
+) -> None:
+    ours, theirs, store = tmp_path / "ours", tmp_path / "theirs", ObjectStore(bucket)
+    publish(ours)
+    push(ours, store)
+    theirs.write_text("a file where the folder should be")
+    stopping, told = threading.Event(), []
+    follower = threading.Thread(target=follow, args=(store, theirs, stopping, 0.05, told.append))
+    follower.start()
+    try:
+        wait_for(lambda: bool(told))
+        theirs.unlink()
+        wait_for((theirs / RELEASE_FILE).exists)
+    finally:
+        stopping.set()
+        follower.join()
+    assert "File exists" in told[0]
 
 
 class Dying(ObjectStore):
@@ -194,13 +243,6 @@ def test_a_place_that_is_none_is_an_error_of_one_sentence(
 ) -> None:
     with pytest.raises(ReleaseError, match=said):
         pull(ObjectStore(ObjectStoreSettings(endpoint=endpoint), url), tmp_path / "models")
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def test_a_triton_beside_a_follower_serves_what_is_pushed_elsewhere(
