@@ -173,6 +173,7 @@ def test_redis_is_stopped_and_started_again(tmp_path: Path) -> None:
         users = fill_store(store, tmp_path)
         triton.start()
         with running_gateway(tmp_path, settings) as (_, url), asking(url, headers, users) as load:
+            # Whom the store has not answered for yet has no row that could be stale.
             wait_for(lambda: full_again(load, 0))
 
             stopped = len(load.answers)
@@ -186,4 +187,4 @@ def test_redis_is_stopped_and_started_again(tmp_path: Path) -> None:
             down = load.answers[stopped:started]
             report("Redis stopped and restarted", load.answers, down, time.perf_counter() - back)
     load.assert_right()
-    assert {answer.degraded for answer in load.answers} == {None, "stale_row"}
+    assert {answer.degraded for answer in load.answers[stopped:]} == {None, "stale_row"}

@@ -38,7 +38,6 @@ FACTORS = {1: 1.0, 2: 0.999, 3: 0.001}
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayWorld]:
     with gateway_world(tmp_path_factory.mktemp("rollout")) as world:
         world.settings["rollout"] = {
-            "load_s": 3,
             "stage_s": 0.5,
             "observe_every_s": 0.2,
             "min_requests": 40,
@@ -166,15 +165,19 @@ def no_graph(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
-    [(of_nan, "differs by nan from its own graph"), (no_graph, "was not loaded within 3 s")],
+    [(of_nan, "differs by nan from its own graph"), (no_graph, "was not loaded within 5 s")],
 )
 def test_a_candidate_that_computes_nothing_or_does_not_load_is_met_by_nobody(
     world: GatewayWorld, spoil: Callable[[Path], None], reason: str
 ) -> None:
+    settings = settings_of(world)
+    if spoil is no_graph:
+        rollout = settings.rollout.model_copy(update={"load_s": 5})
+        settings = settings.model_copy(update={"rollout": rollout})
     with users_ask(world) as answers:
         version = publish(world, lambda graphs: spoil(graphs / "recommender" / "model.onnx"))
         with pytest.raises(GateError, match=f"withdrawn, version 2 goes on serving; .*{reason}"):
-            roll_out(settings_of(world), None, gateways=[world.url])
+            roll_out(settings, None, gateways=[world.url])
     assert version not in answers.versions
     assert answers.faults == []
 
