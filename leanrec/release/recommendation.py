@@ -17,6 +17,7 @@ from leanrec.release.catalogue import Catalogue
 from leanrec.release.explanation import HISTORY, IDENTITY, STATISTICS, Effect
 from leanrec.release.explanation import explain as explain_items
 from leanrec.release.repository import SPEC, ModelRepository, read_spec
+from leanrec.release.routing import Route, stable_route
 from leanrec.schema import RANKER, RECOMMENDER, UNKNOWN_INDEX, ModelSpec
 from leanrec.triton import Answer, TritonClient
 
@@ -48,13 +49,20 @@ def recommend_to(
 
 
 class Recommendations:
-    """Answers for users, one look-up and one request each; keeps what it read of the releases."""
+    """Answers for users, one look-up and one request each; keeps what it read of the releases.
 
-    def __init__(self, repository: Path, users: OnlineUsers, triton: TritonClient) -> None:
+    The stable version answers, or the one at the end of `route`.
+    """
+
+    def __init__(
+        self, repository: Path, users: OnlineUsers, triton: TritonClient, route: Route | None = None
+    ) -> None:
         self._repository = ModelRepository(Path(repository).absolute())
         self._users = users
         self._triton = triton
-        self._version = self._repository.required_state().stable
+        route = route or stable_route(self._repository.required_state())
+        self._recommender = route.models[RECOMMENDER]
+        self._version = route.version
         self.spec = _spec(self._repository, self._version)
 
     def to_user(self, user_pseudonym: str, k: int) -> dict[str, Any]:
@@ -122,14 +130,14 @@ class Recommendations:
         A server follows the repository a moment later, and a repository moves on: where another
         version answered than the row was made for, and takes other attributes, it is asked again.
         """
-        answer = self._triton.infer(RECOMMENDER, row.tensors(self.spec))
+        answer = self._triton.infer(self._recommender, row.tensors(self.spec))
         if answer.version == self._version:
             return answer
         before, self._version = self.spec, answer.version
         self.spec = _spec(self._repository, self._version)
         if list(before.attribute_cardinalities) == list(self.spec.attribute_cardinalities):
             return answer
-        return self._triton.infer(RECOMMENDER, row.tensors(self.spec), version=self._version)
+        return self._triton.infer(self._recommender, row.tensors(self.spec), version=self._version)
 
 
 @lru_cache(maxsize=4)

@@ -38,7 +38,7 @@ def route_for(state: ReleaseState, user_pseudonym: str) -> Route:
     """
     rollout = state.rollout
     if rollout and rollout.stage == "canary" and _chosen(rollout.salt + user_pseudonym, rollout.percent):
-        return _candidate(rollout)
+        return candidate_route(rollout)
     return stable_route(state)
 
 
@@ -50,7 +50,7 @@ def shadow_route_for(state: ReleaseState, request_id: str) -> Route | None:
         and rollout.stage != "candidate"
         and _chosen(rollout.salt + request_id, rollout.shadow_percent)
     ):
-        return _candidate(rollout)
+        return candidate_route(rollout)
     return None
 
 
@@ -59,7 +59,8 @@ def stable_route(state: ReleaseState) -> Route:
     return Route(version=state.stable, stage="stable", models=STABLE)
 
 
-def _candidate(rollout: Rollout) -> Route:
+def candidate_route(rollout: Rollout) -> Route:
+    """The route to the version being rolled out."""
     return Route(version=rollout.version, stage="candidate", models=CANDIDATES)
 
 

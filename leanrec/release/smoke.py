@@ -16,9 +16,11 @@ from leanrec.errors import DataError, FeatureStoreError, LeanRecError, ServingEr
 from leanrec.features.online import OnlineUsers
 from leanrec.files import read_json, write_json
 from leanrec.journal import step
-from leanrec.release.promote import rollback
+from leanrec.release.promote import rollback, withdraw
 from leanrec.release.recommendation import Recommendations
 from leanrec.release.repository import ModelRepository
+from leanrec.release.routing import Route, candidate_route, stable_route
+from leanrec.release.state import ReleaseState
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 
@@ -38,12 +40,13 @@ def smoke_test_release(
 ) -> dict[str, Any]:
     """Start Triton on the repository and let it recommend to the three users of most typical history.
 
-    A release that fails, or whose test is stopped, is rolled back to the one before it, if there is one.
+    A candidate is asked under its own names. A release that fails, or whose test is stopped, is rolled back
+    to the one before it, if there is one; a candidate is withdrawn.
 
     Args:
         release: where the repository is.
         feature_store: where the user rows are.
-        published: the release JSON; clients that name no version must get its version.
+        published: the release JSON; its version must answer.
         events: the events table, from which the users are picked.
         output: file that gets latency_ms (p50, p95, p99 of `n` requests, one user each, one caller, gRPC),
             server, and users as `recommend_to` describes them.
@@ -56,20 +59,32 @@ def smoke_test_release(
     try:
         result = _ask(release, feature_store, version, events)
     except BaseException as error:
-        before = _take_back(Path(release.repository), version)
-        if before is not None and isinstance(error, LeanRecError):
-            raise type(error)(f"{error}; release {before} is stable again") from None
+        outcome = _take_back(Path(release.repository), version)
+        if outcome and isinstance(error, LeanRecError):
+            raise type(error)(f"{error}; {outcome}") from None
         raise
     write_json(output, result)
     return result
 
 
-def _take_back(repository: Path, version: int) -> int | None:
-    """Roll `version` back where it is the stable one and another was before it; the one now stable."""
+def _take_back(repository: Path, version: int) -> str | None:
+    """Take `version` out of use where another one can answer; in words, what answers now."""
     state = ModelRepository(repository.absolute()).state()
-    if state is None or state.stable != version or state.previous is None:
+    if state is None:
         return None
-    return rollback(repository)
+    if state.rollout and state.rollout.version == version:
+        stable = withdraw(repository, "the smoke test failed", only=state.rollout)
+        return f"the candidate is withdrawn, release {stable} goes on serving"
+    if state.stable != version or state.previous is None:
+        return None
+    return f"release {rollback(repository)} is stable again"
+
+
+def _route_to(state: ReleaseState, version: int) -> Route:
+    """How `version` is asked: under a candidate's names while it is one."""
+    if state.rollout and state.rollout.version == version:
+        return candidate_route(state.rollout)
+    return stable_route(state)
 
 
 def _ask(
@@ -82,7 +97,8 @@ def _ask(
         embedded_server(Path(release.repository), Path(work) / "announcement.json") as server,
         TritonClient(server.grpc) as triton,
     ):
-        recommendations = Recommendations(Path(release.repository), users, triton)
+        route = _route_to(ModelRepository(Path(release.repository).absolute()).required_state(), version)
+        recommendations = Recommendations(Path(release.repository), users, triton, route)
         num_items = min(NUM_ITEMS, recommendations.spec.top_k)
         picked = typical_users(events, NUM_USERS)
         answers = [recommendations.to_user(user, num_items) for user in picked]

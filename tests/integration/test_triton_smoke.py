@@ -44,6 +44,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     artifacts = write_artifacts(folder / "artifacts", spec=spec)
     settings = ReleaseSettings(repository=str(folder / "models"))
     publish_release(settings, name="tiny", **artifacts, lineage={}, output=folder / "release.json")
+    candidate = ReleaseSettings(repository=str(folder / "with-candidate"), strategy="canary")
+    for _ in range(2):
+        publish_release(candidate, name="tiny", **artifacts, lineage={}, output=folder / "candidate.json")
     return {"folder": folder, "events": paths["events"]}
 
 
@@ -122,3 +125,26 @@ def test_a_release_that_fails_its_smoke_test_is_taken_back(world: dict[str, Path
         )
     assert status(folder / "models")["stable"] == 1
     assert not (folder / "smoke.json").exists()
+
+
+def test_a_candidate_is_asked_under_its_own_names_and_withdrawn_when_it_fails(
+    world: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = world["folder"]
+    repository = folder / "with-candidate"
+
+    def smoke_test(store: str) -> dict:
+        return smoke_test_release(
+            ReleaseSettings(repository=str(repository), strategy="canary"),
+            FeatureStoreSettings(repository=str(folder / store)),
+            published=folder / "candidate.json",
+            events=world["events"],
+            output=tmp_path / "smoke.json",
+        )
+
+    result = smoke_test("feast")
+    assert [user["version"] for user in result["users"]] == [2, 2, 2]
+    assert status(repository)["rollout"]["version"] == 2
+    with pytest.raises(FeatureStoreError, match="candidate is withdrawn, release 1 goes on serving"):
+        smoke_test("never-materialized")
+    assert (status(repository)["stable"], status(repository)["rollout"]) == (1, None)
