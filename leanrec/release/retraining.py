@@ -66,6 +66,8 @@ class Standing:
     """Events since, impressions included."""
     num_new_acts: int
     """Ratings and clicks among them, those that came late included."""
+    rollout: str | None = None
+    """The version being rolled out and its stage, in words; no second one can begin meanwhile."""
 
 
 def standing(data: DataSettings, release: ReleaseSettings) -> Standing:
@@ -75,12 +77,17 @@ def standing(data: DataSettings, release: ReleaseSettings) -> Standing:
     newest = max(state.versions) if state else None
     lineage = repository.manifest(newest).get("lineage", {}) if newest is not None else {}
     watermark = Watermark.of_lineage(lineage)
+    rollout = f"version {state.rollout.version}, {state.rollout.shown()}" if state and state.rollout else None
     if data.feedback is None:
-        return Standing(newest=newest, watermark=watermark, num_new=0, num_new_acts=0)
+        return Standing(newest=newest, watermark=watermark, num_new=0, num_new_acts=0, rollout=rollout)
     later, num_new = watermark.new_events(read_events(Path(data.feedback)))
     impressions = pc.sum(pc.equal(later["type"], "impression")).as_py() or 0
     return Standing(
-        newest=newest, watermark=watermark, num_new=num_new, num_new_acts=num_new - int(impressions)
+        newest=newest,
+        watermark=watermark,
+        num_new=num_new,
+        num_new_acts=num_new - int(impressions),
+        rollout=rollout,
     )
 
 
@@ -155,6 +162,8 @@ def decide(settings: RetrainingSettings, now: Standing, signals: list[Signal]) -
     seen = f"{now.num_new_acts:,} new events since release {now.newest}"
     if now.newest is None:
         return True, "there is no release yet"
+    if now.rollout is not None:
+        return False, f"put off: a rollout is under way ({now.rollout}), and its end must come first"
     if settings.trigger != "always" and now.num_new_acts == 0:
         return False, f"nothing to do: no rating or click since release {now.newest}"
     if drifted:
@@ -242,7 +251,6 @@ def _scores(
 
 
 def _click_through(log: pa.Table, watermark: Watermark, settings: RetrainingSettings) -> Signal:
-    later, _ = watermark.new_events(log)
     at = watermark.received_at
     if at is None:
         return click_through_signal(NO_RATE, NO_RATE, settings)
