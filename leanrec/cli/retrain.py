@@ -20,23 +20,30 @@ def retrain(
     config: ConfigArgument,
     if_drifted: Annotated[bool, typer.Option("--if-drifted", help="Only if new events drift.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Train from nothing, not from the release.")] = False,
+    to_all: Annotated[bool, typer.Option("--roll-out", help="Then do `leanrec release rollout`.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Train on from the stable release with the events since, pass the gates and roll out.
+    """Train on from the stable release with the events since, pass the gates, publish and roll out.
 
     Ends with status 0 and "nothing to do" where the event log holds nothing new, or with --if-drifted where
-    nothing drifts.
+    nothing drifts. With release.strategy canary the new release is a candidate, which --roll-out takes to
+    all users; exit status 3 when a bound sends it back.
     """
     from leanrec.release.retraining import refuse_to_start, standing
 
     settings = _settings_for(load_settings(config), if_drifted=if_drifted, full=full)
+    if to_all and settings.release.strategy != "canary":
+        raise ConfigError(
+            f"release.strategy is {settings.release.strategy}, so a release is stable at once and none is "
+            "rolled out; set it to canary, or leave --roll-out away"
+        )
     refuse_to_start(settings)
     now = standing(settings.data, settings.release)
     if now.newest is not None and now.num_new_acts == 0:
         reason = f"nothing to do: no rating or click since release {now.newest}"
         print(json.dumps({"retrain": False, "reason": reason, "release": None}) if json_output else reason)
         return
-    _run(settings, json_output)
+    _run(settings, json_output, to_all=to_all)
 
 
 def _settings_for(settings: RunSettings, *, if_drifted: bool, full: bool) -> RunSettings:
@@ -51,19 +58,27 @@ def _settings_for(settings: RunSettings, *, if_drifted: bool, full: bool) -> Run
     return settings.model_copy(update={"training": training, "retraining": retraining})
 
 
-def _run(settings: RunSettings, json_output: bool) -> None:
+def _run(settings: RunSettings, json_output: bool, *, to_all: bool) -> None:
+    from leanrec.release.repository import ModelRepository
+    from leanrec.release.rollout.session import roll_out
     from pipelines.local import run_here
 
     with RunDisplay(quiet=json_output) as display:
         outcome = run_here(settings, watch=display.show)
     drift, release = outcome.figures["drift"], outcome.figures["release"]
+    repository = ModelRepository(Path(settings.release.repository).absolute())
+    is_candidate = release is not None and repository.required_state().rollout is not None
+    if to_all and is_candidate:
+        roll_out(settings, release["version"])
+        is_candidate = False
     if json_output:
         print(json.dumps({"retrain": drift["retrain"], "reason": drift["reason"], **outcome.figures}))
         return
     _print_signals(drift["signals"])
     console.print(drift["reason"])
     if release is not None:
-        console.print(f"Release [bold]{release['version']}[/] is in {release['repository']}.")
+        end = "; it is a candidate, and `leanrec release rollout` takes it on" if is_candidate else ""
+        console.print(f"Release [bold]{release['version']}[/] is in {release['repository']}{end}.")
     console.print(f"The run's report: [bold]{outcome.report}[/]")
 
 

@@ -1,11 +1,16 @@
 """When a run goes on to training, and what it says otherwise."""
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from leanrec.cli import app
 from leanrec.config import RetrainingSettings
 from leanrec.data.feedback import Watermark
+from leanrec.errors import ConfigError
 from leanrec.evaluation.drift import Signal
 from leanrec.release.retraining import Standing, decide
 
@@ -36,3 +41,16 @@ def test_a_run_goes_on_to_training_where_its_trigger_asks_for_it(
     found, said = decide(RetrainingSettings(trigger=trigger), now, signals)
     assert found is retrain
     assert re.search(reason, said)
+
+
+def test_what_is_stable_at_once_cannot_be_rolled_out(tmp_path: Path) -> None:
+    settings = {
+        "name": "tiny",
+        "data": {"source": "movielens-100k", "feedback": str(tmp_path / "log")},
+        "feature_store": {"repository": "features"},
+        "release": {"repository": str(tmp_path / "models"), "strategy": "direct"},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
+    arguments = ["retrain", str(tmp_path / "mine.yaml"), "--roll-out"]
+    with pytest.raises(ConfigError, match=r"release\.strategy is direct.*set it to canary"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
