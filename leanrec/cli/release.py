@@ -39,10 +39,9 @@ def status(config: ConfigArgument, json_output: JsonOption = False) -> None:
         return
     table = Table("version", "", "published", "recipe", "bytes")
     for line in facts["versions"]:
-        number = line["version"]
-        role = "stable" if number == facts["stable"] else "served" if number in facts["served"] else "kept"
         size = "" if line["bytes"] is None else f"{line['bytes']:,}"
-        table.add_row(str(number), role, str(line["published_at"]), str(line["recipe"]), size)
+        cells = (line["version"], line["role"], line["published_at"], line["recipe"], size)
+        table.add_row(*map(str, cells))
     console.print(f"{facts['repository']}: version {facts['stable']} is stable")
     console.print(table)
     if facts["rollout"]:
@@ -125,9 +124,10 @@ def rollback(config: ConfigArgument, json_output: JsonOption = False) -> None:
 
 
 def _rollout_in_words(rollout: dict[str, Any]) -> str:
-    share = f" at {rollout['percent']:g} %" if rollout["stage"] == "canary" else ""
-    what = f"{rollout['stage']}{share} since {rollout['since']}"
-    return f"Version {rollout['version']} is being rolled out: {what}"
+    from leanrec.release.state import Rollout
+
+    what = f"{Rollout(**rollout).shown()} since {rollout['since']}"
+    return f"Version {rollout['version']} is being rolled out: {what}."
 
 
 def _observation_in_words(seen: Observation) -> str:

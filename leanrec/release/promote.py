@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leanrec.errors import ReleaseError
+from leanrec.release.listing import role_of
 from leanrec.release.repository import ModelRepository, now, same_tensors
 from leanrec.release.state import (
     ReleaseState,
@@ -105,6 +106,7 @@ def status(repository: Path) -> dict[str, Any]:
         "versions": [
             {
                 "version": version,
+                "role": role_of(state, version),
                 **{key: facts.get(key) for key in ("name", "published_at", "bytes", "recipe")},
             }
             for version, facts in manifests.items()

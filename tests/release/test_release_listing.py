@@ -12,7 +12,7 @@ from leanrec.files import read_json, write_json
 from leanrec.release.diff import diff_releases
 from leanrec.release.lineage import missing_from
 from leanrec.release.listing import list_releases
-from leanrec.release.promote import rollback, status
+from leanrec.release.promote import advance, offer, promote, rollback, status, withdraw
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
 from leanrec.release.retention import prune
@@ -51,6 +51,25 @@ def test_the_list_says_each_releases_role_figures_and_origin_and_nothing_is_miss
     assert (newest["run"], newest["code_version"], len(newest["data"])) == ("r1", "c1", 64)
     assert newest["disk_bytes"] > newest["bytes"] > 0
     assert newest["incomplete"] == []
+
+
+def test_a_candidate_is_listed_by_its_stage_and_outlives_pruning(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        publish(tmp_path, number)
+    models = tmp_path / "models"
+    promote(models, 2)
+    offer(models, 1)
+    assert roles(models) == [(3, "previous"), (2, "stable"), (1, "candidate")]
+    advance(models, "canary", percent=10, reason="its answers agree")
+    assert roles(models) == [(3, "previous"), (2, "stable"), (1, "canary")]
+    assert prune(models, keep=1)["removed"] == []
+    withdraw(models, "too slow")
+    assert prune(models, keep=1)["removed"] == [1]
+    assert roles(models) == [(3, "previous"), (2, "stable")]
+
+
+def roles(models: Path) -> list[tuple[int, str]]:
+    return [(line["version"], line["role"]) for line in list_releases(models)]
 
 
 def test_a_manifest_of_older_code_is_listed_with_what_it_lacks(tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 import contextlib
 import fcntl
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import start_http_server
 from tiny_release import write_artifacts
+from typer.testing import CliRunner
 
+from leanrec.cli import app
 from leanrec.config import ReleaseSettings, RolloutSettings
 from leanrec.errors import GateError, ReleaseError, ServingError
 from leanrec.release.promote import advance, offer, status, withdraw
@@ -209,6 +213,46 @@ def test_what_was_judged_of_one_candidate_moves_no_other(models: Path, gateway: 
         controller(models, gateway.url, verify=verify).run(2, ignore)
     rollout = status(models)["rollout"]
     assert (rollout["version"], rollout["stage"]) == (3, "candidate")
+
+
+def release_command(models: Path, *arguments: str) -> dict:
+    """What `leanrec release <arguments> --json` prints, for the repository at `models`."""
+    config = models.parent / "mine.yaml"
+    settings = {
+        "name": "tiny",
+        "data": {"source": "movielens-100k"},
+        "feature_store": {"repository": "features"},
+        "release": {"repository": str(models)},
+        "rollout": SETTINGS.model_dump(mode="json"),
+    }
+    config.write_text(yaml.safe_dump(settings))
+    command, *others = arguments
+    done = CliRunner().invoke(
+        app, ["release", command, str(config), *others, "--json"], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    return json.loads(done.stdout)
+
+
+def test_the_commands_show_end_and_finish_a_rollout(models: Path, gateway: Gateway) -> None:
+    offer(models, 3)
+    shown = release_command(models, "status")
+    assert (shown["rollout"]["version"], shown["rollout"]["stage"], shown["settled"]) == (
+        3,
+        "candidate",
+        True,
+    )
+    assert [line["role"] for line in shown["versions"]] == ["stable", "kept", "candidate"]
+    assert release_command(models, "abort") == {"stable": 1}
+    assert release_command(models, "status")["rollout"] is None
+    with pytest.raises(ReleaseError, match="no version is being rolled out"):
+        release_command(models, "abort")
+    offer(models, 2)
+    advance(models, "canary", percent=10, reason="as before")
+    assert release_command(models, "rollout", "--gateway", gateway.url) == {"stable": 2}
+    shown = release_command(models, "status")
+    assert (shown["stable"], shown["served"], shown["rollout"]) == (2, [1, 2], None)
+    assert [line["action"] for line in shown["history"][-2:]] == ["canary 50 %", "promote"]
 
 
 def test_a_replica_that_restarts_is_counted_from_nought(gateway: Gateway) -> None:
