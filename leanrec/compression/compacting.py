@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import onnx
 
 from leanrec.export.onnx_export import share_equal_constants
@@ -17,20 +19,14 @@ def compact(graph: onnx.ModelProto) -> onnx.ModelProto:
     body = graph.graph
     share_equal_constants(body)
     kept = {"", *(value.name for value in (*body.input, *body.output))}
-    names: dict[str, str] = {}
+    names = {name: name for name in kept}
+    unused = (name for name in map(_letters, itertools.count()) if name not in kept)
 
     def short(name: str) -> str:
-        if name in kept:
-            return name
-        while name not in names:
-            candidate = _letters(len(names) + len(taken))
-            if candidate in kept:
-                taken.append(candidate)
-            else:
-                names[name] = candidate
+        if name not in names:
+            names[name] = next(unused)
         return names[name]
 
-    taken: list[str] = []
     for tensor in body.initializer:
         tensor.name = short(tensor.name)
     for node in body.node:

@@ -9,13 +9,14 @@ ranker      the logits of its three heads on every candidate, and its last hidde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leanrec.models.ranking.dcn_v2 import Heads
+from leanrec.models.ranking.dcn_v2 import DCNv2Ranker, Heads
 from leanrec.models.recommender import MASKED, Recommender
 from leanrec.training.candidates import Candidates
 from leanrec.training.examples import Examples
@@ -38,17 +39,14 @@ class Teacher:
             RetrieverObjective(member.retriever, member.settings.retriever).logits(batch, negatives)
             for member in self.members
         ]
-        return torch.stack([functional.log_softmax(logits, dim=1) for logits in told]).mean(dim=0)
+        mean = torch.stack([functional.log_softmax(logits, dim=1) for logits in told]).mean(dim=0)
+        return functional.log_softmax(mean, dim=1)  # a mean of several has to be normalized again
 
     @torch.no_grad()
     def heads(self, batch: Examples, item_index: Tensor) -> tuple[Heads, Tensor]:
         """The heads for candidates [E, C], and the last hidden layer of the first member, [E, C, H]."""
-        told = []
-        hidden: list[Tensor] = []
-        hook = self.members[0].dcn.deep.register_forward_hook(lambda _, __, output: hidden.append(output))
-        for member in self.members:
-            told.append(member.rank(batch.user, item_index))
-        hook.remove()
+        with _hidden_layer(self.members[0].dcn) as hidden:
+            told = [member.rank(batch.user, item_index) for member in self.members]
         return Heads(*(torch.stack(logits).mean(dim=0) for logits in zip(*told, strict=True))), hidden[0]
 
 
@@ -93,14 +91,12 @@ class DistilledRankerObjective(nn.Module):
         self.weight, self.feature_weight = weight, feature_weight
         width = teacher.members[0].dcn.deep.width
         self.hint = nn.Linear(objective.model.deep.width, width)
-        self._hidden: list[Tensor] = []
-        objective.model.deep.register_forward_hook(lambda _, __, output: self._hidden.append(output))
 
     def forward(self, batch: Examples, candidates: Candidates) -> Tensor:
         """The loss of E events, a scalar."""
-        self._hidden.clear()
-        heads = self.objective.heads(batch, candidates)
-        told, hidden = self.teacher.heads(batch, candidates.item_index)
+        with _hidden_layer(self.objective.model) as ours:
+            heads = self.objective.heads(batch, candidates)
+        told, theirs = self.teacher.heads(batch, candidates.item_index)
         settings = self.objective.settings
         watch = functional.binary_cross_entropy_with_logits(
             heads.watch, torch.sigmoid(told.watch), candidates.weight, reduction="sum"
@@ -109,6 +105,17 @@ class DistilledRankerObjective(nn.Module):
         rating = functional.mse_loss(heads.rating, told.rating)
         loss = settings.watch_weight * watch + like + settings.rating_weight * rating
         if self.feature_weight > 0:
-            loss = loss + self.feature_weight * functional.mse_loss(self.hint(self._hidden[0]), hidden)
+            loss = loss + self.feature_weight * functional.mse_loss(self.hint(ours[0]), theirs)
         own = self.objective.loss(heads, batch, candidates)
         return (1 - self.weight) * own + self.weight * loss
+
+
+@contextmanager
+def _hidden_layer(ranker: DCNv2Ranker) -> Iterator[list[Tensor]]:
+    """A list that takes up the last hidden layer of `ranker`, [..., H], each time that it answers."""
+    seen: list[Tensor] = []
+    hook = ranker.deep.register_forward_hook(lambda _, __, output: seen.append(output))
+    try:
+        yield seen
+    finally:
+        hook.remove()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import onnx
+import torch
 
 from leanrec.compression.compacting import compact
 from leanrec.compression.method import Requests, no_requests
@@ -51,10 +54,28 @@ def change_model(recipe: Recipe, source: CompressionSource) -> Recommender | Non
         steps = " -> ".join(done)
         if steps not in source.changed:
             before = copy.deepcopy(source.recommender if model is None else model)
-            changed = MODEL_METHODS[step.method].change(before, step.parsed(), source)
-            source.changed[steps] = changed.freeze_items().eval()
+            with _reproducible():
+                changed = MODEL_METHODS[step.method].change(before, step.parsed(), source)
+                source.changed[steps] = changed.freeze_items().eval()
         model = source.changed[steps]
     return model
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Leave torch's random state as it was, and let sums run in one order.
+
+    One thread: with several, the library that multiplies splits long sums as the machine's load allows.
+    """
+    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.set_num_threads(threads)
 
 
 def cook(recipe: Recipe, graph: onnx.ModelProto, requests: Requests = no_requests) -> onnx.ModelProto:

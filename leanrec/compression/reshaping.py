@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from leanrec.errors import CompressionError
-from leanrec.models.inputs import ItemInputs
+from leanrec.models.inputs import blank_items
 from leanrec.models.layers import MLP
 from leanrec.models.ranking.dcn_v2 import CrossNetwork
 from leanrec.models.recommender import Recommender
@@ -18,19 +18,15 @@ def narrower(recommender: Recommender, widths: dict[str, dict[str, Any]]) -> Rec
     """A recommender whose `retriever` and `ranker` settings are changed by `widths`.
 
     Weights whose shape did not change are those of `recommender`; the others are still to be filled. Raises a
-    CompressionError when some layer or table has another form already: such have no neurons or columns of
-    their own.
+    CompressionError when `recommender` is not plain.
     """
-    if recommender.forms:
-        path, sizes = next(iter(recommender.forms.items()))
-        raise CompressionError(
-            f"{path} has the form {sizes['form']} already, so it cannot be pruned; prune before that"
-        )
+    require_plain(recommender)
     parts = {
         part: getattr(recommender.settings, part).model_copy(update=update) for part, update in widths.items()
     }
     settings = recommender.settings.model_copy(update=parts)
-    small = Recommender(recommender.spec, settings, items_of(recommender))
+    width = recommender.retriever.category_indices.shape[1]
+    small = Recommender(recommender.spec, settings, blank_items(recommender.spec.num_items, width))
     theirs = recommender.state_dict()
     with torch.no_grad():
         for name, value in small.state_dict().items():
@@ -39,14 +35,13 @@ def narrower(recommender: Recommender, widths: dict[str, dict[str, Any]]) -> Rec
     return small
 
 
-def items_of(recommender: Recommender) -> ItemInputs:
-    """A blank item table of the right size; a state dict or a copy fills it."""
-    indices = recommender.retriever.category_indices
-    return ItemInputs(
-        category_indices=torch.zeros_like(indices),
-        release_year=torch.zeros(len(indices)),
-        statistics=torch.zeros(len(indices), 3),
-    )
+def require_plain(recommender: Recommender) -> None:
+    """Raise a CompressionError when a layer or table has another form: such have no neurons or columns."""
+    if recommender.forms:
+        path, sizes = next(iter(recommender.forms.items()))
+        raise CompressionError(
+            f"{path} has the form {sizes['form']} already, so it cannot be pruned; prune before that"
+        )
 
 
 def layers_of(part: MLP | CrossNetwork) -> list[nn.Linear]:

@@ -71,6 +71,15 @@ def read_item_inputs(path: Path) -> ItemInputs:
     )
 
 
+def blank_items(num_items: int, num_categories: int) -> ItemInputs:
+    """An item table of the right size [N, G], which the weights of a saved or another model then fill."""
+    return ItemInputs(
+        category_indices=torch.zeros(num_items, num_categories, dtype=torch.long),
+        release_year=torch.zeros(num_items),
+        statistics=torch.zeros(num_items, 3),
+    )
+
+
 def known_index(index: Tensor, cardinality: int) -> Tensor:
     """`index` with everything outside 0..cardinality-1 turned into 0, the unknown index."""
     return torch.where((index < 0) | (index >= cardinality), torch.zeros_like(index), index)

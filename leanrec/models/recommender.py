@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from leanrec.config import TrainingSettings
 from leanrec.errors import ConfigError, ExportError
 from leanrec.files import read_json, write_json
-from leanrec.models.form import Form
 from leanrec.models.forms import Description, reform
-from leanrec.models.inputs import ItemInputs, UserInputs, known_index
+from leanrec.models.forms.form import Form
+from leanrec.models.inputs import ItemInputs, UserInputs, blank_items, known_index
 from leanrec.models.ranking.dcn_v2 import DCNv2Ranker, Heads
 from leanrec.models.retrieval.inverted_file import InvertedFile
 from leanrec.models.retrieval.two_tower import TwoTower
@@ -186,7 +186,7 @@ def load_model(folder: Path) -> Recommender:
         spec = ModelSpec(**described["spec"])
         settings = TrainingSettings.parse(described["settings"])
         width = int(described["num_categories_per_item"])
-        recommender = Recommender(spec, settings, _blank_items(spec.num_items, width))
+        recommender = Recommender(spec, settings, blank_items(spec.num_items, width))
         recommender.forms = reform(recommender, described.get("forms", {}))
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise ExportError(f"{folder / SPEC_FILE}: not a model's description ({error}); train again") from None
@@ -208,11 +208,3 @@ def _read_description(path: Path) -> dict[str, Any]:
     if not isinstance(described, dict):
         raise ExportError(f"{path}: holds {type(described).__name__}, not a model's description; train again")
     return described
-
-
-def _blank_items(num_items: int, num_categories: int) -> ItemInputs:
-    return ItemInputs(
-        category_indices=torch.zeros(num_items, num_categories, dtype=torch.long),
-        release_year=torch.zeros(num_items),
-        statistics=torch.zeros(num_items, 3),
-    )

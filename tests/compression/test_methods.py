@@ -203,6 +203,14 @@ def test_a_table_that_half_precision_cannot_hold_stays_as_it_is(tmp_path):
     np.testing.assert_array_equal(rows, table)
 
 
+@pytest.mark.parametrize("name", ["int8_static", "int8_mlp"])
+def test_who_shares_the_batch_decides_only_where_the_method_says_so(name, tmp_path):
+    graph, ids = apply(name, small_model()), np.random.default_rng(1).integers(0, ROWS, (40, 7))
+    together = answer(graph, ids, tmp_path)
+    alone = np.concatenate([answer(graph, row[None], tmp_path) for row in ids])
+    assert np.array_equal(together, alone) is not METHOD_SETTINGS[name].scales_by_batch
+
+
 def test_int8_is_smaller_than_either_half_of_it():
     sizes = {
         name: cook(RECIPES[name], small_model()).ByteSize()

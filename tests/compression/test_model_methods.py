@@ -7,17 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_model import make_tiny_model
 
 from leanrec.compression.methods import MODEL_METHODS
 from leanrec.compression.recipes import change_model, write_compressed
 from leanrec.compression.source import CompressionSource
-from leanrec.config import ReleaseSettings
 from leanrec.config.recipes import Recipe
 from leanrec.errors import CompressionError, ExportError
 from leanrec.export.golden import answer_eagerly, read_golden
 from leanrec.export.graph_file import graph_path, write_graph
-from leanrec.export.graphs import export_graph, export_graphs
+from leanrec.export.graphs import export_graph
 from leanrec.export.runtime import GraphSession
 from leanrec.files import read_json, write_json
 from leanrec.models.forms import FORMS
@@ -46,13 +44,8 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("methods")
-    tiny = make_tiny_model(folder)
-    export_graphs(
-        ReleaseSettings(repository="unused", num_golden=8), **tiny._asdict(), output=folder / "graphs"
-    )
-    return CompressionSource(graphs=folder / "graphs", **tiny._asdict())
+def source(tiny_export):
+    return CompressionSource(**tiny_export._asdict())
 
 
 def recipe_of(*steps, name="tried") -> Recipe:
@@ -73,51 +66,69 @@ def served_numbers(model) -> int:
 class TestEveryModelMethod:
     def test_the_model_is_smaller_and_the_same_each_time(self, name, source):
         recipe = recipe_of({name: {**SMALL[name], **BRIEF}})
-        first, second = (change_model(recipe, fresh(source)) for _ in range(2))
+        first, second = (change_model(recipe, given) for given in (source, fresh(source)))
         assert served_numbers(first) < served_numbers(source.recommender)
         for key, value in first.state_dict().items():
             assert torch.isfinite(value.float()).all(), key
             assert torch.equal(value, second.state_dict()[key]), key
 
-    def test_it_is_saved_loaded_and_exported_as_the_module_answers(self, name, source, tmp_path):
-        recipe = recipe_of({name: {**SMALL[name], **BRIEF}})
-        model = change_model(recipe, source)
+    def test_it_answers_as_before_when_it_was_saved_and_loaded(self, name, source, tmp_path):
+        model = change_model(recipe_of({name: {**SMALL[name], **BRIEF}}), source)
         save_model(model, tmp_path / "model")
-        loaded = load_model(tmp_path / "model")
-        path = tmp_path / "model.onnx"
-        write_graph(export_graph(model, RECOMMENDER), path)
-        golden = read_golden(source.graphs)
-        answers = GraphSession(path).run(golden.inputs[RECOMMENDER])
-        told = answer_eagerly(loaded, RECOMMENDER, golden.inputs[RECOMMENDER])
-        assert answers["item_index"].shape == golden.outputs[RECOMMENDER]["item_index"].shape
-        np.testing.assert_allclose(answers["score"], told["score"], atol=1e-5)
+        inputs = read_golden(source.graphs).inputs[RECOMMENDER]
+        answers, told = (
+            answer_eagerly(each, RECOMMENDER, inputs) for each in (load_model(tmp_path / "model"), model)
+        )
+        np.testing.assert_array_equal(answers["score"], told["score"])
 
 
 def test_every_method_is_tried_here():
     assert SMALL.keys() == MODEL_METHODS.keys()
 
 
+NO_TRAINING = {"retriever_epochs": 0, "ranker_epochs": 0}
+OF_ALL_KINDS = recipe_of(
+    {"distil": {"ranker_dim": 12, "feature_weight": 0.1, **BRIEF}},
+    {"prune_dimensions": {"retriever_dim": 8, **NO_TRAINING}},
+    {"prune_neurons": {"share": 0.25, **BRIEF}},
+    {"low_rank": {"cross_rank": 12, **NO_TRAINING}},
+    {"share_items": NO_TRAINING},
+    {"hash_tables": {"tables": ["ranker.user"], **NO_TRAINING}},
+    {"tensor_train_tables": {"tables": ["retriever.user"], "rank": 2, **NO_TRAINING}},
+)
+OTHER_TABLES = recipe_of(
+    {"quotient_remainder_tables": {"tables": ["retriever.user", "retriever.history"], **NO_TRAINING}},
+    {"robe_tables": {"tables": ["ranker.user"], **NO_TRAINING}},
+)
+"""Every form, in two models: exporting is slow."""
+
+
+def test_every_form_is_tried_here(source):
+    models = [change_model(recipe, source) for recipe in (OF_ALL_KINDS, OTHER_TABLES)]
+    assert {sizes["form"] for model in models for sizes in model.forms.values()} == FORMS.keys()
+
+
+@pytest.mark.parametrize("recipe", [OF_ALL_KINDS, OTHER_TABLES])
+def test_every_form_is_exported_as_it_answers(recipe, source, tmp_path):
+    model = change_model(recipe, source)
+    golden = read_golden(source.graphs)
+    path = tmp_path / "model.onnx"
+    write_graph(export_graph(model, RECOMMENDER), path)
+    answers = GraphSession(path).run(golden.inputs[RECOMMENDER])
+    told = answer_eagerly(model, RECOMMENDER, golden.inputs[RECOMMENDER])
+    assert answers["item_index"].shape == golden.outputs[RECOMMENDER]["item_index"].shape
+    np.testing.assert_allclose(answers["score"], told["score"], atol=1e-5)
+
+
 def test_methods_of_all_kinds_compose_and_replay_to_the_same_bytes(source, tmp_path):
-    recipe = recipe_of(
-        {"distil": {"ranker_dim": 12, "retriever_epochs": 1, "ranker_epochs": 1}},
-        {"prune_neurons": {"share": 0.25, **BRIEF}},
-        {"low_rank": {"cross_rank": 12, "retriever_epochs": 0, "ranker_epochs": 0}},
-        {"int4_tables": {"block": 8}},
-        {"int8_static": {"num_requests": 32, "max_clipped": 0.2}},
-    )
-    for folder in ("first", "second"):
-        write_compressed(recipe, fresh(source), tmp_path / folder)
+    on_graphs = [{"int4_tables": {"block": 8}}, {"int8_static": {"num_requests": 32, "max_clipped": 0.2}}]
+    recipe = recipe_of(*OF_ALL_KINDS.model_dump(mode="json")["steps"], *on_graphs)
+    for folder, given in (("first", source), ("second", fresh(source))):
+        write_compressed(recipe, given, tmp_path / folder)
     for model in MODELS:
         graphs = [graph_path(tmp_path / folder, model).read_bytes() for folder in ("first", "second")]
         assert graphs[0] == graphs[1]
         assert len(graphs[0]) < graph_path(source.graphs, model).stat().st_size
-    golden = read_golden(source.graphs)
-    session = GraphSession(graph_path(tmp_path / "first", RECOMMENDER))
-    inputs = golden.inputs[RECOMMENDER]
-    together, alone = session.run(inputs), session.run_in_batches(inputs, 1)
-    np.testing.assert_array_equal(
-        together["score"], alone["score"]
-    )  # static scales: the batch decides nothing
 
 
 def test_recipes_that_begin_alike_share_the_work(source):
@@ -128,10 +139,18 @@ def test_recipes_that_begin_alike_share_the_work(source):
 
 
 def test_sharing_between_the_rankers_halves_loses_nothing(source):
-    recipe = recipe_of({"share_items": {"retriever": False, "retriever_epochs": 0, "ranker_epochs": 0}})
+    recipe = recipe_of({"share_items": {"retriever": False, **NO_TRAINING}})
     golden = read_golden(source.graphs)
     answers = answer_eagerly(change_model(recipe, source), RECOMMENDER, golden.inputs[RECOMMENDER])
     np.testing.assert_allclose(answers["score"], golden.outputs[RECOMMENDER]["score"], atol=1e-6)
+
+
+@pytest.mark.parametrize("buckets", [256, 472, 841])
+def test_a_hash_leaves_few_rows_of_its_table_empty(source, buckets):
+    """Two indices a bucket: 86 % of the buckets would be read if a die were thrown."""
+    form = FORMS["hashed"](torch.nn.Embedding(2 * buckets, 4), source.recommender, buckets=buckets)
+    read = form(torch.arange(2 * buckets)).unique(dim=0)
+    assert len(read) > 0.8 * buckets
 
 
 def test_full_rank_loses_nothing(source):
@@ -143,10 +162,9 @@ def test_full_rank_loses_nothing(source):
     values = torch.randn(5, layer.in_features)
     torch.testing.assert_close(whole(values), layer(values))
     table, index = model.retriever.sparse.tables["user"], torch.arange(31)[None]
-    for name, sizes in (("factorized", {"rank": 16}), ("tensor_train", {"rank": 64})):
-        form = FORMS[name](table, model, **sizes)
-        form.imitate(table)
-        torch.testing.assert_close(form(index), table(index), atol=1e-4, rtol=1e-4)
+    form = FORMS["tensor_train"](table, model, rank=64)
+    form.imitate(table)
+    torch.testing.assert_close(form(index), table(index), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +183,7 @@ def test_full_rank_loses_nothing(source):
 )
 def test_a_recipe_that_does_not_fit_the_model_says_so(source, tmp_path, steps, sentence):
     quick = [
-        {name: {**s, "retriever_epochs": 0, "ranker_epochs": 0}} if name in MODEL_METHODS else {name: s}
+        {name: {**s, **NO_TRAINING}} if name in MODEL_METHODS else {name: s}
         for step in steps
         for name, s in ({step: {}} if isinstance(step, str) else step).items()
     ]

@@ -35,9 +35,8 @@ def change(recommender: Recommender, settings: Distil, source: CompressionSource
             "ranker": training.ranker.model_copy(update=_given(ranker)),
         }
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
-        student = Recommender(recommender.spec, smaller, read_item_inputs(source.features / "items.parquet"))
+    torch.manual_seed(training.seed)
+    student = Recommender(recommender.spec, smaller, read_item_inputs(source.features / "items.parquet"))
     teacher = Teacher([recommender, *(load_model(Path(folder)) for folder in settings.teachers)])
     return fine_tune(student, source, settings, teacher=teacher, from_scratch=True)
 

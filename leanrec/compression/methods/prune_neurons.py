@@ -10,15 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from leanrec.compression.fine_tuning import fine_tune
+from leanrec.compression.fine_tuning import RANKER, RETRIEVER, fine_tune
 from leanrec.compression.method import ModelMethod
-from leanrec.compression.reshaping import layers_of, narrower
+from leanrec.compression.reshaping import layers_of, narrower, require_plain
 from leanrec.compression.source import CompressionSource
 from leanrec.config.methods import PruneNeurons
 from leanrec.models.layers import MLP
 from leanrec.models.recommender import Recommender
 
-RETRIEVER, RANKER = "retriever", "ranker"
 Pair = tuple[nn.Linear, nn.Linear, int]
 RAMP = 0.7
 """Share of the fine-tuning after which the last neuron has gone."""
@@ -26,6 +25,7 @@ RAMP = 0.7
 
 def change(recommender: Recommender, settings: PruneNeurons, source: CompressionSource) -> Recommender:
     """`recommender` with `share` of each hidden layer's neurons cut out, fine-tuned."""
+    require_plain(recommender)
     pairs = {RETRIEVER: _pairs_of_retriever(recommender), RANKER: _pairs_of_ranker(recommender)}
 
     def hold(part: str, done: float) -> None:

@@ -1,9 +1,9 @@
 """hash_tables, quotient_remainder_tables, robe_tables, tensor_train_tables: less than a row for each index.
 
-The tables named in the settings take another form (`leanrec/models/tables.py`), filled so that it answers
-about what the table did, and the model is fine-tuned with it. Only tables that are looked up in the served
-graph are worth it: "user", and the histories' ("history" of the retriever, "item" of the ranker). What items
-are themselves is frozen into the item vectors and item features, rows and all; prune_dimensions,
+The tables named in the settings take another form (`leanrec/models/forms/tables.py`), filled so that it
+answers about what the table did, and the model is fine-tuned with it. Only tables that are looked up in the
+served graph are worth it: "user", and the histories' ("history" of the retriever, "item" of the ranker). What
+items are themselves is frozen into the item vectors and item features, rows and all; prune_dimensions,
 factorize_tables and share_items shrink those.
 """
 
@@ -19,8 +19,8 @@ from leanrec.compression.method import ModelMethod
 from leanrec.compression.source import CompressionSource
 from leanrec.config.methods import ReformTables
 from leanrec.errors import CompressionError
+from leanrec.models.forms.tables import TABLES
 from leanrec.models.recommender import Recommender
-from leanrec.models.tables import TABLES
 
 Change = Callable[[Recommender, Any, CompressionSource], Recommender]
 

@@ -7,7 +7,6 @@
     robe                 row i is made of chunks of one shared array, at hashed places (Desai et al. 2022,
                          arXiv:2108.02191)
     tensor_train         the table as a chain of three small cores (Yin et al. 2021, arXiv:2101.11714)
-    factorized           row i is A[i] B, with A [rows, rank] (Lan et al. 2020, arXiv:1909.11942)
 
 Index 0, the unknown one, is looked up like any other. `imitate` fills each by least squares where that has a
 closed form (means of the rows that share, truncated SVDs), so that fine-tuning starts near.
@@ -22,10 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leanrec.models.form import Form
+from leanrec.models.forms.form import Form
 
-PRIME = 2_147_483_647
-"""Of the hash (a * i + b) mod PRIME mod places; indices and products stay within int64."""
+PRIME, GENERATOR = 2**31 - 1, 48_271
+"""Of the hash (a * i + b) mod PRIME mod places; indices and products stay within int64.
+
+Each a is a power of a primitive root, as large as PRIME: a small one would not wrap around for small indices,
+and would leave the places empty that it shares no divisor with.
+"""
 
 
 class HashedTable(Form):
@@ -141,39 +144,18 @@ class TensorTrainTable(Form):
         self.third.weight.copy_(third.reshape(rank, n3, d3).permute(1, 0, 2).reshape(n3, -1))
 
 
-class FactorizedTable(Form):
-    """A [rows, rank] looked up, then times B [rank, dim]."""
-
-    def __init__(self, plain: nn.Embedding, model: Any, rank: int) -> None:
-        super().__init__()
-        self.table = nn.Embedding(plain.num_embeddings, rank)
-        self.widen = nn.Linear(rank, plain.embedding_dim, bias=False)
-
-    def forward(self, index: Tensor) -> Tensor:
-        """Indices [...] to [..., dim]."""
-        return self.widen(self.table(index))
-
-    @torch.no_grad()
-    def imitate(self, plain: nn.Embedding) -> None:
-        """The best approximation of this rank."""
-        left, right = _truncate(plain.weight, self.table.embedding_dim)
-        self.table.weight.copy_(left)
-        self.widen.weight.copy_(right.T)
-
-
 TABLES: dict[str, type[Form]] = {
     "hashed": HashedTable,
     "quotient_remainder": QuotientRemainderTable,
     "robe": RobeTable,
     "tensor_train": TensorTrainTable,
-    "factorized": FactorizedTable,
 }
 """Every form of a table by its name in a description."""
 
 
 def _hash(index: Tensor, salt: int, places: int) -> Tensor:
     """A universal hash (Carter and Wegman 1979) of 0 <= index < 2^31; [...] in 0..places-1."""
-    factor, offset = 1 + (salt * 7_919 + 48_271) % 65_521, 11 + salt * 104_729
+    factor, offset = pow(GENERATOR, salt + 5, PRIME), 11 + salt * 104_729
     return (index * factor + offset) % PRIME % places
 
 
