@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -12,49 +12,39 @@ from leanrec.compression.method import Requests, float_constants, gathers_of_tab
 from leanrec.export.runtime import Tensors, rows_of
 
 BATCH = 32
+"""Requests that a graph is asked at once."""
 
 
-def observe(graph: onnx.ModelProto, names: Sequence[str], requests: Tensors) -> Tensors:
-    """The values of the tensors `names` over all `requests`, each flattened to one axis."""
+def observe(graph: onnx.ModelProto, names: Sequence[str], requests: Tensors) -> Iterator[Tensors]:
+    """The values of the tensors `names`, batch by batch of `requests`: all at once might not fit."""
     watched = onnx.ModelProto()
     watched.CopyFrom(graph)
-    for name in names:
-        if name not in {value.name for value in (*watched.graph.output, *watched.graph.input)}:
-            watched.graph.output.append(onnx.ValueInfoProto(name=name))
+    given = {value.name for value in watched.graph.input}
+    known = given | {value.name for value in watched.graph.output}
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
         watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    taken = [value.name for value in session.get_inputs()]
-    inside = [name for name in names if name not in taken]
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for at in range(0, len(requests[taken[0]]), BATCH):
-        part = rows_of({name: requests[name] for name in taken}, slice(at, at + BATCH))
+    inside = [name for name in names if name not in given]
+    for at in range(0, len(next(iter(requests.values()))), BATCH):
+        part = rows_of({name: requests[name] for name in given}, slice(at, at + BATCH))
         answers = session.run(inside, part) if inside else []
-        for name, value in zip(inside, answers, strict=True):
-            found[name].append(np.ravel(value))
-        for name in set(names) - set(inside):
-            found[name].append(np.ravel(part[name]))
-    return {name: np.concatenate(values) for name, values in found.items()}
+        yield {name: part[name] for name in names if name in given} | dict(zip(inside, answers, strict=True))
 
 
 def count_lookups(graph: onnx.ModelProto, requests: Requests) -> dict[str, np.ndarray]:
     """Gathered table -> how often each of its rows was looked up over the requests, [rows]."""
     gathers = gathers_of_tables(graph.graph)
     rows = {name: tensor.dims[0] for name, tensor in float_constants(graph.graph).items()}
-    indices = sorted({node.input[1] for nodes in gathers.values() for node in nodes})
     constant = {tensor.name for tensor in graph.graph.initializer}
-    seen = observe(graph, [name for name in indices if name not in constant], requests())
-    return {
-        name: sum(
-            (
-                np.bincount(seen[node.input[1]], minlength=rows[name])
-                for node in nodes
-                if node.input[1] in seen
-            ),
-            np.zeros(rows[name], np.int64),
-        )
-        for name, nodes in gathers.items()
-    }
+    indices = {node.input[1] for nodes in gathers.values() for node in nodes} - constant
+    counts = {name: np.zeros(rows[name], np.int64) for name in gathers}
+    for seen in observe(graph, sorted(indices), requests()):
+        for name, nodes in gathers.items():
+            for node in nodes:
+                if node.input[1] in seen:
+                    counts[name] += np.bincount(np.ravel(seen[node.input[1]]), minlength=rows[name])
+    return counts

@@ -100,6 +100,10 @@ class ShareItems(FineTuningSettings):
     retriever: bool = True
     """Whether the towers share, too; the halves of the ranker always do, which loses nothing."""
 
+    def rewrites(self) -> frozenset[str]:
+        """The tables of histories."""
+        return frozenset({"ranker.item"} | ({"retriever.history"} if self.retriever else set()))
+
 
 class ReformTables(FineTuningSettings):
     """Tables that hold less than a row for each index."""

@@ -35,6 +35,7 @@ LARGEST_SCORE_ERROR = {
 SETTINGS = {"prune_rows": {"share": 0.5}, "factorize_tables": {"energy": 0.95}}
 """Where the method as it comes would not change a model as small as this one."""
 ROWS, DIM, HIDDEN = 200, 32, 64
+FULL_RANK = np.random.default_rng(5).normal(size=(ROWS, DIM)).astype(np.float32)
 
 
 def table_graph(table: np.ndarray) -> onnx.ModelProto:
@@ -126,6 +127,14 @@ class TestEveryMethod:
         graph = table_graph(np.ones((4, 4), np.float32))
         with pytest.raises(CompressionError, match=f"{name}: the graph has no"):
             apply(name, graph)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("factorize_tables", {"energy": 1.0}), ("prune_rows", {"share": 0.001})]
+)
+def test_tables_that_would_not_become_smaller_are_refused(name, own):
+    with pytest.raises(CompressionError, match=f"{name}: no table would become smaller"):
+        METHODS[name].apply(table_graph(FULL_RANK), METHOD_SETTINGS[name](**own), requests)
 
 
 def tables():
@@ -235,6 +244,8 @@ def test_every_method_has_settings_and_every_setting_a_method():
         ([{"fp16": {"bits": 8}}], "fp16: unknown setting 'bits'"),
         ([{"fp16": {}, "int8_mlp": {}}], "a step is a method's name, or {name: settings}"),
         (["int8_tables", "fp16"], "int8_tables and fp16 both rewrite the tables weights"),
+        (["hash_tables", "share_items"], "hash_tables and share_items both rewrite the retriever.history"),
+        (["int4_tables", "low_rank"], "folded already; put low_rank first"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_named_with_the_way_out(recipe, sentence):

@@ -51,6 +51,10 @@ def rewrite(graph: onnx.ModelProto, settings: FactorizeTables, requests: Request
         left, right = factorize(values[name], settings)
         if left.size + right.size < 0.9 * values[name].size:
             stored[name] = Stored(by_row={"left": left}, shared={"right": right}, restore=_restore)
+    if not stored:
+        raise CompressionError(
+            "factorize_tables: no table would become smaller; lower energy or rank, or leave this method out"
+        )
     store_matrices(graph.graph, stored)
     return graph
 

@@ -4,7 +4,7 @@ As int8_mlp, but the scales are fixed when the release is made: a score does not
 batch, so a server may merge requests. Weights get one scale a column, inputs one scale a layer. Outputs stay
 in float32: the order of 1,000 retrieval scores does not survive 8 bits.
 
-The ranges are measured on `num_requests` requests and then held against as many others; where more than
+The ranges are measured on one half of the requests and held against the other half; where more than
 `max_clipped` of the values of a layer's input lie outside, the sample does not stand for the traffic.
 
 Source: ONNX Runtime, "Quantize ONNX models", static quantization, QDQ format.
@@ -12,23 +12,18 @@ Source: ONNX Runtime, "Quantize ONNX models", static quantization, QDQ format.
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from leanrec.compression.method import GraphMethod, Requests, dense_weights, require
-from leanrec.compression.methods.int8_mlp import named, tidy
-from leanrec.compression.observing import observe
+from leanrec.compression.observing import BATCH, observe
+from leanrec.compression.quantizer import name_nodes, through_files
 from leanrec.config.methods import Int8Static
 from leanrec.errors import CompressionError
 from leanrec.export.runtime import Tensors, rows_of
-
-BATCH = 32
-"""Requests that a calibration run takes at once."""
 
 
 class _Reader(CalibrationDataReader):
@@ -54,50 +49,41 @@ def rewrite(graph: onnx.ModelProto, settings: Int8Static, requests: Requests) ->
     learnt, held = rows_of(seen, slice(0, size // 2)), rows_of(seen, slice(size // 2, None))
     inputs = sorted({node.input[0] for found in weights.values() for node in found})
     _check_representative(graph, inputs, learnt, held, settings.max_clipped)
-    names = named(graph.graph, {id(node) for found in weights.values() for node in found})
-    return tidy(graph, _quantize(graph, names, learnt))
+    return through_files(
+        graph,
+        partial(
+            quantize_static,
+            calibration_data_reader=_Reader(learnt),
+            quant_format=QuantFormat.QDQ,
+            nodes_to_quantize=name_nodes(graph.graph, weights),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+        ),
+    )
 
 
 def _check_representative(
     graph: onnx.ModelProto, inputs: list[str], learnt: Tensors, held: Tensors, most: float
 ) -> None:
     """Raise a CompressionError when requests that were not learnt from lie outside of the ranges learnt."""
-    ranges = {
-        name: (float(values.min()), float(values.max()))
-        for name, values in observe(graph, inputs, learnt).items()
-    }
-    for name, values in observe(graph, inputs, held).items():
-        low, high = ranges[name]
-        clipped = float(np.mean((values < low) | (values > high)))
+    low, high = dict.fromkeys(inputs, np.inf), dict.fromkeys(inputs, -np.inf)
+    for values in observe(graph, inputs, learnt):
+        for name, value in values.items():
+            low[name], high[name] = min(low[name], value.min()), max(high[name], value.max())
+    outside, size = dict.fromkeys(inputs, 0), dict.fromkeys(inputs, 0)
+    for values in observe(graph, inputs, held):
+        for name, value in values.items():
+            outside[name] += int(np.sum((value < low[name]) | (value > high[name])))
+            size[name] += value.size
+    for name in inputs:
+        clipped = outside[name] / size[name]
         if clipped > most:
             raise CompressionError(
                 f"int8_static: {clipped:.2%} of the values at {name} lie outside of what calibration "
                 f"saw, at most {most:.2%} may; the requests do not stand for the traffic: raise num_requests"
             )
-
-
-def _quantize(graph: onnx.ModelProto, nodes: list[str], requests: Tensors) -> onnx.ModelProto:
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it recommends a preprocessing that torch's exporter has done already
-    try:
-        with tempfile.TemporaryDirectory(prefix="leanrec-int8-") as folder:
-            source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-            onnx.save(graph, source)
-            quantize_static(
-                source,
-                target,
-                _Reader(requests),
-                quant_format=QuantFormat.QDQ,
-                nodes_to_quantize=nodes,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
-            )
-            return onnx.load(target)
-    finally:
-        logger.setLevel(level)
 
 
 INT8_STATIC = GraphMethod(

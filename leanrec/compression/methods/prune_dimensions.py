@@ -46,6 +46,10 @@ def change(recommender: Recommender, settings: PruneDimensions, source: Compress
             raise CompressionError(
                 f"prune_dimensions: {part}_dim {dim} is above the {part}'s width {has}; choose a smaller one"
             )
+    if all(getattr(recommender.settings, part).dim == dim for part, dim in widths.items()):
+        raise CompressionError(
+            "prune_dimensions: nothing would become narrower; give a smaller retriever_dim or ranker_dim"
+        )
     small = narrower(recommender, {part: {"dim": dim} for part, dim in widths.items()})
     with torch.no_grad():
         if widths["retriever"] < recommender.settings.retriever.dim:

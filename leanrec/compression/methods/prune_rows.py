@@ -22,6 +22,7 @@ from leanrec.compression.method import (
 from leanrec.compression.observing import count_lookups
 from leanrec.compression.storage import Nodes, Stored, store_matrices
 from leanrec.config.methods import PruneRows
+from leanrec.errors import CompressionError
 
 MIN_ROWS = 128
 """Smaller tables stay whole."""
@@ -36,7 +37,7 @@ def prune(table: np.ndarray, counts: np.ndarray, share: float) -> tuple[np.ndarr
     place = np.full(len(table), len(staying), np.int32)
     place[staying] = np.arange(len(staying))
     weight = counts[going] + 1.0
-    shared = (weight[:, None] * table[going]).sum(axis=0, keepdims=True) / weight.sum()
+    shared = (weight[:, None] * table[going]).sum(axis=0, keepdims=True) / max(1.0, weight.sum())
     return np.concatenate([table[staying], shared]).astype(np.float32), place
 
 
@@ -53,7 +54,12 @@ def rewrite(graph: onnx.ModelProto, settings: PruneRows, requests: Requests) -> 
         alike = np.sum([counts[other] for other in tables if rows[other] == rows[name]], axis=0)
         kept, place = prune(values[name], alike, settings.share)
         small = place.astype(np.uint16) if len(kept) <= 1 << 16 else place
-        stored[name] = Stored(by_row={"place": small}, shared={"kept": kept}, restore=_restore)
+        if kept.nbytes + small.nbytes < values[name].nbytes:
+            stored[name] = Stored(by_row={"place": small}, shared={"kept": kept}, restore=_restore)
+    if not stored:
+        raise CompressionError(
+            "prune_rows: no table would become smaller; raise share, or leave this method out"
+        )
     store_matrices(graph.graph, stored)
     return graph
 
