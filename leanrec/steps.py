@@ -38,7 +38,7 @@ class WorkFolder:
 
 
 def ingest(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
-    """Raw files to events, items and users."""
+    """Turn the raw files into events, items and users."""
     from leanrec.data.ingest import ingest
     from leanrec.data.pseudonyms import load_key
 
@@ -57,7 +57,7 @@ def ingest(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
 
 
 def validate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
-    """Hold the tables against their expectations; a GateError when one fails."""
+    """Hold the tables against their expectations; exit status 3 when one fails."""
     from leanrec.validation.validate import validate_tables
 
     report = work.new("validation")
@@ -67,7 +67,7 @@ def validate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
 
 
 def features(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
-    """Feature tables, the training set, and the online rows."""
+    """Build the feature tables, the training set, and the online rows."""
     from leanrec.data.vocabulary import latest_vocabulary
     from leanrec.features.build import build_features
     from leanrec.features.store import build_training_set, materialize_features
@@ -94,7 +94,7 @@ def train(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
 
 
 def evaluate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
-    """Measure beside the baselines; a GateError when a bound is missed."""
+    """Measure beside the baselines; exit status 3 when a bound is missed."""
     from leanrec.evaluation.evaluate import evaluate_models
 
     report = work.new("evaluation")
@@ -104,7 +104,7 @@ def evaluate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
 
 
 def export(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
-    """The fused graph and the ranker graph, in float32."""
+    """Write the fused graph and the ranker graph, in float32."""
     from leanrec.export.graphs import export_graphs
 
     return export_graphs(
@@ -113,7 +113,7 @@ def export(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
 
 
 def compress(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
-    """Try every recipe and choose one; a GateError when it is not better than the baselines."""
+    """Try every recipe and choose one; exit status 3 when it is not better than the baselines."""
     from leanrec.compression.compress import compress_models
 
     compressed = work.new("compressed")

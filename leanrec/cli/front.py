@@ -8,12 +8,31 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from leanrec.config import RunSettings, load_settings
 from leanrec.errors import ConfigError
 from leanrec.files import read_json
 
+
+def in_order(*names: str) -> type[TyperGroup]:
+    """A group of commands whose help lists `names` first, in this order."""
+
+    class InOrder(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            known = super().list_commands(ctx)
+            return sorted(known, key=lambda name: names.index(name) if name in names else len(names))
+
+    return InOrder
+
+
 app = typer.Typer(
+    cls=in_order(
+        *("doctor", "run", "report", "serve", "gateway", "recommend"),
+        *("release", "retrain", "online"),
+        *("ingest", "validate", "features", "train", "evaluate", "export", "compress"),
+        *("compile", "submit", "bench"),
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -17,6 +17,7 @@ from leanrec.cli.front import (
     WorkOption,
     app,
     console,
+    in_order,
 )
 from leanrec.config import load_settings
 from leanrec.errors import ReleaseError
@@ -24,13 +25,21 @@ from leanrec.errors import ReleaseError
 if TYPE_CHECKING:
     from leanrec.release.rollout.controller import Observation
 
-release_app = typer.Typer(no_args_is_help=True, help=__doc__)
+release_app = typer.Typer(
+    cls=in_order(
+        *("status", "list", "diff", "verify"),
+        *("publish", "rollout", "abort", "promote", "rollback"),
+        *("prune", "push", "pull", "tune"),
+    ),
+    no_args_is_help=True,
+    help="Publish releases, look them over, roll them out and back, and store them.",
+)
 app.add_typer(release_app, name="release")
 
 
 @release_app.command()
 def status(config: ConfigArgument, json_output: JsonOption = False) -> None:
-    """What the repository holds and which version is stable."""
+    """What the repository holds, which version is stable, and the rollout under way."""
     from leanrec.release.promote import status
 
     facts = status(Path(load_settings(config).release.repository))
@@ -52,7 +61,7 @@ def status(config: ConfigArgument, json_output: JsonOption = False) -> None:
 
 @release_app.command()
 def verify(config: ConfigArgument, version: int, json_output: JsonOption = False) -> None:
-    """Hold every file of a version against its checksum; exit status 2 when one is damaged."""
+    """Hold every file of a version against its checksum; exit status 2 when one differs."""
     from leanrec.release.promote import verify
 
     faults = verify(Path(load_settings(config).release.repository), version)
@@ -68,7 +77,7 @@ def verify(config: ConfigArgument, version: int, json_output: JsonOption = False
 
 @release_app.command()
 def publish(config: ConfigArgument, work: WorkOption = BY_HAND) -> None:
-    """Prove parity, then publish what the steps by hand have made as version N+1."""
+    """Prove parity and hold what the steps by hand have made against what serves; then publish it."""
     from pipelines.code_version import code_version
 
     figures = steps.publish(load_settings(config), steps.WorkFolder(path=work), code_version=code_version())
@@ -77,7 +86,7 @@ def publish(config: ConfigArgument, work: WorkOption = BY_HAND) -> None:
 
 @release_app.command()
 def promote(config: ConfigArgument, version: int, json_output: JsonOption = False) -> None:
-    """Make a version of the repository the stable one."""
+    """Make a version that is kept the stable one at once, without a rollout."""
     from leanrec.release.promote import promote
 
     stable = promote(Path(load_settings(config).release.repository), version)
@@ -116,7 +125,7 @@ def abort(config: ConfigArgument, json_output: JsonOption = False) -> None:
 
 @release_app.command()
 def rollback(config: ConfigArgument, json_output: JsonOption = False) -> None:
-    """Go back to the version that was stable before."""
+    """Go back to the version that was stable before; during a rollout, end that instead."""
     from leanrec.release.promote import rollback
 
     stable = rollback(Path(load_settings(config).release.repository))

@@ -92,7 +92,7 @@ def _print_signals(signals: list[dict[str, Any]]) -> None:
 
 @app.command()
 def online(config: ConfigArgument, json_output: JsonOption = False) -> None:
-    """Click-through and ratings by release, from the event log; kept in online.json beside release.json."""
+    """Count click-through and ratings by release from the event log, into online.json beside release.json."""
     from leanrec.data.event_log import read_events
     from leanrec.evaluation.online import write_online
 
