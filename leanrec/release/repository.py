@@ -8,7 +8,7 @@ A change is prepared in `<repository>/.staging`, then put in place by renames, i
     4. <model>_candidate/              comes or goes whole: the version being rolled out, hard-linked
 
 A candidate is served under names of its own, for Triton gives a client that names no version the highest
-one of a name. All that needs room on the disk happens before the first rename. A writer that is killed
+one of a name. All that needs room on the disk happens before step 2. A writer that is killed
 before step 2 has changed nothing that is served, and the next one undoes it; after step 2 the next one
 finishes it.
 """
