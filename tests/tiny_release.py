@@ -30,6 +30,7 @@ SPEC = ModelSpec(
     top_k=12,
     liked_threshold=4.0,
 )
+STEPS = [{"int8_tables": {}}, {"int8_mlp": {}}]
 ONNX_TYPES = {"INT64": TensorProto.INT64, "FP32": TensorProto.FLOAT}
 
 
@@ -110,7 +111,7 @@ def write_artifacts(folder: Path, factor: float = 1.0, spec: ModelSpec = SPEC) -
     """The artifacts `compressed`, `features`, `evaluation` and `parity` below `folder`."""
     write_graphs(folder / "compressed" / "chosen", factor, spec)
     write_golden(folder / "compressed" / "chosen", "int8", 0.01, factor, spec)
-    write_json(folder / "compressed" / "front.json", {"chosen": "int8"})
+    write_json(folder / "compressed" / "front.json", {"chosen": "int8", "steps": STEPS})
     write_gate(folder / "compressed", "compression", [above("ndcg@10", 0.2, 0.1)])
     Vocabularies(items=Vocabulary().extended([f"i{n}" for n in range(1, spec.num_items)])).save(
         folder / "features" / "vocabulary"

@@ -46,8 +46,6 @@ class GraphMethod:
     name: str
     rewrite: Callable[[onnx.ModelProto, Any, Requests], onnx.ModelProto]
     """The graph rewritten by the method's settings; the argument may be consumed."""
-    summary: str
-    """What it does and what that buys, in one sentence."""
 
     def apply(
         self, graph: onnx.ModelProto, settings: Any = None, requests: Requests = no_requests
@@ -69,8 +67,6 @@ class ModelMethod:
     name: str
     change: Callable[[Recommender, Any, CompressionSource], Recommender]
     """The model changed by the method's settings; the argument may be consumed."""
-    summary: str
-    """What it does and what that buys, in one sentence."""
 
 
 def float_constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

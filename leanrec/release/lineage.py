@@ -12,7 +12,17 @@ from leanrec.files import read_json, sha256_of
 from leanrec.release.repository import FRONT
 from leanrec.schema import USER_ROW
 
-REQUIRED = ("name", "version", "published_at", "bytes", "recipe", "feature_service", "metrics", "files")
+REQUIRED = (
+    "name",
+    "version",
+    "published_at",
+    "bytes",
+    "recipe",
+    "steps",
+    "feature_service",
+    "metrics",
+    "files",
+)
 """What a manifest says of the release itself."""
 REQUIRED_LINEAGE = ("run", "code_version", "data", "configuration", "settings")
 """What it says of where the release comes from."""
@@ -58,8 +68,13 @@ def data_digest(features: Path) -> str:
 
 
 def facts_of(release: Path) -> dict[str, Any]:
-    """`feature_service` and `metrics` for the manifest of the `release` folder being put together."""
-    return {"feature_service": USER_ROW, "metrics": served_metrics(release)}
+    """What the manifest of the `release` folder being put together says besides its figures.
+
+    `steps` are the compression recipe with all its settings: applied to the same artifacts they give the same
+    bytes.
+    """
+    steps = read_json(Path(release) / FRONT).get("steps", [])
+    return {"steps": steps, "feature_service": USER_ROW, "metrics": served_metrics(release)}
 
 
 def served_metrics(release: Path) -> dict[str, float]:

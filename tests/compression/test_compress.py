@@ -10,9 +10,12 @@ import pytest
 
 from leanrec.compression.compress import compress_models
 from leanrec.compression.measure import Candidate
-from leanrec.config import CompressionSettings
+from leanrec.compression.recipes import write_compressed
+from leanrec.compression.source import CompressionSource
+from leanrec.config import CompressionSettings, Recipe
 from leanrec.errors import ExportError
 from leanrec.export.golden import read_golden
+from leanrec.export.graph_file import graph_path
 from leanrec.export.graphs import INDEX_FILE
 from leanrec.files import read_json, write_json
 from leanrec.schema import MODELS, RECOMMENDER
@@ -46,6 +49,22 @@ def test_the_front_holds_every_recipe_and_the_choice(paths, tmp_path):
         assert row["resident_bytes"] > 0
         assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"] <= row["latency_ms"]["p99"]
         assert all(0 <= row[name] <= 1 for name in ("auc", "ece", "ndcg@10"))
+
+
+def test_the_steps_in_the_front_give_the_chosen_bytes_again(paths, tmp_path):
+    steps = [{"int4_tables": {"block": 8}}, {"int8_static": {"num_requests": 64, "max_clipped": 0.1}}]
+    less = sum(graph_path(paths["graphs"], model).stat().st_size for model in MODELS) - 1
+    given = {"recipes": [{"name": "mine", "steps": steps}], "max_bytes": less}
+    settings = CompressionSettings.parse({**given, **ANYTHING_GOES})
+    compress_models(settings, **paths, output=tmp_path / "out")
+    front = read_json(tmp_path / "out" / "front.json")
+    assert front["chosen"] == "mine"
+    artifacts = {name: path for name, path in paths.items() if name != "evaluation"}
+    again = Recipe.parse({"name": "again", "steps": front["steps"]})
+    write_compressed(again, CompressionSource(**artifacts), tmp_path / "again")
+    for model in MODELS:
+        chosen = graph_path(tmp_path / "out" / "chosen", model).read_bytes()
+        assert graph_path(tmp_path / "again", model).read_bytes() == chosen
 
 
 @pytest.mark.parametrize("budget", [None, 1])

@@ -123,8 +123,9 @@ def test_every_form_is_exported_as_it_answers(recipe, source, tmp_path):
 def test_methods_of_all_kinds_compose_and_replay_to_the_same_bytes(source, tmp_path):
     on_graphs = [{"int4_tables": {"block": 8}}, {"int8_static": {"num_requests": 32, "max_clipped": 0.2}}]
     recipe = recipe_of(*OF_ALL_KINDS.model_dump(mode="json")["steps"], *on_graphs)
-    for folder, given in (("first", source), ("second", fresh(source))):
-        write_compressed(recipe, given, tmp_path / folder)
+    again = recipe_of(*recipe.model_dump(mode="json")["steps"], name="again")
+    write_compressed(recipe, source, tmp_path / "first")
+    write_compressed(again, fresh(source), tmp_path / "second")
     for model in MODELS:
         graphs = [graph_path(tmp_path / folder, model).read_bytes() for folder in ("first", "second")]
         assert graphs[0] == graphs[1]

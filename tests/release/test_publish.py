@@ -61,6 +61,7 @@ def test_a_release_says_what_it_is_and_matches_its_manifest(
     assert figures["bytes"] == sum(
         (repository.version_folder(m, 1) / "model.onnx").stat().st_size for m in MODELS
     )
+    assert repository.manifest(1)["steps"] == read_json(artifacts["compressed"] / "front.json")["steps"]
     lineage = repository.manifest(1)["lineage"]
     assert lineage == {"run": "r1", "data": data_digest(artifacts["features"])}
     names = {path.name for path in repository.release_folder(1).iterdir()}

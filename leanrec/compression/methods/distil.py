@@ -48,5 +48,4 @@ def _given(widths: dict[str, object]) -> dict[str, object]:
 DISTIL = ModelMethod(
     name="distil",
     change=change,
-    summary="a narrower model taught by the trained one: bytes and time fall with the widths",
 )

@@ -66,5 +66,4 @@ def _restore(nodes: Nodes, parts: dict[str, str]) -> str:
 FACTORIZE_TABLES = GraphMethod(
     name="factorize_tables",
     rewrite=rewrite,
-    summary="tables as a narrow table times a small matrix: their bytes fall with the rank",
 )

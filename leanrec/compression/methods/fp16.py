@@ -71,10 +71,8 @@ def _cast(nodes: Nodes, parts: dict[str, str]) -> str:
 FP16 = GraphMethod(
     name="fp16",
     rewrite=rewrite_fp16,
-    summary="weights stored in half precision: half the bytes, scores equal to about three digits",
 )
 BF16 = GraphMethod(
     name="bf16",
     rewrite=rewrite_bf16,
-    summary="weights stored in bfloat16: half the bytes and float32's range, scores equal to two digits",
 )

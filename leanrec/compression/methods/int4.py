@@ -159,10 +159,8 @@ def _restore(nodes: Nodes, parts: dict[str, str]) -> str:
 INT4_TABLES = GraphMethod(
     name="int4_tables",
     rewrite=rewrite_tables,
-    summary="embedding tables and item features in 4 bits by row or by block: an eighth of their bytes",
 )
 INT4_DENSE = GraphMethod(
     name="int4_dense",
     rewrite=rewrite_dense,
-    summary="dense layers stored in 4 bits by block, restored when loaded: an eighth of their bytes, no time",
 )

@@ -39,5 +39,4 @@ def rewrite(graph: onnx.ModelProto, settings: Any, requests: Requests) -> onnx.M
 INT8_MLP = GraphMethod(
     name="int8_mlp",
     rewrite=rewrite,
-    summary="dense layers multiplied in 8 bits: a quarter of their bytes, and less time",
 )

@@ -89,5 +89,4 @@ def _check_representative(
 INT8_STATIC = GraphMethod(
     name="int8_static",
     rewrite=rewrite,
-    summary="dense layers multiplied in 8 bits with scales fixed beforehand: requests may be merged",
 )

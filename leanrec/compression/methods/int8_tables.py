@@ -97,5 +97,4 @@ def _squared_error(table: np.ndarray, quantized: Int8Table) -> float:
 INT8_TABLES = GraphMethod(
     name="int8_tables",
     rewrite=rewrite,
-    summary="embedding tables and item features in 8 bits with a scale a row: a quarter of their bytes",
 )

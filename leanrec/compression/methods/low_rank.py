@@ -45,5 +45,4 @@ def change(recommender: Recommender, settings: LowRank, source: CompressionSourc
 LOW_RANK = ModelMethod(
     name="low_rank",
     change=change,
-    summary="dense layers as two narrow ones: bytes and time fall with the rank",
 )

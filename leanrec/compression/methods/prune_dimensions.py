@@ -136,5 +136,4 @@ def _kept_inputs(wide: DCNv2Ranker, kept: dict[str, Tensor]) -> Tensor:
 PRUNE_DIMENSIONS = ModelMethod(
     name="prune_dimensions",
     change=change,
-    summary="fewer columns in every table and in the layers they feed, chosen by what scores lose",
 )

@@ -85,5 +85,4 @@ def _cut(wide: list[Pair], narrow: list[Pair], kept: list[Tensor]) -> None:
 PRUNE_NEURONS = ModelMethod(
     name="prune_neurons",
     change=change,
-    summary="hidden neurons of least magnitude cut out while the model is fine-tuned: smaller, faster layers",
 )

@@ -72,5 +72,4 @@ def _restore(nodes: Nodes, parts: dict[str, str]) -> str:
 PRUNE_ROWS = GraphMethod(
     name="prune_rows",
     rewrite=rewrite,
-    summary="rare users and items share one row: the tables have fewer rows",
 )

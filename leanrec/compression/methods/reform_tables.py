@@ -77,22 +77,18 @@ def _chunked(table: nn.Embedding, settings: Any) -> dict[str, Any]:
 HASH_TABLES = ModelMethod(
     name="hash_tables",
     change=_into("hashed", "hash_tables", lambda table, s: {"buckets": _share_of_rows(table, s)}),
-    summary="indices share rows by a hash: the table has a share of its rows, whatever it grows to",
 )
 QUOTIENT_REMAINDER_TABLES = ModelMethod(
     name="quotient_remainder_tables",
     change=_into(
         "quotient_remainder", "quotient_remainder_tables", lambda table, s: {"remainders": s.remainders}
     ),
-    summary="a row as the product of two rows of small tables: all rows stay different",
 )
 ROBE_TABLES = ModelMethod(
     name="robe_tables",
     change=_into("robe", "robe_tables", _chunked),
-    summary="rows made of chunks of one shared array: bytes are what you say, whatever the rows",
 )
 TENSOR_TRAIN_TABLES = ModelMethod(
     name="tensor_train_tables",
     change=_into("tensor_train", "tensor_train_tables", lambda table, s: {"rank": s.rank}),
-    summary="a table as a chain of three small cores: the strongest for large, regular tables",
 )

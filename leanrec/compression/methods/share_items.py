@@ -26,5 +26,4 @@ def change(recommender: Recommender, settings: ShareItems, source: CompressionSo
 SHARE_ITEMS = ModelMethod(
     name="share_items",
     change=change,
-    summary="one item table where there were two: the towers share theirs, and so do the ranker's halves",
 )
