@@ -26,7 +26,8 @@ from leanrec.export.golden import Golden, read_golden
 from leanrec.export.runtime import Tensors, rows_of
 from leanrec.files import read_json, size_in_bytes, write_text
 from leanrec.journal import read_journal
-from leanrec.release.repository import CONFIGURATION, FRONT, ModelRepository, read_spec
+from leanrec.release.repository import CONFIGURATION, ModelRepository
+from leanrec.release.requests import FRONT, read_spec
 from leanrec.schema import MODELS, RANKER, ModelSpec
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server

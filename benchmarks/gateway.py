@@ -33,7 +33,8 @@ from leanrec.features.definitions import PROJECT
 from leanrec.features.online import OnlineUsers, user_key
 from leanrec.features.project import online_path
 from leanrec.files import read_json
-from leanrec.release.repository import SPEC, ModelRepository, read_spec
+from leanrec.release.repository import ModelRepository
+from leanrec.release.requests import SPEC, read_spec
 from leanrec.schema import RECOMMENDER
 from leanrec.triton.async_client import encode_request
 from leanrec.triton.embedded_server import EmbeddedServer, embedded_server

@@ -21,7 +21,8 @@ from leanrec.export.golden import read_golden
 from leanrec.export.graph_file import GRAPH_FILE
 from leanrec.export.runtime import GraphSession, rows_of
 from leanrec.files import write_text
-from leanrec.release.repository import CONFIGURATION, ModelRepository, read_spec
+from leanrec.release.repository import CONFIGURATION, ModelRepository
+from leanrec.release.requests import read_spec
 from leanrec.schema import RECOMMENDER, TensorSpec
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server

@@ -16,7 +16,8 @@ from leanrec.export.graph_file import GRAPH_FILE
 from leanrec.export.runtime import GraphSession
 from leanrec.release.catalogue import ITEMS_FILE
 from leanrec.release.lineage import served_metrics
-from leanrec.release.repository import ModelRepository, same_tensors
+from leanrec.release.repository import ModelRepository
+from leanrec.release.requests import same_tensors
 from leanrec.schema import RECOMMENDER
 
 SHOWN = 20

@@ -37,7 +37,8 @@ from leanrec.export.runtime import GraphSession, Tensors
 from leanrec.files import atomic_directory, read_json, write_json
 from leanrec.gates import Check, at_most, write_gate
 from leanrec.journal import report_progress, step
-from leanrec.release.repository import SPEC, ModelRepository, read_spec
+from leanrec.release.repository import ModelRepository
+from leanrec.release.requests import SPEC, read_spec
 from leanrec.schema import MODELS, RANKER, RECOMMENDER, ModelSpec
 
 STEP = "judge_release"

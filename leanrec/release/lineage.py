@@ -9,7 +9,7 @@ from typing import Any
 
 from leanrec.config import RunSettings
 from leanrec.files import read_json, sha256_of
-from leanrec.release.repository import FRONT
+from leanrec.release.requests import FRONT
 from leanrec.schema import USER_ROW
 
 REQUIRED = (

@@ -28,7 +28,8 @@ from leanrec.export.runtime import GraphSession
 from leanrec.files import atomic_directory, write_json, write_text
 from leanrec.gates import Check, at_least, at_most, write_gate
 from leanrec.journal import step
-from leanrec.release.repository import CONFIGURATION, SPEC, read_spec, same_tensors
+from leanrec.release.repository import CONFIGURATION
+from leanrec.release.requests import SPEC, read_spec, same_tensors
 from leanrec.schema import MODELS, RECOMMENDER
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server

@@ -10,7 +10,8 @@ from typing import Any
 
 from leanrec.errors import ReleaseError
 from leanrec.release.listing import role_of
-from leanrec.release.repository import ModelRepository, now, same_tensors
+from leanrec.release.repository import ModelRepository, now
+from leanrec.release.requests import same_tensors
 from leanrec.release.state import (
     ReleaseState,
     Rollout,

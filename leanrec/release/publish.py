@@ -18,14 +18,8 @@ from leanrec.journal import step
 from leanrec.models.recommender import SPEC_FILE, WEIGHTS_FILE
 from leanrec.release.judgement import JUDGEMENT_FILE
 from leanrec.release.lineage import data_digest, facts_of
-from leanrec.release.repository import (
-    FRONT,
-    MANIFEST,
-    RELEASE_FOLDER,
-    ModelRepository,
-    now,
-    same_tensors,
-)
+from leanrec.release.repository import MANIFEST, RELEASE_FOLDER, ModelRepository, now
+from leanrec.release.requests import FRONT, same_tensors
 from leanrec.release.state import ReleaseState, published, published_as_candidate
 from leanrec.schema import MODELS, RECOMMENDER
 from leanrec.training.warm_start import SUMS_FILE, WEIGHTS_FOLDER

@@ -16,7 +16,8 @@ from leanrec.features.online import OnlineUsers, UserRow
 from leanrec.release.catalogue import Catalogue
 from leanrec.release.explanation import HISTORY, IDENTITY, STATISTICS, Effect
 from leanrec.release.explanation import explain as explain_items
-from leanrec.release.repository import SPEC, ModelRepository, read_spec
+from leanrec.release.repository import ModelRepository
+from leanrec.release.requests import SPEC, read_spec
 from leanrec.release.routing import Route, stable_route
 from leanrec.schema import RANKER, RECOMMENDER, UNKNOWN_INDEX, ModelSpec
 from leanrec.triton import Answer, TritonClient

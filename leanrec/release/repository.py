@@ -27,17 +27,16 @@ from typing import Any
 
 from leanrec.errors import ReleaseError
 from leanrec.files import fsync_tree, read_json, sha256_of, write_json, write_text
+from leanrec.release.requests import SPEC, may_merge, read_spec
 from leanrec.release.routing import CANDIDATES
 from leanrec.release.state import ReleaseState
-from leanrec.schema import MODELS, RECOMMENDER, ModelSpec
+from leanrec.schema import MODELS, RECOMMENDER
 from leanrec.triton.model_configuration import ModelConfiguration
 
 RELEASE_FILE = "release.json"
 CONFIGURATION = "config.pbtxt"
 MANIFEST = "manifest.json"
 RELEASE_FOLDER = "release"
-SPEC = "spec.json"
-FRONT = "front.json"
 STAGING = ".staging"
 LOCK = ".lock"
 
@@ -273,33 +272,6 @@ class ModelRepository:
                 f"{self.path}: it holds version {version}, which LeanRec did not publish;"
                 " choose another folder"
             )
-
-
-def read_spec(path: Path) -> ModelSpec:
-    """The `ModelSpec` in a spec.json; a ReleaseError when it is not one."""
-    try:
-        return ModelSpec(**read_json(path))
-    except (OSError, ValueError, TypeError) as error:
-        raise ReleaseError(f"{path}: not a model spec ({error}); export the graphs again") from None
-
-
-def may_merge(release: Path) -> bool:
-    """Whether a server may answer several requests as one batch: not where scores depend on the batch."""
-    path = release / FRONT
-    return not path.exists() or bool(read_json(path).get("merge_requests", True))
-
-
-def same_tensors(releases: list[Path]) -> bool:
-    """Whether the `release` folders agree on every tensor, so that one configuration serves them all.
-
-    The columns of `user_attributes` must be the same attributes too: a client makes one request for
-    whichever of them answers.
-    """
-    tensors = [
-        (list(spec.attribute_cardinalities), [(spec.inputs(model), spec.outputs(model)) for model in MODELS])
-        for spec in (read_spec(release / SPEC) for release in releases)
-    ]
-    return all(other == tensors[0] for other in tensors)
 
 
 def now() -> str:

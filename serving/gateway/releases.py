@@ -16,7 +16,8 @@ from pathlib import Path
 from leanrec.errors import LeanRecError
 from leanrec.files import read_json
 from leanrec.release.catalogue import Catalogue
-from leanrec.release.repository import RELEASE_FILE, SPEC, ModelRepository, read_spec
+from leanrec.release.repository import RELEASE_FILE, ModelRepository
+from leanrec.release.requests import SPEC, read_spec
 from leanrec.release.routing import CANDIDATES, STABLE, Route, route_for, shadow_route_for
 from leanrec.release.state import ReleaseState
 from leanrec.schema import MODELS, RECOMMENDER, ModelSpec
