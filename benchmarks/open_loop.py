@@ -1,8 +1,9 @@
 """Requests at a steady rate, in a process of its own: `python -m benchmarks.open_loop < plan.json`.
 
 A request is sent when its time has come, whether or not those before it were answered, so a server that
-stalls is charged for all that it kept waiting. One JSON line a request comes out: when it was due (seconds
-of the monotonic clock), how long its answer took from then, the version that answered and the first score.
+stalls is charged for all that it kept waiting. One JSON line a request comes out at the end (a pipe that
+nobody reads would stop the clock): when it was due (seconds of the monotonic clock), how long its answer took
+from then, the version that answered and the first score.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ async def _send(plan: dict[str, Any]) -> None:
     requests = cycle(enumerate(base64.b64decode(request) for request in plan["requests"]))
     triton = AsyncTritonClient([plan["triton"]], deadline_s=plan["deadline_s"], hedge_after_s=1e9)
 
-    async def ask(row: int, request: bytes, due: float) -> None:
+    async def ask(row: int, request: bytes, due: float) -> dict[str, Any]:
         outcome: dict[str, Any] = {"due": due, "row": row}
         try:
             answer = await triton.infer(request)
             outcome |= {"version": answer.version, "score": float(answer.outputs["score"][0, 0])}
         except ServingError as error:
             outcome["error"] = str(error)
-        print(json.dumps(outcome | {"seconds": time.monotonic() - due}))
+        return outcome | {"seconds": time.monotonic() - due}
 
     began, tasks = time.monotonic(), []
     for number in range(int(plan["rate"] * plan["seconds"])):
@@ -40,8 +41,9 @@ async def _send(plan: dict[str, Any]) -> None:
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         row, request = next(requests)
         tasks.append(asyncio.create_task(ask(row, request, due)))
-    await asyncio.gather(*tasks)
+    outcomes = await asyncio.gather(*tasks)
     await triton.close()
+    print("\n".join(map(json.dumps, outcomes)))
 
 
 if __name__ == "__main__":

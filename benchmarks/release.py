@@ -38,6 +38,8 @@ DEADLINE_S = 5.0
 NUM_ROWS = 32
 FACTOR = 0.875
 """What the second version's scores are multiplied by; exact in float32."""
+WARM_UP_S = 5.0
+"""Seconds at the beginning that are not measured."""
 AROUND_S = 5.0
 """Seconds from a change's beginning that count as during it."""
 
@@ -85,7 +87,8 @@ def _outcome(
     failed = [answer for answer in answers if "error" in answer]
     good = [answer for answer in answers if "error" not in answer]
     mixed = [answer for answer in good if not _is_of_its_version(answer, scores)]
-    before = [a["seconds"] for a in good if a["due"] < published_at]
+    warm = answers[0]["due"] + WARM_UP_S
+    before = [a["seconds"] for a in good if warm <= a["due"] < published_at]
     during = [
         a["seconds"] for a in good for at in (published_at, rolled_back_at) if at <= a["due"] < at + AROUND_S
     ]
