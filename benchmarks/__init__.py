@@ -6,13 +6,23 @@ name, ours, baseline, ratio (above 1: we are better), unit, settings.
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import compression, compression_large, gateway, release, retraining, retrieval, serving
+from benchmarks import (
+    compression,
+    compression_large,
+    gateway,
+    release,
+    response_cache,
+    retraining,
+    retrieval,
+    serving,
+)
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "compression": compression.measure,
     "compression-large": compression_large.measure,
     "gateway": gateway.measure,
     "release": release.measure,
+    "response-cache": response_cache.measure,
     "retraining": retraining.measure,
     "retrieval": retrieval.measure,
     "serving": serving.measure,

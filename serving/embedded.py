@@ -31,6 +31,8 @@ from serving.server import Ports, Triton, reserve_ports
 
 WORK_PREFIX = "leanrec-triton-"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton's Python backend keeps its regions
+SMALLEST_CACHE = 4096
+"""Bytes; with much less Triton 2.51 neither starts nor ends."""
 NUMBERS = [1, 2, 3]
 ECHO = """
 name: "echo"
@@ -74,7 +76,7 @@ def serve(options: argparse.Namespace, stopping: threading.Event) -> None:
         triton = Triton(ports, None if options.verbose else work / "triton.log")
         announcement = Announcement(options.announce, ports)
         try:
-            triton.start(_command(environment, work, repository, options.verbose), environment.variables())
+            triton.start(_command(environment, work, repository, options), environment.variables())
             if not triton.wait_until_live(options.timeout_s, stopping):
                 return
             _prove_round_trip(triton)
@@ -144,6 +146,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--until-eof", action="store_true", help="end when standard input is closed")
     parser.add_argument("--allow-empty", action="store_true", help="start before the first release")
     parser.add_argument("--timeout-s", type=float, default=120, help="seconds Triton may take to start")
+    parser.add_argument(
+        "--response-cache-bytes",
+        type=int,
+        default=0,
+        metavar="BYTES",
+        help="memory for answers to repeated requests, for models whose config.pbtxt asks for it; 0: none",
+    )
     parser.add_argument("--verbose", action="store_true", help="Triton's log on standard error")
     return parser.parse_args(arguments)
 
@@ -155,7 +164,9 @@ def _await_eof(stopping: threading.Event) -> None:
     stopping.set()
 
 
-def _command(environment: ServingEnvironment, work: Path, repository: Path, verbose: bool) -> list[str]:
+def _command(
+    environment: ServingEnvironment, work: Path, repository: Path, options: argparse.Namespace
+) -> list[str]:
     backends = work / "backends"
     environment.lay_out_backends(backends)
     (work / "checks" / "echo" / "1").mkdir(parents=True)
@@ -173,8 +184,20 @@ def _command(environment: ServingEnvironment, work: Path, repository: Path, verb
         *(f"--load-model={name}" for name in (*configured_models(repository), "echo")),
         "--exit-timeout-secs=5",
         "--allow-gpu-metrics=false",
-        f"--log-info={str(verbose).lower()}",
+        f"--log-info={str(options.verbose).lower()}",
+        *_cache_options(environment, options.response_cache_bytes),
     ]
+
+
+def _cache_options(environment: ServingEnvironment, size: int) -> list[str]:
+    """A response cache of `size` bytes for the models whose configuration asks for it; none for 0."""
+    if not size:
+        return []
+    if size < SMALLEST_CACHE:
+        raise ServingError(
+            f"a response cache of {size} bytes cannot be had: give 0 (none) or at least {SMALLEST_CACHE}"
+        )
+    return [f"--cache-directory={environment.triton / 'caches'}", f"--cache-config=local,size={size}"]
 
 
 def _prove_round_trip(triton: Triton) -> None:

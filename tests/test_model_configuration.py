@@ -42,6 +42,7 @@ configurations = st.builds(
         max_queue_delay_us=counts,
         max_queue_size=counts,
     ),
+    response_cache=st.booleans(),
     parameters=st.dictionaries(names, st.text(max_size=30), max_size=3),
     warmups=st.lists(warmups, max_size=2).map(tuple),
 )

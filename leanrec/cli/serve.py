@@ -37,6 +37,7 @@ def serve(
     arguments = ["--repository", settings.release.repository, "--host", serving.host]
     for port in ("http", "grpc", "metrics"):
         arguments += [f"--{port}-port", str(getattr(serving, f"{port}_port"))]
+    arguments += ["--response-cache-bytes", str(serving.response_cache_bytes)]
     raise typer.Exit(embedded.main([*arguments, *(["--verbose"] if verbose else [])]))
 
 
@@ -55,7 +56,11 @@ def gateway(
 
     with (
         tempfile.TemporaryDirectory(prefix="leanrec-gateway-") as work,
-        embedded_server(Path(settings.release.repository), Path(work) / "triton.json") as server,
+        embedded_server(
+            Path(settings.release.repository),
+            Path(work) / "triton.json",
+            response_cache_bytes=settings.serving.response_cache_bytes,
+        ) as server,
     ):
         asks = settings.gateway.model_copy(update={"triton": (server.grpc,)})
         status = main(settings.model_copy(update={"gateway": asks}))

@@ -18,3 +18,6 @@ class ServingSettings(Section):
     """gRPC port; 0 takes a free one."""
     metrics_port: int = Field(default=8002, ge=0, le=65535)
     """Prometheus port; 0 takes a free one."""
+    response_cache_bytes: int = Field(default=0, ge=0)
+    """Bytes of memory that keep the answers to repeated requests, for the models whose config.pbtxt says
+    `response_cache { enable: true }`; 0: no cache (docs/releases.md says when it pays)."""

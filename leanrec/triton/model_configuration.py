@@ -56,6 +56,9 @@ class ModelConfiguration:
     instance_kind: str = "KIND_CPU"
     instance_count: int = 1
     dynamic_batching: DynamicBatching | None = None
+    response_cache: bool = False
+    """Whether an answer is kept for requests with the same inputs; the server must have a cache
+    (`serving.response_cache_bytes`)."""
     parameters: dict[str, str] = field(default_factory=dict)
     warmups: tuple[Warmup, ...] = ()
 
@@ -102,6 +105,8 @@ class ModelConfiguration:
         message.version_policy.specific.versions.extend(self.versions)
         if self.dynamic_batching is not None:
             _write_batching(message.dynamic_batching, self.dynamic_batching)
+        if self.response_cache:
+            message.response_cache.enable = True
         for key in sorted(self.parameters):
             message.parameters[key].string_value = self.parameters[key]
         for warmup in self.warmups:
@@ -135,6 +140,7 @@ class ModelConfiguration:
             instance_kind=proto.ModelInstanceGroup.Kind.Name(group.kind),
             instance_count=group.count,
             dynamic_batching=_read_batching(message) if message.HasField("dynamic_batching") else None,
+            response_cache=message.response_cache.enable,
             parameters={key: value.string_value for key, value in sorted(message.parameters.items())},
             warmups=tuple(_read_warmup(entry) for entry in message.model_warmup),
         )
