@@ -195,7 +195,8 @@ def test_the_start_up_round_trip_notices_tensors_that_arrive_wrong(tmp_path: Pat
     triton = Triton(ports, tmp_path / "triton.log")
     work = tmp_path / "leanrec-test-numpy-2"
     try:
-        triton.start(embedded._command(environment, work, tmp_path, False), environment.variables())
+        options = embedded._parse(["--repository", str(tmp_path)])
+        triton.start(embedded._command(environment, work, tmp_path, options), environment.variables())
         triton.wait_until_live(60, threading.Event())
         with pytest.raises(ServingError, match=r"sent \[1, 2, 3\] and received"):
             embedded._prove_round_trip(triton)
