@@ -27,8 +27,8 @@ def create_app(settings: RunSettings, store: Callable[[], Store] | None = None) 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await gateway.start()
         try:
+            await gateway.start()
             yield
         finally:
             await gateway.stop()

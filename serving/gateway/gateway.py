@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from leanrec.config import RunSettings
@@ -46,26 +47,31 @@ class Gateway:
         self.metrics = Metrics()
         self.draining = False
         self.in_flight = 0
-        self.on_stop: list[Callable[[], Awaitable[None]]] = []
-        """What other parts have to finish, in this order, when no request is in flight any more."""
+        self._opened = AsyncExitStack()
         self._open_store = store or (lambda: OnlineUsers(settings.feature_store))
 
     async def start(self) -> None:
-        """Open everything. A LeanRecError says what is missing; a store that is down is not."""
+        """Open everything. A LeanRecError says what is missing; a store that is down is not.
+
+        `stop` closes what was opened, also where this raised.
+        """
         settings = self.settings.gateway
         self.pseudonym_key = load_key()
         self.request_id_key = request_id.derive_key(self.pseudonym_key)
         self.keys = ApiKeys(keys_file(settings.keys))
         self.rate_limit = RateLimit(settings.requests_per_s, settings.burst)
         self.users = Users(self._open_store, settings, self.metrics)
+        self._opened.callback(self.users.close)
         self.triton = AsyncTritonClient(
             triton_addresses(self.settings),
             deadline_s=settings.deadline_ms / 1e3,
             hedge_after_s=settings.hedge_after_ms / 1e3,
         )
+        self._opened.push_async_callback(self.triton.close)
         self.releases = Releases(
             Path(self.settings.release.repository), self.triton, settings.follow_ms / 1e3
         )
+        self._opened.push_async_callback(self.releases.stop)
         await self.releases.start()
         # Asked now, so that the connections stand before the first request.
         if not await self.releases.is_answering():
@@ -79,9 +85,10 @@ class Gateway:
             forget=self.users.forget,
             metrics=self.metrics,
         )
-        self.on_stop.append(self.feedback.close)
+        self._opened.push_async_callback(self.feedback.close)
         self.shadow = Shadow(self)
         self.shadow.start()
+        self._opened.push_async_callback(self.shadow.stop, settings.drain_s)
         try:
             await self.users.get(NOBODY)
         except FeatureStoreError as error:
@@ -91,14 +98,9 @@ class Gateway:
         gc.freeze()
 
     async def stop(self) -> None:
-        """Finish what is under way, within the bound of `drain_s`, and close everything."""
+        """Finish what is under way, within the bound of `drain_s`, and close what was opened, last first."""
         self.draining = True
-        await self.shadow.stop(self.settings.gateway.drain_s)
-        for finish in self.on_stop:
-            await finish()
-        await self.releases.stop()
-        await self.triton.close()
-        self.users.close()
+        await self._opened.aclose()
         gc.unfreeze()
 
     def _index_of(self, item_id: str) -> int | None:
