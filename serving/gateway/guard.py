@@ -25,6 +25,7 @@ KEY_HEADER = b"x-api-key"
 FACTS = "leanrec_facts"
 OVERLOADED_RETRY_S = 1
 
+_log = logging.getLogger(__name__)
 access_log = logging.getLogger("leanrec.gateway.access")
 
 
@@ -49,22 +50,27 @@ class Guard:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or let in; every answer gets X-Request-Id, and X-Release where one answered."""
+        """Refuse, or let in; every answer gets X-Request-Id, and X-Release where one answered.
+
+        What no part expected is logged and becomes a 500 in the form of every error.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
         facts = scope[FACTS] = Facts()
-        status = 500
+        guarded = scope["path"].startswith(GUARDED)
+        status = 0
 
         async def note_and_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *self._headers(facts)]
+                if guarded:  # what is known of a user lies in no cache on the way
+                    message["headers"].append((b"cache-control", b"no-store"))
             await send(message)
 
-        guarded = scope["path"].startswith(GUARDED)
         refusal = self._refusal(scope, facts) if guarded else None
         try:
             if refusal is not None:
@@ -73,11 +79,17 @@ class Guard:
             self._gateway.in_flight += guarded
             try:
                 await self._app(scope, self._bounded(receive), note_and_send)
+            except Exception:
+                if status:  # the answer is half out: only the server can break it off
+                    raise
+                failure = fault_response(500, "the gateway failed; its log says why under this X-Request-Id")
+                await failure(scope, receive, note_and_send)
+                _log.exception("request %s failed", facts.request_id)
             finally:
                 self._gateway.in_flight -= guarded
         finally:
             if guarded:
-                self._note(scope, facts, status, time.perf_counter() - started)
+                self._note(scope, facts, status or 500, time.perf_counter() - started)
 
     def _refusal(self, scope: Scope, facts: Facts) -> Response | None:
         """Why the request may not come in; None when it may."""
