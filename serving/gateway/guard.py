@@ -148,7 +148,7 @@ class Guard:
     def _note(self, scope: Scope, facts: Facts, status: int, seconds: float) -> None:
         """Count the request and write its line of the access log; neither holds the user or the key."""
         metrics = self._gateway.metrics
-        route = getattr(scope.get("route"), "path", "other")
+        route = getattr(scope.get("route"), "path_format", "other")
         release = "none" if facts.release is None else str(facts.release)
         if 400 <= status < 500 or status == 503:
             metrics.refused.labels(route, str(status)).inc()

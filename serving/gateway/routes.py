@@ -35,6 +35,7 @@ from serving.gateway.guard import FACTS, Facts
 from serving.gateway.releases import Release
 
 PathId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH, pattern=NO_CONTROL_CHARACTERS)]
+"""An id in a path, there by the converter `path`: servers turn %2F into a slash before anybody sees it."""
 
 
 def model_routes(gateway: Gateway) -> APIRouter:
@@ -60,7 +61,7 @@ def catalogue_routes(gateway: Gateway) -> APIRouter:
     """What is known without a model."""
     router = APIRouter(prefix="/v1", responses=ERRORS, tags=["look up"])
 
-    @router.get("/items/{item_id}/similar", response_model=SimilarAnswer)
+    @router.get("/items/{item_id:path}/similar", response_model=SimilarAnswer)
     async def similar(
         item_id: PathId, request: Request, k: Annotated[int, Query(ge=1, le=1000)] = 10
     ) -> Response:
@@ -90,7 +91,7 @@ def catalogue_routes(gateway: Gateway) -> APIRouter:
         )
         return _looked_up(request, release, answer)
 
-    @router.get("/users/{user_id}", response_model=UserAnswer)
+    @router.get("/users/{user_id:path}", response_model=UserAnswer)
     async def user(user_id: PathId, request: Request) -> Response:
         """What is stored of a user."""
         release = gateway.releases.stable

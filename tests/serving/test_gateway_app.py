@@ -56,7 +56,7 @@ def client(folder: Path) -> Iterator[TestClient]:
         patch.setenv(KEY_VARIABLE, PSEUDONYM_KEY)
         settings = settings_of(folder, deadline_ms=300)
         headers = headers_of(settings)
-        store = Rows({"ann": row(1, seen=(20, 19, 18))})
+        store = Rows({"ann": row(1, seen=(20, 19, 18)), "a/b": row(2, seen=(3,))})
         with TestClient(create_app(settings, lambda: store), raise_server_exceptions=False) as client:
             client.headers.update(headers)
             yield client
@@ -175,6 +175,8 @@ def test_what_is_no_json_in_utf_8_is_a_mistake_too(client: TestClient, body: byt
     ("path", "status", "said"),
     [
         ("/v1/items/i99/similar", 404, "does not know item 'i99'"),
+        ("/v1/items/i9%2F9/similar", 404, "does not know item 'i9/9'"),
+        ("/v1/users/", 422, "'user_id'"),
         ("/v1/items/%FF/similar", 400, "not UTF-8"),
         ("/v1/items?q=%FF", 400, "not UTF-8"),
         ("/v1/items/a%01/similar", 422, "control character"),
@@ -258,6 +260,7 @@ def test_a_user_is_shown_newest_first_and_a_stranger_as_unknown(client: TestClie
         ("v3 Title 19", 5.0),
     ]
     assert client.get("/v1/users/stranger").json()["known"] is False
+    assert client.get("/v1/users/a%2Fb").json()["history"][0]["title"] == "v3 Title 3"
 
 
 def test_it_is_not_ready_without_triton_and_says_why(client: TestClient) -> None:
