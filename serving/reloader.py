@@ -76,7 +76,7 @@ class Reloader:
             try:
                 self._load_changed()
                 self._seen = seen
-            except (OSError, http.client.HTTPException, ServingError) as error:
+            except Exception as error:  # a thread that ended would leave this replica behind for good
                 self._report(None, f"Triton did not answer the reloader, which tries again: {error}")
 
     def _load_changed(self) -> None:

@@ -168,8 +168,11 @@ class Releases:
             pause = self._follow_s
             try:
                 await self._look()
-            except (LeanRecError, OSError, ValueError) as error:
-                _log.error("the repository cannot be followed, what was read before stays: %s", error)
+            except Exception as error:  # one that ended this task would end every rollback here, unseen
+                trace = None if isinstance(error, LeanRecError | OSError) else error
+                _log.error(
+                    "the repository cannot be followed, what was read before stays: %s", error, exc_info=trace
+                )
                 pause = RETRY_S
 
     async def _look(self) -> None:

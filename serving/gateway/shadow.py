@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 COMPARED = 10
 """Items, from the top, that are compared."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,9 @@ class Shadow:
         started = time.perf_counter()
         try:
             items = await self._gateway.recommender.from_model(replay.target, replay.request, replay.user)
-        except ServingError:
+        except Exception as error:  # the next replay is another one
+            if not isinstance(error, ServingError):
+                _log.exception("a replay at release %s failed", release.version)
             self._count(replay.target, "error")
             return
         version = str(release.version)

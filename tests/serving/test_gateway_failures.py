@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from gateway_world import ASK, PSEUDONYM_KEY, Rows, headers_of, publish, row, se
 
 from leanrec.data.pseudonyms import KEY_VARIABLE
 from leanrec.errors import ConfigError, ReleaseError
+from leanrec.release.promote import advance, offer, rollback
+from serving.gateway.api import RecommendationAnswer, RecommendationRequest
 from serving.gateway.app import create_app
 from serving.gateway.gateway import Gateway
+from serving.gateway.users import User
 
 
 @pytest.fixture
@@ -25,6 +29,13 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClie
     with TestClient(create_app(settings, lambda: Rows({"ann": row(1)}))) as client:
         client.headers.update(headers)
         yield client
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
 
 
 def test_a_gateway_that_cannot_start_says_why_and_closes_what_it_opened(
@@ -64,3 +75,40 @@ def test_what_nobody_expected_is_an_error_of_the_common_form_and_logged_by_its_r
     assert "what nobody expected" in caplog.text
     assert 'outcome="error",release="none"' in client.get("/metrics").text
     assert client.app.state.gateway.in_flight == 0  # type: ignore[attr-defined]
+
+
+def test_the_repository_is_followed_on_after_a_failure_that_nobody_expected(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    releases = client.app.state.gateway.releases  # type: ignore[attr-defined]
+    monkeypatch.setattr("serving.gateway.releases.RETRY_S", 0.01)
+
+    def fail() -> None:
+        raise KeyError("what nobody expected")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(releases, "_stamp_now", fail)
+        wait_for(lambda: "cannot be followed" in caplog.text)
+    publish(tmp_path, 2)
+    wait_for(lambda: client.get("/v1/releases").json()["versions"] == [1, 2])
+
+
+def test_a_replay_that_fails_in_an_unforeseen_way_is_an_error_of_the_candidate_and_the_last_of_none(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gateway = client.app.state.gateway  # type: ignore[attr-defined]
+    publish(tmp_path, 2)
+    rollback(tmp_path / "models")
+    offer(tmp_path / "models", 2)
+    advance(tmp_path / "models", "shadow", shadow_percent=100, reason="for the test")
+    wait_for(lambda: gateway.releases.shadow("1.any") is not None)
+
+    async def fail(*_: object) -> None:
+        raise IndexError("what nobody expected")
+
+    monkeypatch.setattr(gateway.recommender, "from_model", fail)
+    request = RecommendationRequest(user_id="ann")
+    answer = RecommendationAnswer.model_validate(client.post(ASK, json={"user_id": "stranger"}).json())
+    for _ in range(2):
+        gateway.shadow.offer(request, answer, User(row=row(1), read_at=0))
+    wait_for(lambda: 'leanrec_shadow_total{outcome="error",release="2"} 2.0' in client.get("/metrics").text)

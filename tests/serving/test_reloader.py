@@ -20,12 +20,12 @@ class Triton:
         self.loads: list[str] = []
         self.unloads: list[str] = []
         self.broken: set[str] = set()
-        self.unreachable = False
+        self.fault: Exception | None = None
         self.reports: list[tuple[dict[str, list[int]] | None, str | None]] = []
 
     def ask(self, method: str, path: str, body: Any) -> tuple[int, Any]:
-        if self.unreachable:
-            raise ConnectionRefusedError("refused")
+        if self.fault:
+            raise self.fault
         if path.endswith("/index"):
             names = configured_models(self.repository)
             return 200, [{"name": name, "version": "1", "state": "READY"} for name in names]
@@ -87,12 +87,15 @@ def test_a_refused_model_keeps_the_rest_of_its_release_out_and_is_reported(
     assert problem.startswith("model ranker was not loaded, the older version goes on serving: no graph")
 
 
-def test_a_triton_that_does_not_answer_is_asked_again(reloader: Reloader, triton: Triton) -> None:
-    triton.unreachable = True
+@pytest.mark.parametrize("fault", [ConnectionRefusedError("refused"), ValueError("no JSON")])
+def test_a_triton_that_does_not_answer_is_asked_again(
+    reloader: Reloader, triton: Triton, fault: Exception
+) -> None:
+    triton.fault = fault
     write(triton.repository, "2", ranker="b")
     wait_for(lambda: len(triton.reports) > 2)
     assert triton.reports[-1][0] is None
-    triton.unreachable = False
+    triton.fault = None
     wait_for(lambda: triton.reports[-1] == ({"ranker": [1], "recommender": [1]}, None))
     assert "ranker" in triton.loads
 
