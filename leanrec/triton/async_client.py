@@ -103,7 +103,7 @@ class AsyncTritonClient:
             return _answer(await first)
         except grpc.aio.AioRpcError as error:
             failure = _explained(error, self._address(turn), self._deadline_s)
-            if second is None and isinstance(failure, _GoneError):
+            if second is None and self._may_be_answered(failure):
                 ask_again()
             if second is None:
                 raise failure from None
@@ -139,6 +139,11 @@ class AsyncTritonClient:
             return _answer(await self._call(turn, request, ends))
         except grpc.aio.AioRpcError as error:
             raise _explained(error, self._address(turn), self._deadline_s) from None
+
+    def _may_be_answered(self, failure: ServingError) -> bool:
+        """By another try: replicas load and unload a version one after the other, never all at once."""
+        elsewhere = isinstance(failure, NotServedError) and len(self.addresses) > 1
+        return elsewhere or isinstance(failure, _GoneError)
 
     def _address(self, turn: int) -> str:
         return self.addresses[turn % len(self.addresses)]

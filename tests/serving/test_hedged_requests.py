@@ -146,6 +146,12 @@ def test_a_version_that_is_not_served_is_told_apart_and_not_asked_for_again(deta
     assert len(replica.asked) == 1
 
 
+def test_a_replica_that_does_not_serve_the_version_yet_costs_a_try_at_the_next() -> None:
+    loading = Replica(refuse(grpc.StatusCode.UNAVAILABLE, "version 7 is not at ready state"))
+    assert asked_of(loading, Replica(score=2), hedge_after_s=5) == 2
+    assert len(loading.asked) == 1
+
+
 def test_tensors_that_are_refused_are_not_sent_again() -> None:
     replica = Replica(refuse(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape"))
     with pytest.raises(ServingError, match="refused the request: unexpected shape"):
