@@ -101,11 +101,11 @@ class RankedItem(Response):
 
     item_id: str
     score: float
-    """P(watch) * P(like); likes relative to the most liked item where `degraded` says so."""
+    """P(watch) * P(like); likes relative to the most liked item where `degraded` is popular_items."""
     like: float | None
-    """P(rating >= the liked threshold); none where degraded."""
+    """P(rating >= the liked threshold); none with popular_items."""
     rating: float | None
-    """The expected rating; none where degraded."""
+    """The expected rating; none with popular_items."""
 
 
 class RankAnswer(Response):

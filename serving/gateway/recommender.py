@@ -103,7 +103,8 @@ class Recommender:
         pseudonym = pseudonym_of(request.user_id, self._gateway.pseudonym_key)
         targets = self._gateway.releases.targets(pseudonym)
         user, degraded = await self._user(pseudonym)
-        for target in targets:
+        # Of whom the store cannot tell is no stranger: a stranger's figures would be wrong for him.
+        for target in targets if degraded != "popular_items" else ():
             try:
                 candidates = _indices(target.release, request.item_ids)
                 outputs = await self._ranked(target, user.row or unknown_user(), candidates)

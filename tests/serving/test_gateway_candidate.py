@@ -109,3 +109,15 @@ def test_a_pinned_candidate_that_fails_is_not_answered_for_by_another(client: Te
     answer = client.post(ASK, json={"user_id": "ann", "k": 3, "release": 2}).json()
     assert (answer["release"], answer["degraded"]) == (2, "popular_items")
     assert {item["title"].split()[0] for item in answer["items"]} == {"v2"}
+
+
+def test_without_the_store_rank_answers_likes_and_no_figures_of_a_stranger(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = client.app.state.gateway  # type: ignore[attr-defined]
+    gateway.triton = TritonByHand()
+    monkeypatch.setattr(gateway.users._store, "broken", True)
+    monkeypatch.setattr(gateway.users, "_closed_until", 0.0)
+    ranked = client.post("/v1/rank", json={"user_id": "never met", "item_ids": ["i4", "i20"]}).json()
+    assert (ranked["known"], ranked["degraded"], ranked["release"]) == (False, "popular_items", 1)
+    assert [(item["score"], item["like"]) for item in ranked["items"]] == [(0.2, None), (1.0, None)]
