@@ -17,7 +17,8 @@ def line(name: str, key: str) -> str:
 
 
 def test_a_key_names_its_owner_and_any_other_names_nobody(tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("# product teams\n\n" + line("shop", "s3cret") + line("app:web", "other"))
+    lines = line("shop", "s3cret") + line("app:web", "other") + line("unset", "")
+    (tmp_path / "keys").write_text("# product teams\n\n" + lines)
     keys = ApiKeys(tmp_path / "keys")
     assert keys.name_of("s3cret") == "shop"
     assert keys.name_of("other") == "app:web"
