@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from leanrec.config import RunSettings
@@ -89,10 +89,8 @@ class Gateway:
         self.shadow = Shadow(self)
         self.shadow.start()
         self._opened.push_async_callback(self.shadow.stop, settings.drain_s)
-        try:
+        with suppress(FeatureStoreError):  # logged there; answers are degraded until it answers
             await self.users.get(NOBODY)
-        except FeatureStoreError as error:
-            _log.warning("%s; answers are degraded until it does", error)
         # What lives as long as the process need not be looked through while somebody waits.
         gc.collect()
         gc.freeze()

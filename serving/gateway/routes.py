@@ -175,8 +175,9 @@ def _facts_of(release: Release, item: int) -> dict:
 async def _user(gateway: Gateway, user_id: str, release: Release) -> UserAnswer:
     try:
         user, is_stale = await gateway.users.get(pseudonym_of(user_id, gateway.pseudonym_key))
-    except FeatureStoreError as error:
-        raise FaultError(503, str(error), {"Retry-After": "1"}) from None
+    except FeatureStoreError:
+        # Why is for the gateway's log: it names addresses and files that are no caller's business.
+        raise FaultError(503, "the user's row cannot be read now; ask again", {"Retry-After": "1"}) from None
     row = user.row
     if row is None:
         return UserAnswer(known=False, degraded=None, history=[], attributes={})

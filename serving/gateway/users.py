@@ -6,6 +6,7 @@ A row past its time is kept as long as there is room: where the store fails, an 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from leanrec.config import GatewaySettings
 from leanrec.errors import FeatureStoreError
 from leanrec.features.rows import UserRow
 from serving.gateway.metrics import Metrics
+
+_log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
@@ -118,8 +121,10 @@ class Users:
             row = await asyncio.wait_for(look_up, self._settings.store_deadline_ms / 1e3)
         except Exception as error:  # whatever the store's library raises, an answer is still possible
             self._closed_until = self._clock() + self._settings.store_pause_ms / 1e3
-            self.store_answers = False
             reason = str(error) or type(error).__name__
+            if self.store_answers:  # once for each time that the store goes away
+                _log.error("user rows cannot be read, so answers are degraded: %s", reason)
+            self.store_answers = False
             raise FeatureStoreError(f"the online store does not answer: {reason}") from None
         self.store_answers = True
         return User(row=row, read_at=now)

@@ -87,7 +87,7 @@ def test_a_stranger_gets_popular_items_which_is_no_degrade(client: TestClient) -
 
 
 def test_without_the_store_a_user_never_met_gets_popular_items_and_the_answer_says_so(
-    start: Start, store: Rows
+    start: Start, store: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.broken = True
     client = start()
@@ -95,6 +95,9 @@ def test_without_the_store_a_user_never_met_gets_popular_items_and_the_answer_sa
     assert (answer["known"], answer["degraded"], ids(answer)) == (False, "popular_items", ["i20", "i18"])
     gone = client.get("/v1/users/ann")
     assert (gone.status_code, gone.headers["Retry-After"]) == (503, "1")
+    # The reason is for whoever runs the gateway, once, and not for callers.
+    assert caplog.text.count("the store is gone") == 1
+    assert "the store is gone" not in gone.text
 
 
 def test_rank_answers_likes_in_the_order_asked_where_triton_is_gone(client: TestClient) -> None:
