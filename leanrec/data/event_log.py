@@ -93,6 +93,7 @@ class EventLog:
         self._writer = writer
         self._remembered_ids = remembered_ids
         self._closed = False
+        self._submitting = threading.Lock()
         self._queue: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
         self._file: LogFile | None = None
         try:
@@ -123,20 +124,22 @@ class EventLog:
 
     def submit(self, events: Sequence[FeedbackEvent]) -> Future[list[bool]]:
         """`append`, without waiting: the future answers what `append` would."""
-        if self._closed:
-            raise HostError(f"event log {self._folder}: it is closed; open it again before appending")
         received_at = datetime.now(UTC)
         lines = tuple((event.event_id, _line(event, received_at)) for event in events)
         append = _Append(lines=lines, future=Future())
-        self._queue.put(append)
+        with self._submitting:  # what came behind the end of the queue would wait forever
+            if self._closed:
+                raise HostError(f"event log {self._folder}: it is closed; open it again before appending")
+            self._queue.put(append)
         return append.future
 
     def close(self) -> None:
         """Write what was submitted, then let go of the file. Nothing may be submitted afterwards."""
-        if self._closed:
-            return
-        self._closed = True
-        self._queue.put(None)
+        with self._submitting:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
         self._committer.join()
         if self._file is not None:
             self._file.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from leanrec.data import event_log
 from leanrec.data.event_log import FEEDBACK, EventLog, FeedbackEvent, read_events
 from leanrec.errors import DataError, HostError
 
@@ -189,6 +190,20 @@ def test_an_event_that_is_no_text_fails_alone(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="JSON"):
             log.append([event("a", type="rating", rating=float("nan"))])
         assert log.append([event("a")]) == [True]
+
+
+def test_an_append_that_a_close_overtakes_is_refused_and_does_not_wait_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = EventLog(tmp_path, "one")
+
+    def line_while_it_is_closed(*_: object) -> bytes:
+        log.close()
+        return b"{}\n"
+
+    monkeypatch.setattr(event_log, "_line", line_while_it_is_closed)
+    with pytest.raises(HostError, match="closed"):
+        log.submit([event("e1")])
 
 
 def test_a_closed_log_takes_nothing(tmp_path: Path) -> None:
