@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import queue
 import re
@@ -57,6 +58,7 @@ whose answer the event credits, null where it credits none."""
 REMEMBERED_IDS = 200_000
 """Event ids that a writer knows at most, the newest: about 30 MB."""
 
+_log = logging.getLogger(__name__)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _WRITER = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _LONGEST_LINE = 1 << 24
@@ -250,7 +252,10 @@ def _newest_ids(folder: Path, bound: int) -> list[str]:
     for path in reversed(_log_files(folder)):
         if len(ids) >= bound:
             break
-        ids = _read_file(path)["event_id"].to_pylist() + ids
+        try:
+            ids = _read_file(path)["event_id"].to_pylist() + ids
+        except DataError as error:  # it keeps runs from reading, and nobody from writing
+            _log.error("%s; ids in it are not known as taken", error)
         # A killed writer may have written what it never brought to the disk; from now on we answer for it.
         fsync(path)
     return ids[max(0, len(ids) - bound) :]

@@ -124,13 +124,19 @@ def test_a_torn_last_line_is_skipped_and_cut_off_by_its_writer(tmp_path: Path) -
 @pytest.mark.parametrize(
     "line", ["not json\n", '{"event_id": "half an event"}\n', '{"event_id": 7}\n', "\0\0\n"]
 )
-def test_a_damaged_line_is_an_error_that_names_the_file(tmp_path: Path, line: str) -> None:
+def test_a_damaged_line_is_an_error_that_names_the_file_and_stops_no_writer(
+    tmp_path: Path, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with EventLog(tmp_path, "w") as log:
         log.append([event("a")])
     with log_file(tmp_path).open("a") as stream:
         stream.write(line)
-    with pytest.raises(DataError, match=str(log_file(tmp_path))):
+    damaged = log_file(tmp_path)
+    with pytest.raises(DataError, match=str(damaged)):
         read_events(tmp_path)
+    with EventLog(tmp_path, "another") as log:
+        assert log.append([event("b")]) == [True]
+    assert str(damaged) in caplog.text
 
 
 def test_since_leaves_out_what_was_received_before(tmp_path: Path) -> None:
