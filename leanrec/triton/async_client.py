@@ -1,7 +1,7 @@
 """Ask several Triton replicas without blocking: a deadline, one hedged retry, requests encoded once.
 
-A request that is late, or whose replica is gone, is sent a second time (to the next replica, or to the
-same); whichever answers first counts and the other is cancelled.
+A request that is late, or whose replica is gone or does not serve the version, is sent once more: to the next
+replica, or to the same where there is one. Whichever answers first counts and the other is cancelled.
 
 Source: Dean and Barroso, "The Tail at Scale", Communications of the ACM 56 (2013), hedged requests.
 """

@@ -103,7 +103,7 @@ class Recommender:
         pseudonym = pseudonym_of(request.user_id, self._gateway.pseudonym_key)
         targets = self._gateway.releases.targets(pseudonym)
         user, degraded = await self._user(pseudonym)
-        # Of whom the store cannot tell is no stranger: a stranger's figures would be wrong for him.
+        # Whom the store cannot tell of is no stranger: the figures of one would be wrong.
         for target in targets if degraded != "popular_items" else ():
             try:
                 candidates = _indices(target.release, request.item_ids)
