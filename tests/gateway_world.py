@@ -1,9 +1,6 @@
 """A release, user rows and settings for a gateway; every version has its own scores and its own titles."""
 
-import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from gateway_process import start_gateway, stop_gateway
 from tiny_release import SPEC, write_artifacts
 
 from leanrec.config import FeatureStoreSettings, ReleaseSettings, RunSettings
-from leanrec.data.pseudonyms import KEY_VARIABLE, pseudonym_of
+from leanrec.data.pseudonyms import pseudonym_of
 from leanrec.features.rows import UserRow
 from leanrec.release.publish import publish_release
 from serving.gateway.keys import local_key
@@ -105,27 +103,12 @@ def headers_of(settings: RunSettings) -> dict[str, str]:
 
 
 @contextmanager
-def running_gateway(folder: Path, settings: RunSettings) -> Iterator[tuple[subprocess.Popen, str]]:
+def running_gateway(folder: Path, settings: RunSettings) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The gateway in a process of its own, and its URL; its log is `<folder>/gateway.log`."""
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-    with (folder / "gateway.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving.gateway", str(config)],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env={**os.environ, KEY_VARIABLE: PSEUDONYM_KEY},
-            text=True,
-        )
+    process, url = start_gateway(config, folder / "gateway.log", PSEUDONYM_KEY)
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, (folder / "gateway.log").read_text()
-        yield process, json.loads(line)["url"]
+        yield process, url
     finally:
-        process.terminate()
-        try:
-            process.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        stop_gateway(process)

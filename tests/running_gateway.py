@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +12,13 @@ from typing import Any
 
 import httpx
 import yaml
+from gateway_process import start_gateway, stop_gateway
 from small_world import START, Event, build
 from tiny_release import SPEC, write_artifacts
 
 from leanrec.config import DataSettings, FeatureStoreSettings, ReleaseSettings
 from leanrec.data.event_log import read_events
-from leanrec.data.pseudonyms import KEY_VARIABLE, pseudonym_of
+from leanrec.data.pseudonyms import pseudonym_of
 from leanrec.features.store import materialize_features
 from leanrec.release.publish import publish_release
 from leanrec.triton.embedded_server import EmbeddedServer, embedded_server
@@ -49,18 +47,7 @@ class GatewayWorld:
         """Start the gateway; its address, once it answers."""
         config = self.folder / "run.yaml"
         config.write_text(yaml.safe_dump(self.settings))
-        environment = {name: value for name, value in os.environ.items() if "PROMETHEUS" not in name}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "serving.gateway", str(config)],
-            stdout=subprocess.PIPE,
-            stderr=(self.folder / "gateway.log").open("a"),
-            text=True,
-            env={**environment, KEY_VARIABLE: PSEUDONYM_KEY},
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.log()
-        self.url = json.loads(line)["url"]
+        self.process, self.url = start_gateway(config, self.folder / "gateway.log", PSEUDONYM_KEY)
         return self.url
 
     def kill(self) -> None:
@@ -72,9 +59,7 @@ class GatewayWorld:
     def stop(self) -> int:
         """SIGTERM; the exit status."""
         assert self.process is not None
-        if self.process.poll() is None:
-            self.process.terminate()
-        return self.process.wait(timeout=30)
+        return stop_gateway(self.process)
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers={"X-API-Key": API_KEY}, timeout=20)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import small_world
+from gateway_process import start_gateway, stop_gateway
 from onnx import numpy_helper
 from tiny_release import SPEC, write_artifacts
 
@@ -98,20 +97,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         content = json.loads(settings.read_text())
         content["gateway"]["triton"] = [triton.grpc]
         write_json(settings, content)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving.gateway", str(settings)],
-            env={**os.environ, "LEANREC_PSEUDONYM_KEY": PSEUDONYM_KEY},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process, url = start_gateway(settings, folder / "gateway.log", PSEUDONYM_KEY)
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, "the gateway did not start"
-            yield json.loads(line)["url"], (folder / "keys.local").read_text().strip()
+            yield url, (folder / "keys.local").read_text().strip()
         finally:
-            process.terminate()
-            process.communicate(timeout=30)
+            stop_gateway(process)
 
 
 @pytest.fixture(scope="module")
