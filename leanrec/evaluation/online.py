@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from leanrec.evaluation.wilson import wilson_interval
 from leanrec.files import read_json, write_json
 
 ONLINE_FILE = "online.json"
@@ -79,11 +80,11 @@ def rate_of(successes: np.ndarray, trials: np.ndarray) -> Rate:
     clustered = float((residual**2).sum()) / total**2 * users / (users - 1) if users > 1 else 0.0
     variance = max(naive, clustered)
     size = total * naive / variance if variance > 0 else total
-    centre, half = _wilson(value, size)
+    low, high = wilson_interval(value, size, Z)
     return Rate(
         value=value,
-        low=max(0.0, centre - half),
-        high=min(1.0, centre + half),
+        low=max(0.0, low),
+        high=min(1.0, high),
         standard_error=math.sqrt(variance),
         num_trials=int(total),
         num_successes=int(successes.sum()),
@@ -150,14 +151,6 @@ def _ratings(rated: pa.Table) -> dict[str, Any]:
 def _of_release(table: pa.Table, release: int | None) -> pa.Table:
     column = table["release"]
     return table.filter(pc.is_null(column) if release is None else pc.equal(column, release))
-
-
-def _wilson(value: float, size: float) -> tuple[float, float]:
-    """Centre and half width of Wilson's interval."""
-    shrink = 1 + Z**2 / size
-    centre = (value + Z**2 / (2 * size)) / shrink
-    half = Z * math.sqrt(value * (1 - value) / size + Z**2 / (4 * size**2)) / shrink
-    return centre, half
 
 
 def _query(query: str, log: pa.Table) -> pa.Table:

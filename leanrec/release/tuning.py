@@ -24,7 +24,7 @@ import numpy as np
 from leanrec.config import ReleaseSettings, TuningSettings
 from leanrec.errors import ReleaseError
 from leanrec.export.golden import read_golden
-from leanrec.files import read_json, write_json, write_text
+from leanrec.files import write_json, write_text
 from leanrec.release.repository import CONFIGURATION, ModelRepository, now
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
@@ -120,12 +120,6 @@ def tune_serving(release: ReleaseSettings, settings: TuningSettings) -> dict[str
                 )
         write_json(repository.path / TUNING_FILE, report)
     return report
-
-
-def read_tuning(repository: Path) -> dict[str, Any] | None:
-    """The content of tuning.json; None where nothing was tuned."""
-    path = Path(repository) / TUNING_FILE
-    return read_json(path) if path.exists() else None
 
 
 def tune_model(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from leanrec.config.rollout import RolloutSettings
+from leanrec.evaluation.wilson import wilson_interval
 from leanrec.release.rollout.traffic import Buckets, Traffic, quantile
 
 CONFIDENT_Z = 2.326
@@ -82,13 +83,8 @@ def num_judged(candidate: Traffic, *, same_users: bool) -> int:
 
 
 def wilson_lower(share: float, total: float, z: float = CONFIDENT_Z) -> float:
-    """The lower end of the Wilson interval of a share seen `total` times.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return (centre - spread) / (1 + z * z / total)
+    """The lower end of the Wilson interval of a share seen in `total` trials."""
+    return wilson_interval(share, total, z)[0]
 
 
 def score_psi(stable: Buckets, candidate: Buckets) -> float:

@@ -18,7 +18,7 @@ from leanrec.config.rollout import RolloutSettings
 from leanrec.errors import GateError, ReleaseError
 from leanrec.release.promote import accept, advance, offer, require_unchanged, withdraw
 from leanrec.release.repository import ModelRepository
-from leanrec.release.rollout.bounds import missed_at_the_end, missed_for_sure, num_judged
+from leanrec.release.rollout.bounds import Missed, missed_at_the_end, missed_for_sure, num_judged
 from leanrec.release.rollout.observation import GatewayMetrics
 from leanrec.release.rollout.traffic import Traffic
 from leanrec.release.state import Rollout
@@ -40,6 +40,11 @@ class Observation:
     candidate: Traffic
     silent: list[str]
     """Gateways that did not answer."""
+
+    @property
+    def same_users(self) -> bool:
+        """Whether both versions answered the same users, as they do in the shadow stage."""
+        return self.rollout.stage == "shadow"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,36 +107,46 @@ class Controller:
         began = time.monotonic()
         while True:
             time.sleep(self.settings.observe_every_s)
-            state = store.required_state()
-            require_unchanged(state, rollout)
-            seen = self.metrics.look()
-            stable = seen.get(state.stable, Traffic())
-            candidate = seen.get(rollout.version, Traffic())
-            seconds = time.monotonic() - began
-            watch(
-                Observation(
-                    rollout=rollout,
-                    seconds=seconds,
-                    stable=stable,
-                    candidate=candidate,
-                    silent=self.metrics.silent,
-                )
-            )
-            missed = missed_for_sure(self.settings, stable, candidate)
-            enough = num_judged(candidate, same_users=rollout.stage == "shadow") >= self.settings.min_requests
-            if not missed and enough and seconds >= self.settings.stage_s:
-                same_users = rollout.stage == "shadow"
-                missed = missed_at_the_end(self.settings, stable, candidate, same_users=same_users)
-                if not missed:
-                    return f"{rollout.shown()}: every bound was kept over {candidate.requests:.0f} requests"
+            seen = self._observe(store, rollout, began)
+            watch(seen)
+            num_requests = seen.candidate.requests
+            may_end = self._may_end(seen)
+            missed = self._missed(seen, at_the_end=may_end)
             if missed:
-                self._withdraw(rollout, f"{rollout.shown()}: {missed} over {candidate.requests:.0f} requests")
-            if seconds > self.settings.stage_timeout_s:
+                self._withdraw(rollout, f"{rollout.shown()}: {missed} over {num_requests} requests")
+            if may_end:
+                return f"{rollout.shown()}: every bound was kept over {num_requests} requests"
+            if seen.seconds > self.settings.stage_timeout_s:
                 self._withdraw(
                     rollout,
-                    f"{rollout.shown()}: {candidate.requests:.0f} requests within"
+                    f"{rollout.shown()}: {num_requests} requests within"
                     f" {self.settings.stage_timeout_s:g} s, bound {self.settings.min_requests}",
                 )
+
+    def _observe(self, store: ModelRepository, rollout: Rollout, began: float) -> Observation:
+        """What both versions answered in the stage; a ReleaseError when somebody else moved the rollout."""
+        state = store.required_state()
+        require_unchanged(state, rollout)
+        seen = self.metrics.look()
+        return Observation(
+            rollout=rollout,
+            seconds=time.monotonic() - began,
+            stable=seen.get(state.stable, Traffic()),
+            candidate=seen.get(rollout.version, Traffic()),
+            silent=self.metrics.silent,
+        )
+
+    def _may_end(self, seen: Observation) -> bool:
+        """Whether the stage lasted long enough and saw enough to be judged."""
+        num_seen = num_judged(seen.candidate, same_users=seen.same_users)
+        return num_seen >= self.settings.min_requests and seen.seconds >= self.settings.stage_s
+
+    def _missed(self, seen: Observation, *, at_the_end: bool) -> Missed | None:
+        """The first bound that the candidate misses, as far as it can be judged by now."""
+        missed = missed_for_sure(self.settings, seen.stable, seen.candidate)
+        if missed or not at_the_end:
+            return missed
+        return missed_at_the_end(self.settings, seen.stable, seen.candidate, same_users=seen.same_users)
 
     def _go_on(self, rollout: Rollout, reason: str) -> None:
         """Move the candidate to its next stage."""

@@ -36,7 +36,7 @@ class GatewayMetrics:
     def __init__(self, urls: Iterable[str]) -> None:
         self._urls = [url.rstrip("/") for url in urls]
         self._last: dict[str, Samples] = {}
-        self._grown: dict[str, Samples] = defaultdict(lambda: defaultdict(float))
+        self._grown: Samples = defaultdict(float)
         self.silent: list[str] = []
         """Replicas that did not answer the last look."""
 
@@ -48,11 +48,7 @@ class GatewayMetrics:
                 self._add(url, _scrape(url))
             except (OSError, http.client.HTTPException, ValueError):
                 self.silent.append(url)
-        grown: Samples = defaultdict(float)
-        for samples in self._grown.values():
-            for key, value in samples.items():
-                grown[key] += value
-        return traffic_of(grown)
+        return traffic_of(self._grown)
 
     def start_over(self) -> None:
         """Count from the last look on."""
@@ -74,7 +70,7 @@ class GatewayMetrics:
             return
         for key, value in samples.items():
             last = before.get(key, 0.0)
-            self._grown[url][key] += value - last if value >= last else value
+            self._grown[key] += value - last if value >= last else value
 
 
 def traffic_of(samples: Samples) -> dict[int, Traffic]:

@@ -12,7 +12,7 @@ Buckets = Counter[float]
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """Counts of one version; those of several replicas add up."""
+    """Counts of one version, of all replicas together."""
 
     requests: int = 0
     """Requests that it was asked to answer."""
@@ -26,9 +26,6 @@ class Traffic:
     """Shares of ten items that the stable version names too, of requests replayed."""
     impressions: int = 0
     clicks: int = 0
-
-    def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(**{name: getattr(self, name) + getattr(other, name) for name in vars(self)})
 
     @property
     def error_rate(self) -> float:
