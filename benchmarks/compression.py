@@ -24,14 +24,15 @@ from benchmarks.eager.environment import eager_python, versions_in
 from leanrec.errors import ConfigError, ServingError
 from leanrec.export.golden import Golden, read_golden
 from leanrec.export.runtime import Tensors, rows_of
-from leanrec.files import read_json, size_in_bytes, write_text
+from leanrec.files import read_json, size_in_bytes
 from leanrec.journal import read_journal
-from leanrec.release.repository import CONFIGURATION, ModelRepository
+from leanrec.release.repository import ModelRepository
 from leanrec.release.requests import FRONT, read_spec
 from leanrec.schema import MODELS, RANKER, ModelSpec
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.model_configuration import ModelConfiguration
+from leanrec.triton.staging import stage_model
 
 EAGER, ONE_THREAD = "eager_", "eager_one_thread_"
 """The baseline with PyTorch's own number of threads and with one; the quicker of both counts."""
@@ -146,8 +147,8 @@ def _stage_release(models: Path, served: ModelRepository, model: str, version: i
     """The release under the configuration that it is served with."""
     configuration = served.configuration(model)
     assert configuration is not None
-    write_text(models / model / CONFIGURATION, replace(configuration, versions=(1,)).to_pbtxt())
-    (models / model / "1").symlink_to(served.version_folder(model, version))
+    folder = served.version_folder(model, version)
+    stage_model(models, replace(configuration, versions=(1,)), {1: folder})
 
 
 def stage_eager(models: Path, trained: Path, spec: ModelSpec, model: str, threads: int = 0) -> None:
@@ -158,7 +159,7 @@ def stage_eager(models: Path, trained: Path, spec: ModelSpec, model: str, thread
         backend="python",
         parameters={"code": str(Path(__file__).parents[1]), "part": model, "threads": str(threads)},
     )
-    write_text(models / configuration.name / CONFIGURATION, configuration.to_pbtxt())
+    stage_model(models, configuration, {})
     folder = models / configuration.name / "1"
     folder.mkdir()
     shutil.copyfile(Path(__file__).parent / "eager" / "model.py", folder / "model.py")

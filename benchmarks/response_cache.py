@@ -17,13 +17,13 @@ import numpy as np
 
 from leanrec.export.golden import read_golden
 from leanrec.export.runtime import rows_of
-from leanrec.files import write_text
-from leanrec.release.repository import CONFIGURATION, ModelRepository
+from leanrec.release.repository import ModelRepository
 from leanrec.release.requests import read_spec
 from leanrec.schema import RECOMMENDER
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.model_configuration import ModelConfiguration
+from leanrec.triton.staging import stage_model
 
 CACHED = f"{RECOMMENDER}_cached"
 CACHE_BYTES = 64 << 20
@@ -69,8 +69,7 @@ def _stage(models: Path, served: ModelRepository, version: int) -> None:
     spec = read_spec(served.release_folder(version) / "spec.json")
     plain = ModelConfiguration.of_model(RECOMMENDER, spec, (1,))
     for configuration in (plain, replace(plain, name=CACHED, response_cache=True)):
-        write_text(models / configuration.name / CONFIGURATION, configuration.to_pbtxt())
-        (models / configuration.name / "1").symlink_to(served.version_folder(RECOMMENDER, version))
+        stage_model(models, configuration, {1: served.version_folder(RECOMMENDER, version)})
 
 
 def _medians(triton: TritonClient, golden: Request) -> dict[str, float]:

@@ -20,13 +20,13 @@ from onnx import TensorProto, helper
 from leanrec.export.golden import read_golden
 from leanrec.export.graph_file import GRAPH_FILE
 from leanrec.export.runtime import GraphSession, rows_of
-from leanrec.files import write_text
-from leanrec.release.repository import CONFIGURATION, ModelRepository
+from leanrec.release.repository import ModelRepository
 from leanrec.release.requests import read_spec
 from leanrec.schema import RECOMMENDER, TensorSpec
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.model_configuration import ModelConfiguration
+from leanrec.triton.staging import stage_model
 
 EMPTY = "empty"
 NUM_REQUESTS = 500
@@ -71,11 +71,10 @@ def _stage(models: Path, served: ModelRepository, version: int) -> None:
     """A repository with the release's recommender and with a graph that hands its input back."""
     spec = read_spec(served.release_folder(version) / "spec.json")
     recommender = ModelConfiguration.of_model(RECOMMENDER, spec, (1,))
-    write_text(models / RECOMMENDER / CONFIGURATION, recommender.to_pbtxt())
-    (models / RECOMMENDER / "1").symlink_to(served.version_folder(RECOMMENDER, version))
+    stage_model(models, recommender, {1: served.version_folder(RECOMMENDER, version)})
     tensors = [TensorSpec(name=name, dtype="FP32", shape=(1,)) for name in ("nothing", "again")]
     empty = ModelConfiguration(name=EMPTY, inputs=(tensors[0],), outputs=(tensors[1],), versions=(1,))
-    write_text(models / EMPTY / CONFIGURATION, empty.to_pbtxt())
+    stage_model(models, empty, {})
     (models / EMPTY / "1").mkdir()
     values = [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, ["batch", 1]) for t in tensors]
     node = helper.make_node("Identity", ["nothing"], ["again"])

@@ -20,7 +20,7 @@ from leanrec.export.graph_file import graph_path
 from leanrec.export.runtime import GraphSession, Tensors, rows_of
 from leanrec.files import size_in_bytes
 from leanrec.schema import MODELS, RANKER, RECOMMENDER
-from leanrec.triton.load import Load, in_turns
+from leanrec.triton.load import Load, in_turns, percentiles
 
 NDCG = f"ndcg@{HEADLINE_K}"
 PAIRS_AT_ONCE = 256
@@ -76,7 +76,7 @@ class Answered:
 
     def latency_ms(self) -> dict[str, float]:
         """p50, p95 and p99 in milliseconds."""
-        return {f"p{q}": float(np.percentile(self.milliseconds, q)) for q in (50, 95, 99)}
+        return percentiles(self.milliseconds)
 
 
 def answer_side_by_side(candidates: list[Candidate], requests: Tensors) -> dict[str, Answered]:

@@ -18,12 +18,12 @@ import psutil
 
 from leanrec.compression.measure import Candidate
 from leanrec.export.runtime import Tensors, rows_of
-from leanrec.files import write_text
 from leanrec.schema import RECOMMENDER, ModelSpec
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import EmbeddedServer, embedded_server
 from leanrec.triton.load import Load, in_turns
 from leanrec.triton.model_configuration import ModelConfiguration
+from leanrec.triton.staging import stage_model
 
 FEW, MANY = 1, 8
 """Callers."""
@@ -86,8 +86,7 @@ def _served(few: Load, many: Load, resident: int | None, bit_equal: bool) -> Ser
 
 def _stage(models: Path, name: str, candidate: Candidate, spec: ModelSpec, merge: bool) -> None:
     configuration = replace(ModelConfiguration.of_model(RECOMMENDER, spec, (1,), merge=merge), name=name)
-    write_text(models / name / "config.pbtxt", configuration.to_pbtxt())
-    (models / name / "1").symlink_to((candidate.folder / RECOMMENDER).absolute())
+    stage_model(models, configuration, {1: candidate.folder / RECOMMENDER})
 
 
 def _bit_equal(candidate: Candidate, triton: TritonClient, name: str, requests: Tensors) -> bool:

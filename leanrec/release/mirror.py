@@ -23,9 +23,10 @@ from typing import Any
 from leanrec.errors import ReleaseError
 from leanrec.files import sha256_of
 from leanrec.release.object_store import ObjectStore, StoredState, manifest_name
-from leanrec.release.repository import CONFIGURATION, MANIFEST, RELEASE_FILE, RELEASE_FOLDER, ModelRepository
+from leanrec.release.repository import MANIFEST, RELEASE_FILE, RELEASE_FOLDER, ModelRepository
 from leanrec.release.state import ReleaseState
 from leanrec.schema import MODELS, RECOMMENDER
+from leanrec.triton.model_configuration import CONFIGURATION
 
 
 def push(repository: Path, store: ObjectStore) -> dict[str, Any]:

@@ -25,15 +25,15 @@ from leanrec.export.agreement import Differences, Tensors, compare_ranker, compa
 from leanrec.export.golden import Golden, check_golden, read_golden
 from leanrec.export.graph_file import graph_path
 from leanrec.export.runtime import GraphSession
-from leanrec.files import atomic_directory, write_json, write_text
+from leanrec.files import atomic_directory, write_json
 from leanrec.gates import Check, at_least, at_most, write_gate
 from leanrec.journal import step
-from leanrec.release.repository import CONFIGURATION
 from leanrec.release.requests import SPEC, read_spec, same_tensors
 from leanrec.schema import MODELS, RECOMMENDER
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.model_configuration import ModelConfiguration
+from leanrec.triton.staging import stage_model
 
 UNCOMPRESSED, CHOSEN = 1, 2
 """The two forms stand in one temporary repository, as two versions of each model."""
@@ -196,9 +196,7 @@ def _stage(repository: Path, folders: dict[int, Path]) -> None:
     spec = read_spec(folders[UNCOMPRESSED] / SPEC)
     for model in MODELS:
         configuration = ModelConfiguration.of_model(model, spec, tuple(folders))
-        write_text(repository / model / CONFIGURATION, configuration.to_pbtxt())
-        for version, folder in folders.items():
-            (repository / model / str(version)).symlink_to((folder / model).absolute())
+        stage_model(repository, configuration, {v: folder / model for v, folder in folders.items()})
 
 
 def _answers(

@@ -31,10 +31,9 @@ from leanrec.release.requests import SPEC, may_merge, read_spec
 from leanrec.release.routing import CANDIDATES
 from leanrec.release.state import ReleaseState
 from leanrec.schema import MODELS, RECOMMENDER
-from leanrec.triton.model_configuration import ModelConfiguration
+from leanrec.triton.model_configuration import CONFIGURATION, ModelConfiguration
 
 RELEASE_FILE = "release.json"
-CONFIGURATION = "config.pbtxt"
 MANIFEST = "manifest.json"
 RELEASE_FOLDER = "release"
 STAGING = ".staging"

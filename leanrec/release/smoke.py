@@ -23,6 +23,7 @@ from leanrec.release.routing import Route, candidate_route, stable_route
 from leanrec.release.state import ReleaseState
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
+from leanrec.triton.load import percentiles
 
 NUM_USERS = 3
 NUM_ITEMS = 10
@@ -140,10 +141,9 @@ def _check(answer: dict[str, Any], version: int, num_items: int) -> None:
 
 def _latency_ms(recommendations: Recommendations, users: OnlineUsers, picked: list[str]) -> dict[str, Any]:
     rows = [row for row in users.rows(picked) if row is not None]
-    seconds = []
+    milliseconds = []
     for n in range(NUM_TIMED):
         clock = time.perf_counter()
         recommendations.answer(rows[n % len(rows)])
-        seconds.append(time.perf_counter() - clock)
-    p50, p95, p99 = (float(q) * 1e3 for q in np.percentile(seconds, [50, 95, 99]))
-    return {"p50": p50, "p95": p95, "p99": p99, "n": NUM_TIMED}
+        milliseconds.append((time.perf_counter() - clock) * 1e3)
+    return {**percentiles(milliseconds), "n": NUM_TIMED}

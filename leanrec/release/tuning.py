@@ -25,11 +25,12 @@ from leanrec.config import ReleaseSettings, TuningSettings
 from leanrec.errors import ReleaseError
 from leanrec.export.golden import read_golden
 from leanrec.files import write_json, write_text
-from leanrec.release.repository import CONFIGURATION, ModelRepository, now
+from leanrec.release.repository import ModelRepository, now
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.load import Load, Tensors, in_turns
-from leanrec.triton.model_configuration import DynamicBatching, ModelConfiguration
+from leanrec.triton.model_configuration import CONFIGURATION, DynamicBatching, ModelConfiguration
+from leanrec.triton.staging import stage_model
 
 TUNING_FILE = "tuning.json"
 THREADS = "intra_op_thread_count"
@@ -244,8 +245,7 @@ def _measure(
         models = Path(work) / "models"
         for name, tuned in tried.items():
             configuration = replace(tuned.within(before), name=name, versions=(1,))
-            write_text(models / name / CONFIGURATION, configuration.to_pbtxt())
-            (models / name / "1").symlink_to(folder)
+            stage_model(models, configuration, {1: folder})
         with (
             embedded_server(models, Path(work) / "announcement.json") as server,
             TritonClient(server.grpc, timeout_s=60) as triton,

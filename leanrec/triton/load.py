@@ -31,7 +31,7 @@ class Load:
 
     def percentiles(self) -> dict[str, float]:
         """p50, p95 and p99 in milliseconds."""
-        return {f"p{q}": float(np.percentile(self.milliseconds, q)) for q in (50, 95, 99)}
+        return percentiles(self.milliseconds)
 
     @property
     def requests_per_s(self) -> float:
@@ -45,6 +45,11 @@ class Load:
             milliseconds=np.concatenate([load.milliseconds for load in loads]),
             seconds=sum(load.seconds for load in loads),
         )
+
+
+def percentiles(milliseconds: np.ndarray | Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99."""
+    return {f"p{q}": float(np.percentile(milliseconds, q)) for q in (50, 95, 99)}
 
 
 def closed_loop(ask: Ask, requests: Tensors, *, callers: int, num_requests: int) -> Load:

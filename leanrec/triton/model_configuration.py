@@ -15,6 +15,9 @@ from tritonclient.grpc import model_config_pb2 as proto
 from leanrec.errors import ReleaseError
 from leanrec.schema import ModelSpec, TensorSpec
 
+CONFIGURATION = "config.pbtxt"
+"""The file in a model's folder that Triton reads."""
+
 BACKEND = "onnxruntime"
 WARMUP_LENGTH = 1
 """What stands for an axis that varies in a warm-up request."""
