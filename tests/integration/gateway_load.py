@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from gateway_world import ASK, pseudonym, score_of
 from process_table import descendants
 from small_world import build, event
 from tiny_release import SPEC
+from waiting import running
 
 from leanrec.config import FeatureStoreSettings
 from leanrec.features.online import OnlineUsers
@@ -107,14 +108,8 @@ def asking(url: str, headers: dict[str, str], users: dict[str, int], callers: in
                 )
 
     threads = [threading.Thread(target=call, args=(first,)) for first in range(callers)]
-    for thread in threads:
-        thread.start()
-    try:
+    with running(threads, stopping):
         yield load
-    finally:
-        stopping.set()
-        for thread in threads:
-            thread.join()
 
 
 def signal_tree(pid: int, number: signal.Signals) -> None:
@@ -122,10 +117,3 @@ def signal_tree(pid: int, number: signal.Signals) -> None:
     for process in [pid, *descendants(pid)]:
         with suppress(ProcessLookupError):
             os.kill(process, number)
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)

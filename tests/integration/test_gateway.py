@@ -9,8 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_load import USERS, asking, fault_of, fill_store, signal_tree, wait_for
+from gateway_load import USERS, asking, fault_of, fill_store, signal_tree
 from gateway_world import ASK, headers_of, publish, running_gateway, settings_of
+from waiting import wait_for
 
 from leanrec.config import FeatureStoreSettings, RunSettings
 from leanrec.release.promote import advance, offer, promote, rollback, withdraw

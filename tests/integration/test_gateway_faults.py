@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from gateway_load import Answered, asking, fill_store, signal_tree, wait_for
+from gateway_load import Answered, asking, fill_store, signal_tree
 from gateway_world import headers_of, publish, running_gateway, settings_of
 from redis import Redis, RedisError
+from waiting import wait_for
 
 from leanrec.config import FeatureStoreSettings
 
@@ -174,7 +175,7 @@ def test_redis_is_stopped_and_started_again(tmp_path: Path) -> None:
         triton.start()
         with running_gateway(tmp_path, settings) as (_, url), asking(url, headers, users) as load:
             # Whom the store has not answered for yet has no row that could be stale.
-            wait_for(lambda: full_again(load, 0))
+            wait_for(lambda: {answer.user for answer in load.answers if not answer.degraded} == set(users))
 
             stopped = len(load.answers)
             redis.stop()

@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from object_storage import CREDENTIALS, new_bucket, object_storage
 from tiny_release import top_k, user_row, write_artifacts
+from waiting import wait_for
 
 from leanrec.config import ReleaseSettings
 from leanrec.config.storage import ObjectStoreSettings
@@ -42,13 +43,6 @@ def publish(repository: Path, factor: float = 1.0, strategy: str = "direct") -> 
     settings = ReleaseSettings(repository=str(repository), keep=2, strategy=strategy)
     output = repository.parent / "release.json"
     return publish_release(settings, name="tiny", **artifacts, lineage={}, output=output)["version"]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -1,14 +1,15 @@
 """Faults of the storage while a real Triton answers: nobody notices, and it goes on by itself."""
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_triton_releases import FACTORS, hammering, wait_for
+from small_disk import mounted_disk
+from test_triton_releases import FACTORS, hammering
 from tiny_release import write_artifacts
+from waiting import wait_for
 
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ReleaseError
@@ -21,15 +22,8 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small disk takes root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted_disk(tmp_path, "1m") as disk:
+        yield disk
 
 
 def test_a_full_disk_and_a_corrupt_version_stop_no_answer(small_disk: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import yaml
 from onnx import numpy_helper
 from running_gateway import USERS, GatewayWorld, gateway_world
 from tiny_release import top_k, user_row, write_artifacts
+from waiting import running, wait_for
 
 from leanrec.config import ReleaseSettings, RunSettings
 from leanrec.errors import GateError
@@ -89,14 +89,8 @@ def users_ask(world: GatewayWorld) -> Iterator[Answers]:
 
     threads = [threading.Thread(target=through_the_gateway, args=(MANY[n::2],)) for n in range(2)]
     threads.append(threading.Thread(target=straight))
-    for thread in threads:
-        thread.start()
-    try:
+    with running(threads, stopping):
         yield answers
-    finally:
-        stopping.set()
-        for thread in threads:
-            thread.join()
 
 
 def publish(world: GatewayWorld, spoil: Callable[[Path], None] = lambda _: None) -> int:
@@ -206,10 +200,3 @@ def test_a_killed_controller_leaves_a_stage_that_abort_ends(world: GatewayWorld)
 
 def loaded(world: GatewayWorld) -> dict[str, list[int]]:
     return {name: versions for name, versions in world.triton.loaded()["models"].items() if versions}
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)

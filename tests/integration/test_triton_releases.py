@@ -1,8 +1,7 @@
 """Releases under load: clients hammer a real Triton while versions come, fail and go."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_release import top_k, user_row, write_artifacts
+from waiting import running, wait_for
 
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ServingError
@@ -53,21 +53,8 @@ def hammering(server: EmbeddedServer, num_clients: int = 3) -> Iterator[Load]:
                     load.mixed.append(f"version {answer.version}: {answer.outputs['score']}")
 
     threads = [threading.Thread(target=ask) for _ in range(num_clients)]
-    for thread in threads:
-        thread.start()
-    try:
+    with running(threads, stopping):
         yield load
-    finally:
-        stopping.set()
-        for thread in threads:
-            thread.join()
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def test_versions_come_fail_and_go_and_no_request_notices(tmp_path: Path) -> None:

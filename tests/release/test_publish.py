@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_disk import mounted_disk
 from tiny_release import SPEC, write_artifacts
 
 from leanrec.config import ReleaseSettings
@@ -317,15 +318,8 @@ def test_the_second_of_two_publishers_is_refused(settings: ReleaseSettings, arti
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small disk takes root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted_disk(tmp_path, "256k") as disk:
+        yield disk
 
 
 @pytest.mark.integration

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from gateway_world import ASK, PSEUDONYM_KEY, Rows, headers_of, publish, row, settings_of
+from waiting import wait_for
 
 from leanrec.data.pseudonyms import KEY_VARIABLE
 from leanrec.errors import ConfigError, ReleaseError
@@ -29,13 +29,6 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClie
     with TestClient(create_app(settings, lambda: Rows({"ann": row(1)}))) as client:
         client.headers.update(headers)
         yield client
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def test_a_gateway_that_cannot_start_says_why_and_closes_what_it_opened(

@@ -1,12 +1,12 @@
 """The reloader's decisions, against a Triton made by hand that notes what it is told."""
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from leanrec.errors import ServingError
 from serving.reloader import Reloader, configured_models
@@ -45,13 +45,6 @@ def write(repository: Path, release: str, **configurations: str) -> None:
         (repository / name).mkdir(parents=True, exist_ok=True)
         (repository / name / "config.pbtxt").write_text(text)
     (repository / "release.json").write_text(release)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 @pytest.fixture
