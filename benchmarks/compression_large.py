@@ -114,9 +114,9 @@ def _stand_in() -> Recommender:
     model = Recommender(spec, SETTINGS, items).freeze_items().eval()
     rows = {name: torch.from_numpy(value) for name, value in _requests(spec).items()}
     with torch.no_grad():
-        like = torch.logit(model.ranker()(**rows)[1])
-        model.dcn.over.weight[1] *= SPREAD / like.std()
-        model.dcn.over.bias[1] = -like.mean() * SPREAD / like.std()
+        like = torch.logit(model.served_ranker()(**rows)[1])
+        model.ranker.over.weight[1] *= SPREAD / like.std()
+        model.ranker.over.bias[1] = -like.mean() * SPREAD / like.std()
     return model.eval()
 
 
@@ -161,7 +161,7 @@ def _write_trained(folder: Path, model: Recommender, spec: ModelSpec) -> Path:
 
 def _write_ours(models: Path, model: Recommender, spec: ModelSpec) -> Path:
     """The quantized ranker, its user tables replaced by the large ones; its version folder."""
-    graph = cook(RECIPE, export_module(model.ranker(), model.spec, RANKER))
+    graph = cook(RECIPE, export_module(model.served_ranker(), model.spec, RANKER))
     folder = models / RANKER / "1"
     folder.mkdir(parents=True)
     kept = [tensor for tensor in graph.graph.initializer if list(tensor.dims)[:1] != [STAND_IN]]

@@ -32,7 +32,7 @@ class TritonPythonModel:
         if int(parameters["threads"]):
             torch.set_num_threads(int(parameters["threads"]))
         model = load_model(Path(args["model_repository"]) / args["model_version"])
-        self._module = (model if parameters["part"] == "recommender" else model.ranker()).eval()
+        self._module = (model if parameters["part"] == "recommender" else model.served_ranker()).eval()
         self._inputs = [entry["name"] for entry in config["input"]]
         self._outputs = [entry["name"] for entry in config["output"]]
 

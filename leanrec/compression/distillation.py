@@ -16,14 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leanrec.models.ranking.dcn_v2 import DCNv2Ranker, Heads
+from leanrec.compression.architecture import ranker_as, retriever_as
+from leanrec.models.ranking.dcn_v2 import DCNv2Ranker
+from leanrec.models.ranking.ranking_model import Heads
 from leanrec.models.recommender import MASKED, Recommender
+from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.training.candidates import Candidates
 from leanrec.training.examples import Examples
 from leanrec.training.objectives import RankerObjective, RetrieverObjective
 
 LIST_LENGTH = 50
 """Items on top of the teacher's retrieval whose order by its ranker the student's retriever learns."""
+
+
+METHOD = "distil"
 
 
 class Teacher:
@@ -36,7 +42,9 @@ class Teacher:
     def retrieval(self, batch: Examples, negatives: Tensor) -> Tensor:
         """Log-probabilities of the softmax over the item taken up and `negatives`, [E, 1 + M]."""
         told = [
-            RetrieverObjective(member.retriever, member.settings.retriever).logits(batch, negatives)
+            RetrieverObjective(
+                retriever_as(LearnedRetriever, member, METHOD), member.settings.retriever
+            ).logits(batch, negatives)
             for member in self.members
         ]
         mean = torch.stack([functional.log_softmax(logits, dim=1) for logits in told]).mean(dim=0)
@@ -45,7 +53,7 @@ class Teacher:
     @torch.no_grad()
     def heads(self, batch: Examples, item_index: Tensor) -> tuple[Heads, Tensor]:
         """The heads for candidates [E, C], and the last hidden layer of the first member, [E, C, H]."""
-        with _hidden_layer(self.members[0].dcn) as hidden:
+        with _hidden_layer(ranker_as(DCNv2Ranker, self.members[0], METHOD)) as hidden:
             told = [member.rank(batch.user, item_index) for member in self.members]
         return Heads(*(torch.stack(logits).mean(dim=0) for logits in zip(*told, strict=True))), hidden[0]
 
@@ -89,7 +97,8 @@ class DistilledRankerObjective(nn.Module):
         super().__init__()
         self.objective, self.teacher = objective, teacher
         self.weight, self.feature_weight = weight, feature_weight
-        width = teacher.members[0].dcn.deep.width
+        width = ranker_as(DCNv2Ranker, teacher.members[0], METHOD).deep.width
+        assert isinstance(objective.model, DCNv2Ranker)
         self.hint = nn.Linear(objective.model.deep.width, width)
 
     def forward(self, batch: Examples, candidates: Candidates) -> Tensor:
@@ -111,9 +120,10 @@ class DistilledRankerObjective(nn.Module):
 
 
 @contextmanager
-def _hidden_layer(ranker: DCNv2Ranker) -> Iterator[list[Tensor]]:
+def _hidden_layer(ranker: nn.Module) -> Iterator[list[Tensor]]:
     """A list that takes up the last hidden layer of `ranker`, [..., H], each time that it answers."""
     seen: list[Tensor] = []
+    assert isinstance(ranker, DCNv2Ranker)
     hook = ranker.deep.register_forward_hook(lambda _, __, output: seen.append(output))
     try:
         yield seen

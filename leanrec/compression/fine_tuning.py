@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from leanrec.compression.architecture import retriever_as
 from leanrec.compression.distillation import DistilledRankerObjective, DistilledRetrieverObjective, Teacher
 from leanrec.compression.source import CompressionSource
 from leanrec.config import RankerSettings, RetrieverSettings
 from leanrec.config.methods import FineTuningSettings
 from leanrec.errors import CompressionError
 from leanrec.models.recommender import Recommender
+from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.training.candidates import CandidateSampler
 from leanrec.training.examples import Examples, batches
 from leanrec.training.objectives import RankerObjective, RetrieverObjective
@@ -87,7 +89,9 @@ class _Course:
 
 
 def _tune_retriever(recommender: Recommender, course: _Course, teacher: Teacher | None) -> None:
-    own = RetrieverObjective(recommender.retriever, recommender.settings.retriever)
+    own = RetrieverObjective(
+        retriever_as(LearnedRetriever, recommender, "fine-tuning"), recommender.settings.retriever
+    )
     objective: nn.Module = own
     if teacher is not None:
         weights = course.settings.teacher_weight, course.settings.list_weight
@@ -103,8 +107,8 @@ def _tune_ranker(
     if from_scratch:
         probe = course.examples.take(torch.arange(min(PROBE_EVENTS, len(course.examples))))
         temperature = training.retriever.temperature
-        recommender.dcn.start_from_retrieval(sampler.log_partition(probe, temperature), temperature)
-    own = RankerObjective(recommender.dcn, training.ranker)
+        recommender.ranker.start_from_retrieval(sampler.log_partition(probe, temperature), temperature)
+    own = RankerObjective(recommender.ranker, training.ranker)
     objective: nn.Module = own
     if teacher is not None:
         weights = course.settings.teacher_weight, course.settings.feature_weight
@@ -125,7 +129,7 @@ def _learn(
     torch.manual_seed(course.seed)
     draw = torch.Generator().manual_seed(course.seed)
     optimizers = _optimizers(
-        objective, recommender.retriever if part == RETRIEVER else recommender.dcn, settings
+        objective, recommender.retriever if part == RETRIEVER else recommender.ranker, settings
     )
     first = [optimizer.param_groups[0]["lr"] * course.settings.rate for optimizer in optimizers]
     steps = epochs * math.ceil(len(course.examples) / settings.batch_size)

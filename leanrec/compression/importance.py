@@ -37,16 +37,16 @@ def taylor_importance(recommender: Recommender, source: CompressionSource) -> di
     """Weight of the ranker -> |weight * gradient of the loss|, summed over batches of training events."""
     training = recommender.settings
     sampler = CandidateSampler(recommender.retriever, training.ranker, recommender.num_candidates)
-    objective = RankerObjective(recommender.dcn.requires_grad_(True), training.ranker)
+    objective = RankerObjective(recommender.ranker.requires_grad_(True), training.ranker)
     draw = torch.Generator().manual_seed(training.seed)
-    total = {name: torch.zeros_like(value) for name, value in recommender.dcn.named_parameters()}
+    total = {name: torch.zeros_like(value) for name, value in recommender.ranker.named_parameters()}
     examples = source.sample(EVENTS)
     for rows in torch.arange(len(examples)).split(BATCH):
         batch = examples.take(rows)
-        recommender.dcn.zero_grad()
+        recommender.ranker.zero_grad()
         objective(batch, sampler.draw(batch, draw)).backward()
-        for name, value in recommender.dcn.named_parameters():
+        for name, value in recommender.ranker.named_parameters():
             if value.grad is not None:
                 total[name] += (value * value.grad).abs().detach()
-    recommender.dcn.zero_grad()
+    recommender.ranker.zero_grad()
     return total

@@ -7,11 +7,14 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from leanrec.config.section import Section
+from leanrec.config.zoo import RankerName, RetrieverName
 
 
 class RetrieverSettings(Section):
-    """The two-tower retriever."""
+    """The retriever: which, its sizes, and how it learns."""
 
+    model: RetrieverName = "two_tower"
+    """Its name in leanrec/models/retrieval."""
     dim: int = Field(default=64, ge=4)
     """Width of user and item vectors."""
     hidden: tuple[int, ...] = (128,)
@@ -41,8 +44,10 @@ class RetrieverSettings(Section):
 
 
 class RankerSettings(Section):
-    """The DCNv2 ranker."""
+    """The ranker: which, its sizes, and how it learns."""
 
+    model: RankerName = "dcn_v2"
+    """Its name in leanrec/models/ranking."""
     dim: int = Field(default=32, ge=4)
     """Width of its embedding tables."""
     cross_layers: int = Field(default=2, ge=1)

@@ -117,7 +117,7 @@ def answer(model: Recommender, protocol: Protocol) -> Answers:
         seen = request.pop("seen").numpy()
         scores = model.retriever.user_vectors(UserInputs(**request)) @ model.item_vectors.T
         retriever.append(best_items(scores.numpy(), seen, model.top_k))
-    ranker = model.ranker().eval()
+    ranker = model.served_ranker().eval()
     like, rating = [], []
     for start in range(0, protocol.pairs.liked.size, PAIRS_AT_ONCE):
         _, likes, ratings = ranker(**_tensors(protocol.pairs.inputs, slice(start, start + PAIRS_AT_ONCE)))

@@ -85,7 +85,7 @@ def draw_golden(model: Recommender, protocol: Protocol, num_requests: int, bound
 @torch.inference_mode()
 def answer_eagerly(model: Recommender, name: str, inputs: Tensors) -> Tensors:
     """What the plain module `name` (recommender or ranker) answers, without any graph."""
-    module = model if name == RECOMMENDER else model.ranker().eval()
+    module = model if name == RECOMMENDER else model.served_ranker().eval()
     values = [torch.from_numpy(inputs[tensor.name]) for tensor in model.spec.inputs(name)]
     answers = module(*values)
     return {

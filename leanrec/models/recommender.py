@@ -21,9 +21,10 @@ from leanrec.files import read_json, write_json
 from leanrec.models.forms import Description, reform
 from leanrec.models.forms.form import Form
 from leanrec.models.inputs import ItemInputs, UserInputs, blank_items, known_index
-from leanrec.models.ranking.dcn_v2 import DCNv2Ranker, Heads
+from leanrec.models.ranking import RANKERS
+from leanrec.models.ranking.ranking_model import Heads
+from leanrec.models.retrieval import RETRIEVERS
 from leanrec.models.retrieval.inverted_file import InvertedFile
-from leanrec.models.retrieval.two_tower import TwoTower
 from leanrec.schema import UNKNOWN_INDEX, ModelSpec
 
 MASKED = -30_000.0
@@ -38,7 +39,7 @@ class Recommender(nn.Module):
     """Retrieve `num_candidates` items by dot product, rank them, answer the best `top_k`.
 
     `freeze_items` computes the item side once; after it `forward` reads the result as constants. Train the
-    parts (`retriever`, `dcn`), freeze, then serve.
+    parts (`retriever`, `ranker`), freeze, then serve.
     """
 
     item_vectors: Tensor
@@ -54,10 +55,10 @@ class Recommender(nn.Module):
         self.settings = settings
         self.forms: Description = {}
         self.frozen = False
-        self.retriever = TwoTower(spec, settings.retriever, items)
-        self.dcn = DCNv2Ranker(spec, settings.ranker, items)
-        self.register_buffer("item_vectors", torch.zeros(spec.num_items, settings.retriever.dim), False)
-        self.register_buffer("item_features", torch.zeros(spec.num_items, self.dcn.item_width), False)
+        self.retriever = RETRIEVERS[settings.retriever.model](spec, settings.retriever, items)
+        self.ranker = RANKERS[settings.ranker.model](spec, settings.ranker, items)
+        self.register_buffer("item_vectors", torch.zeros(spec.num_items, self.retriever.width), False)
+        self.register_buffer("item_features", torch.zeros(spec.num_items, self.ranker.item_width), False)
         blocked = torch.zeros(1, spec.num_items)
         blocked[0, UNKNOWN_INDEX] = MASKED
         self.register_buffer("blocked", blocked, False)
@@ -78,7 +79,7 @@ class Recommender(nn.Module):
         """
         self.frozen = False
         self.item_vectors = self.retriever.item_vectors().detach().contiguous()
-        self.item_features = self.dcn.item_features().detach().contiguous()
+        self.item_features = self.ranker.item_features().detach().contiguous()
         self.frozen = True
         self.index = None
         return self
@@ -111,7 +112,7 @@ class Recommender(nn.Module):
         retrieval = (self.item_vectors[candidates] * vectors.unsqueeze(1)).sum(dim=2)
         return self._rank(user, candidates, retrieval)
 
-    def ranker(self) -> Ranker:
+    def served_ranker(self) -> Ranker:
         """The second half, for callers that bring their own candidates; shares this module's weights."""
         return Ranker(self)
 
@@ -132,7 +133,7 @@ class Recommender(nn.Module):
 
     def _rank(self, user: UserInputs, candidates: Tensor, retrieval: Tensor) -> Heads:
         features: Tensor = self.item_features[candidates]
-        heads: Heads = self.dcn(self.dcn.user_features(user), features, retrieval)
+        heads: Heads = self.ranker(self.ranker.user_features(user), features, retrieval)
         return heads
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leanrec.config import RankerSettings
 from leanrec.models.recommender import MASKED
-from leanrec.models.retrieval.two_tower import TwoTower
+from leanrec.models.retrieval.retriever import Retriever
 from leanrec.schema import UNKNOWN_INDEX
 from leanrec.training.examples import Examples
 
@@ -30,7 +30,7 @@ class Candidates(NamedTuple):
 class CandidateSampler:
     """Draws candidates for the ranker from a trained retriever, which stays as it is."""
 
-    def __init__(self, retriever: TwoTower, settings: RankerSettings, num_candidates: int) -> None:
+    def __init__(self, retriever: Retriever, settings: RankerSettings, num_candidates: int) -> None:
         num_items = retriever.spec.num_items
         self.retriever = retriever.eval()
         self.num_hard = round(settings.negatives * settings.hard_negatives)

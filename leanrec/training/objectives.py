@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from leanrec.config import RankerSettings, RetrieverSettings
 from leanrec.models.inputs import known_index
-from leanrec.models.ranking.dcn_v2 import DCNv2Ranker, Heads
+from leanrec.models.ranking.ranking_model import Heads, RankingModel
 from leanrec.models.recommender import MASKED
-from leanrec.models.retrieval.two_tower import TwoTower
+from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.training.candidates import Candidates
 from leanrec.training.examples import Examples
 
@@ -27,7 +27,7 @@ class RetrieverObjective(nn.Module):
     softmax is exact; a larger catalogue is sampled uniformly, with the correction of Bengio & Senecal (2008).
     """
 
-    def __init__(self, model: TwoTower, settings: RetrieverSettings) -> None:
+    def __init__(self, model: LearnedRetriever, settings: RetrieverSettings) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
@@ -94,7 +94,7 @@ class RankerObjective(nn.Module):
     P(watch) * P(like) then keep the retriever's order where the ranker knows nothing better.
     """
 
-    def __init__(self, model: DCNv2Ranker, settings: RankerSettings) -> None:
+    def __init__(self, model: RankingModel, settings: RankerSettings) -> None:
         super().__init__()
         self.model = model
         self.settings = settings

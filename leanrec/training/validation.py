@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from leanrec.models.inputs import UserInputs
-from leanrec.models.ranking.dcn_v2 import Heads
+from leanrec.models.ranking.ranking_model import Heads
 from leanrec.models.recommender import MASKED, Recommender
-from leanrec.models.retrieval.two_tower import TwoTower
+from leanrec.models.retrieval.retriever import Retriever
 from leanrec.schema import UNKNOWN_INDEX, ModelSpec
 from leanrec.training.examples import Examples, first_row_of_each_user
 
@@ -42,7 +42,7 @@ class Holdout:
         return int(self.user.user_index.shape[0])
 
     @torch.no_grad()
-    def retrieval_ndcg(self, model: TwoTower) -> float:
+    def retrieval_ndcg(self, model: Retriever) -> float:
         """Mean NDCG@10 of the retriever alone, all unseen items ranked."""
         model.eval()
         items = model.item_vectors()

@@ -29,7 +29,7 @@ SUMS_FILE = "optimizer.safetensors"
 """Adagrad's sums: "retriever/item" -> [rows, dim], and so on."""
 
 TABLE, WEIGHT = ".sparse.tables.", ".weight"
-PARTS = {"retriever": "retriever", "ranker": "dcn"}
+PARTS = ("retriever", "ranker")
 """What a part is called in the settings, and in the module."""
 WAY_OUT = "retrain in full once (training.warm_start: null, or `leanrec retrain --full`)"
 
@@ -103,7 +103,7 @@ def grow_rows(rows: Tensor, num_rows: int, fill: float | None = None) -> Tensor:
 
 
 def _table_name(part: str, table: str) -> str:
-    return f"{PARTS[part]}{TABLE}{table}{WEIGHT}"
+    return f"{part}{TABLE}{table}{WEIGHT}"
 
 
 def _grown(name: str, old: Tensor | None, new: Tensor, folder: Path) -> Tensor:

@@ -22,6 +22,7 @@ from leanrec.errors import LeanRecError, TrainingError
 from leanrec.files import read_json, write_json
 from leanrec.models.inputs import read_item_inputs
 from leanrec.models.recommender import WEIGHTS_FILE, Recommender, save_model
+from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.schema import ModelSpec
 from leanrec.training.candidates import CandidateSampler
 from leanrec.training.checkpoint import identity_of
@@ -119,6 +120,7 @@ def _train_retriever(
 ) -> Fitted:
     settings = _for_start(recommender.settings, recommender.settings.retriever, warm)
     retriever = recommender.retriever
+    assert isinstance(retriever, LearnedRetriever)
     course = Course(
         name="retriever",
         settings=settings,
@@ -143,7 +145,7 @@ def _train_ranker(
     if warm is None:
         probe = cast(Examples, common["probe"]).to(collective_device())
         temperature = recommender.settings.retriever.temperature
-        recommender.dcn.start_from_retrieval(sampler.log_partition(probe, temperature), temperature)
+        recommender.ranker.start_from_retrieval(sampler.log_partition(probe, temperature), temperature)
     course = Course(
         name="ranker",
         settings=settings,
@@ -153,7 +155,7 @@ def _train_ranker(
         sums=warm.sums["ranker"] if warm else None,
         **common,
     )
-    return fit(RankerObjective(recommender.dcn, settings), course)
+    return fit(RankerObjective(recommender.ranker, settings), course)
 
 
 S = TypeVar("S", RetrieverSettings, RankerSettings)

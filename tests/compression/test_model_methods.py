@@ -157,7 +157,7 @@ def test_a_hash_leaves_few_rows_of_its_table_empty(source, buckets):
 def test_full_rank_loses_nothing(source):
     """Every form that can hold the whole table or layer answers what the plain one does."""
     model = source.recommender
-    layer = model.dcn.over
+    layer = model.ranker.over
     whole = FORMS["low_rank"](layer, model, rank=3)
     whole.imitate(layer)
     values = torch.randn(5, layer.in_features)
@@ -196,6 +196,6 @@ def test_a_recipe_that_does_not_fit_the_model_says_so(source, tmp_path, steps, s
 def test_a_form_that_nobody_knows_is_named(source, tmp_path):
     save_model(source.recommender, tmp_path)
     described = read_json(tmp_path / "model.json")
-    write_json(tmp_path / "model.json", {**described, "forms": {"dcn.over": {"form": "origami"}}})
+    write_json(tmp_path / "model.json", {**described, "forms": {"ranker.over": {"form": "origami"}}})
     with pytest.raises(ExportError, match="no form 'origami'; known: low_rank"):
         load_model(tmp_path)

@@ -58,7 +58,7 @@ def export(settings: TrainingSettings):
     torch.manual_seed(0)
     items = ItemInputs(torch.ones(3000, 2).long(), torch.full((3000,), 1990.0), torch.rand(3000, 3))
     model = Recommender(SPEC, settings, items).freeze_items().eval()
-    return [export_module(model, SPEC, RECOMMENDER), export_module(model.ranker(), SPEC, RANKER)]
+    return [export_module(model, SPEC, RECOMMENDER), export_module(model.served_ranker(), SPEC, RANKER)]
 
 
 @pytest.mark.parametrize("steps", PLANNED, ids=str)

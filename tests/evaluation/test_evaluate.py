@@ -70,7 +70,7 @@ def test_the_same_inputs_give_the_same_bytes(evaluation, tmp_path):
 def test_a_model_with_nan_weights_is_refused_and_leaves_nothing(evaluation, world, model, tmp_path):
     broken = load_model(model)
     with torch.no_grad():
-        for parameter in broken.dcn.parameters():
+        for parameter in broken.ranker.parameters():
             parameter.fill_(float("nan"))
     folder = tmp_path / "model"
     save_model(broken, folder)

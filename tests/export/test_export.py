@@ -58,7 +58,7 @@ def test_a_graph_has_the_served_tensors_shared_constants_and_no_trace_of_this_ma
 
 def test_the_same_weights_give_the_same_bytes(tiny, exported, tmp_path):
     trained = load_model(tiny.model)
-    write_graph(export_module(trained.ranker(), trained.spec, RANKER), tmp_path / "again.onnx")
+    write_graph(export_module(trained.served_ranker(), trained.spec, RANKER), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == graph_path(exported, RANKER).read_bytes()
 
 
@@ -98,7 +98,7 @@ def test_an_export_that_computes_something_else_is_refused_and_leaves_nothing(ti
     def shifted(module, spec, model):
         graph = export_module(module, spec, model)
         for tensor in graph.graph.initializer:
-            if tensor.name == "dcn.over.bias":
+            if tensor.name == "ranker.over.bias":
                 tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(3, 0.5, np.float32), tensor.name))
         return graph
 

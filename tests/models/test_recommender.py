@@ -77,7 +77,7 @@ def test_recommender_answers_the_best_k_in_order_without_seen_items():
 def test_recommender_and_ranker_give_an_item_the_same_score():
     model, users = make_recommender(), make_users(5)
     item_index, score = model(*users, torch.zeros(5, 1, dtype=torch.long))
-    again, like, rating = model.ranker()(*users, item_index)
+    again, like, rating = model.served_ranker()(*users, item_index)
     assert torch.allclose(score, again, atol=1e-6)
     assert ((like > 0) & (like < 1)).all() and torch.isfinite(rating).all()
 
@@ -98,7 +98,7 @@ def test_indices_outside_the_tables_count_as_unknown():
     unknown = users._replace(user_index=zero, user_attributes=users.user_attributes * 0)
     seen = torch.tensor([[1, 2], [3, 4]])
     assert torch.equal(model(*strange, seen * 0 + 5000)[1], model(*unknown, seen * 0)[1])
-    ranker = model.ranker()
+    ranker = model.served_ranker()
     assert torch.equal(ranker(*unknown, seen * 0 - 3)[0], ranker(*unknown, seen * 0)[0])
 
 
@@ -147,7 +147,7 @@ def test_a_damaged_model_folder_is_named_in_one_sentence(tmp_path, name, damage)
 @pytest.mark.parametrize("name", [RECOMMENDER, RANKER])
 def test_the_export_has_no_loop_and_answers_the_same_at_other_sizes(tmp_path, name):
     model = make_recommender()
-    module = model if name == RECOMMENDER else model.ranker()
+    module = model if name == RECOMMENDER else model.served_ranker()
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     names = [tensor.name for tensor in SPEC.inputs(name)]
     shapes = {each: {0: batch} for each in names} | {names[-1]: {0: batch, 1: length}}

@@ -70,10 +70,10 @@ def test_candidates_start_with_the_item_taken_up_and_no_negative_that_counts_was
 
 def test_a_ranker_that_knows_nothing_keeps_the_order_of_the_retriever(world):
     recommender, _train, valid = world
-    recommender.dcn.start_from_retrieval(3.0)
+    recommender.ranker.start_from_retrieval(3.0)
     sampler = CandidateSampler(recommender.retriever, SMALL.ranker, recommender.num_candidates)
     candidates = sampler.draw(valid.take(torch.arange(20)), torch.Generator().manual_seed(1))
-    heads = RankerObjective(recommender.dcn, SMALL.ranker).heads(valid.take(torch.arange(20)), candidates)
+    heads = RankerObjective(recommender.ranker, SMALL.ranker).heads(valid.take(torch.arange(20)), candidates)
     assert torch.allclose(heads.watch, candidates.retrieval_score - 3.0, atol=1e-5)
 
 

@@ -76,7 +76,7 @@ def test_the_item_table_is_the_new_one(world):
     fresh = grown(old)
     warm = load_warm_start(release, fresh, features)
     assert warm.weights["retriever.category_indices"].shape == (NUM_ITEMS + MORE, 2)
-    assert torch.equal(warm.weights["dcn.item_dense"], fresh.dcn.item_dense)
+    assert torch.equal(warm.weights["ranker.item_dense"], fresh.ranker.item_dense)
 
 
 def test_known_rows_keep_their_sums_and_new_ones_learn_at_the_full_rate(world):
@@ -132,7 +132,7 @@ def test_an_index_that_would_change_its_meaning_is_refused(world):
 def test_weights_of_a_shape_that_no_setting_explains_are_refused(world):
     release, features, old = world
     weights = load_file(release / "model" / "model.safetensors")
-    weights["dcn.over.bias"] = torch.zeros(7)
+    weights["ranker.over.bias"] = torch.zeros(7)
     save_file(weights, release / "model" / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"dcn.over.bias is of shape \(7,\), the model's is \(3,\)"):
+    with pytest.raises(ConfigError, match=r"ranker.over.bias is of shape \(7,\), the model's is \(3,\)"):
         load_warm_start(release, grown(old), features)

@@ -19,8 +19,8 @@ from leanrec.models.recommender import Recommender
 def change(recommender: Recommender, settings: LowRank, source: CompressionSource) -> Recommender:
     """`recommender` with its cross layers of `cross_rank`, its towers and deep part of `deep_rank`."""
     ranks = {
-        "dcn.cross": settings.cross_rank,
-        "dcn.deep": settings.deep_rank,
+        "ranker.cross": settings.cross_rank,
+        "ranker.deep": settings.deep_rank,
         "retriever.user_mlp": settings.deep_rank,
     }
     found = {}

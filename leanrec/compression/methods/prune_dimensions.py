@@ -18,6 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from leanrec.compression.architecture import ranker_as, retriever_as
 from leanrec.compression.fine_tuning import fine_tune
 from leanrec.compression.importance import row_counts, taylor_importance
 from leanrec.compression.method import ModelMethod
@@ -30,6 +31,7 @@ from leanrec.models.recommender import Recommender
 from leanrec.models.retrieval.two_tower import TwoTower
 from leanrec.schema import USER_STATISTICS
 
+METHOD = "prune_dimensions"
 USERS = 4096
 """User rows whose retrieval scores are to be kept."""
 
@@ -53,9 +55,10 @@ def change(recommender: Recommender, settings: PruneDimensions, source: Compress
     small = narrower(recommender, {part: {"dim": dim} for part, dim in widths.items()})
     with torch.no_grad():
         if widths["retriever"] < recommender.settings.retriever.dim:
-            _project_retriever(recommender.retriever, small.retriever, source)
+            wide = retriever_as(TwoTower, recommender, METHOD)
+            _project_retriever(wide, retriever_as(TwoTower, small, METHOD), source)
     if widths["ranker"] < recommender.settings.ranker.dim:
-        _slice_ranker(recommender, small.dcn, source)
+        _slice_ranker(recommender, ranker_as(DCNv2Ranker, small, METHOD), source)
     return fine_tune(small, source, settings)
 
 
@@ -93,7 +96,7 @@ def _project_retriever(wide: TwoTower, small: TwoTower, source: CompressionSourc
 
 
 def _slice_ranker(recommender: Recommender, small: DCNv2Ranker, source: CompressionSource) -> None:
-    wide, new = recommender.dcn, small.sparse.dim
+    wide, new = ranker_as(DCNv2Ranker, recommender, METHOD), small.sparse.dim
     importance = taylor_importance(recommender, source)
     kept = {
         name: importance[f"sparse.tables.{name}.weight"].sum(dim=0).topk(new).indices.sort().values

@@ -10,13 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from leanrec.compression.architecture import ranker_as, retriever_as
 from leanrec.compression.fine_tuning import RANKER, RETRIEVER, fine_tune
 from leanrec.compression.method import ModelMethod
 from leanrec.compression.reshaping import layers_of, narrower, require_plain
 from leanrec.compression.source import CompressionSource
 from leanrec.config.methods import PruneNeurons
 from leanrec.models.layers import MLP
+from leanrec.models.ranking.dcn_v2 import DCNv2Ranker
 from leanrec.models.recommender import Recommender
+from leanrec.models.retrieval.two_tower import TwoTower
 
 Pair = tuple[nn.Linear, nn.Linear, int]
 RAMP = 0.7
@@ -46,11 +49,12 @@ def change(recommender: Recommender, settings: PruneNeurons, source: Compression
 
 
 def _pairs_of_retriever(recommender: Recommender) -> list[Pair]:
-    return _pairs(recommender.retriever.user_mlp, recommender.retriever.user_out, 0)
+    tower = retriever_as(TwoTower, recommender, "prune_neurons")
+    return _pairs(tower.user_mlp, tower.user_out, 0)
 
 
 def _pairs_of_ranker(recommender: Recommender) -> list[Pair]:
-    ranker = recommender.dcn
+    ranker = ranker_as(DCNv2Ranker, recommender, "prune_neurons")
     return _pairs(ranker.deep, ranker.over, ranker.over.in_features - ranker.deep.width)
 
 

@@ -20,7 +20,9 @@ from leanrec.compression.source import CompressionSource
 from leanrec.config.methods import ReformTables
 from leanrec.errors import CompressionError
 from leanrec.models.forms.tables import TABLES
+from leanrec.models.ranking.ranking_model import RankingModel
 from leanrec.models.recommender import Recommender
+from leanrec.models.retrieval.retriever import LearnedRetriever
 
 Change = Callable[[Recommender, Any, CompressionSource], Recommender]
 
@@ -29,7 +31,7 @@ def _into(form: str, method: str, sizes: Callable[[nn.Embedding, Any], dict[str,
     def change(recommender: Recommender, settings: ReformTables, source: CompressionSource) -> Recommender:
         forms = {}
         for name in settings.tables:
-            path = f"{name.replace('ranker.', 'dcn.', 1).replace('.', '.sparse.tables.', 1)}"
+            path = name.replace(".", ".sparse.tables.", 1)
             plain = _plain_table(recommender, path, name, method)
             given = sizes(plain, settings)
             reformed = TABLES[form](plain, recommender, **given)
@@ -49,7 +51,8 @@ def _into(form: str, method: str, sizes: Callable[[nn.Embedding, Any], dict[str,
 def _plain_table(recommender: Recommender, path: str, name: str, method: str) -> nn.Embedding:
     known = [
         f"{part}.{table}"
-        for part, model in (("retriever", recommender.retriever), ("ranker", recommender.dcn))
+        for part, model in (("retriever", recommender.retriever), ("ranker", recommender.ranker))
+        if isinstance(model, LearnedRetriever | RankingModel)
         for table in model.sparse.num_rows
     ]
     if name not in known:

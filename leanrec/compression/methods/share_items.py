@@ -16,7 +16,7 @@ from leanrec.models.recommender import Recommender
 
 def change(recommender: Recommender, settings: ShareItems, source: CompressionSource) -> Recommender:
     """`recommender` without tables of its own for histories, fine-tuned."""
-    forms = {"dcn.sparse.tables.item": {"form": "items_of_features"}}
+    forms = {"ranker.sparse.tables.item": {"form": "items_of_features"}}
     if settings.retriever:
         forms["retriever.sparse.tables.history"] = {"form": "items_of_tower"}
     recommender.take_forms(forms)

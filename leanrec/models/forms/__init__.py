@@ -2,7 +2,7 @@
 
 A model is built plain, then `reform` puts forms into the places that its description names:
 
-    {"dcn.sparse.tables.user": {"form": "quotient_remainder", "remainders": 64}, "dcn.cross.layers.0": {...}}
+    {"ranker.sparse.tables.user": {"form": "quotient_remainder", "remainders": 64}, "ranker.over": {...}}
 
 A form of a table answers vectors for indices as nn.Embedding does; it is exported as a few gathers. `imitate`
 fills it so that it answers what a plain weight would, as nearly as it can; fine-tuning does the rest.

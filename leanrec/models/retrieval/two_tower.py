@@ -14,16 +14,16 @@ from leanrec.models.inputs import ItemInputs, UserInputs, known_index
 from leanrec.models.layers import (
     MLP,
     HistoryPooling,
-    Lookups,
     SparseArch,
     item_dense,
     mean_of_present,
     user_dense,
 )
+from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.schema import USER_STATISTICS, ModelSpec
 
 
-class TwoTower(Lookups):
+class TwoTower(LearnedRetriever):
     """User and item towers. B users, N items, D = settings.dim.
 
     `sparse` holds the embedding tables; everything else is the dense part.
@@ -34,6 +34,7 @@ class TwoTower(Lookups):
     def __init__(self, spec: ModelSpec, settings: RetrieverSettings, items: ItemInputs) -> None:
         super().__init__()
         self.spec = spec
+        self.width = settings.dim
         attributes = {f"attribute_{i}": n for i, n in enumerate(spec.attribute_cardinalities.values())}
         tables = {
             "user": spec.num_users,
@@ -51,16 +52,6 @@ class TwoTower(Lookups):
         self.item_out = nn.Linear(3, settings.dim)
         self.register_buffer("category_indices", items.category_indices)
         self.register_buffer("item_dense", item_dense(items.release_year, items.statistics))
-
-    def user_vectors(self, user: UserInputs) -> Tensor:
-        """The user row of B users; answers [B, D]."""
-        return self.user_tower(user, self.sparse(self.user_indices(user)))
-
-    def item_vectors(self, item_index: Tensor | None = None) -> Tensor:
-        """The vectors of the items in item_index [M], or of all; [M or N, D]."""
-        if item_index is None:
-            item_index = torch.arange(self.spec.num_items, device=self.category_indices.device)
-        return self.item_tower(item_index, self.sparse(self.item_indices(item_index)))
 
     def user_tower(self, user: UserInputs, vectors: dict[str, Tensor]) -> Tensor:
         """[B, D] from the user row and the vectors of `user_indices`."""

@@ -1,0 +1,73 @@
+"""The contract of a retriever: one vector a user, one vector an item, their dot product is the score.
+
+Every retriever of the zoo fits it, the ones without gradients too: popularity has vectors of one number, EASE
+gives a user his history as a row over the catalogue and an item its column of weights. So one graph retrieves
+for them all, and an index over the item vectors serves them all.
+
+Shapes: B users · M items asked for · N items · D width of the vectors.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from leanrec.models.inputs import UserInputs
+from leanrec.models.layers import Lookups, SparseArch
+
+
+class Retriever(Lookups):
+    """What `Recommender` asks of a retriever. Subclass one of the two below."""
+
+    width: int
+    """D."""
+
+    @abstractmethod
+    def user_vectors(self, user: UserInputs) -> Tensor:
+        """The user row of B users; answers [B, D]."""
+
+    @abstractmethod
+    def item_vectors(self, item_index: Tensor | None = None) -> Tensor:
+        """The vectors of the items in item_index [M], or of all; [M or N, D]."""
+
+
+class LearnedRetriever(Retriever):
+    """A retriever whose tables (`sparse`) and dense part learn by gradient.
+
+    A tower takes what `sparse` answered for its indices, so that training can look both sides up at once and
+    put sharded tables in the place of `sparse`.
+    """
+
+    sparse: SparseArch
+
+    @abstractmethod
+    def user_tower(self, user: UserInputs, vectors: dict[str, Tensor]) -> Tensor:
+        """[B, D] from the user row and the vectors of `user_indices`."""
+
+    @abstractmethod
+    def item_tower(self, item_index: Tensor, vectors: dict[str, Tensor]) -> Tensor:
+        """[..., D] from item_index [...] and the vectors of `item_indices`."""
+
+    def user_vectors(self, user: UserInputs) -> Tensor:
+        """The user row of B users; answers [B, D]."""
+        return self.user_tower(user, self.sparse(self.user_indices(user)))
+
+    def item_vectors(self, item_index: Tensor | None = None) -> Tensor:
+        """The vectors of the items in item_index [M], or of all; [M or N, D]."""
+        if item_index is None:
+            item_index = torch.arange(self.spec.num_items, device=self.category_indices.device)
+        return self.item_tower(item_index, self.sparse(self.item_indices(item_index)))
+
+
+class FittedRetriever(Retriever):
+    """A retriever that one pass over the interactions determines; its buffers hold what was found."""
+
+    @abstractmethod
+    def fit(self, interactions: sp.csr_matrix) -> None:
+        """Find the weights from users x items [U, N]: the training events' strengths, 0 where there was none.
+
+        Row u is user_index u, column i item_index i; row and column 0 are empty.
+        """
