@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from leanrec.config.section import Section
+from leanrec.config.train_job import TrainJobSettings
 from leanrec.config.zoo import RankerName, RetrieverName
 
 
@@ -97,6 +98,8 @@ class TrainingSettings(Section):
     """Passes over the training events, at most, of each model that goes on from a release."""
     checkpoint: str | None = None
     """Folder that keeps the state after each epoch, so that a killed run goes on; null: beside the output."""
+    train_job: TrainJobSettings | None = None
+    """Train on the nodes of a cluster by a Kubeflow TrainJob; null: on this machine."""
     retriever: RetrieverSettings = RetrieverSettings()
     ranker: RankerSettings = RankerSettings()
 

@@ -8,6 +8,7 @@ from typing import Any
 ERROR_FILE = "error.json"
 SUMMARY_FILE = "summary.json"
 CURVES_FILE = "curves.json"
+PROGRESS_FILE = "progress.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,4 +26,6 @@ class Job:
     warm_start: str
     """The release folder that training goes on from; empty: none."""
     parent: int
-    """Process id of the parent; without it the processes end."""
+    """Process id of the parent, without which the processes end; 0: it runs on another machine."""
+    progress: str = ""
+    """File that rank 0 adds its lines to, for a parent that cannot read its output; empty: none."""

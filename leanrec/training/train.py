@@ -46,6 +46,17 @@ def train_models(
     and data. Raises a TrainingError with one sentence when training cannot start or go on; then `output` is
     as it was.
     """
+    if settings.train_job is not None:
+        from leanrec.training.train_job import train_on_cluster
+
+        return train_on_cluster(
+            settings,
+            settings.train_job,
+            features=features,
+            training_set=training_set,
+            output=output,
+            warm_start=warm_start,
+        )
     output = Path(output)
     checkpoints = Path(settings.checkpoint or output.parent / f"{output.name}.checkpoint")
     with tempfile.TemporaryDirectory(prefix="leanrec-training-") as folder, atomic_directory(output) as fresh:

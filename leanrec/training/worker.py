@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -35,11 +36,15 @@ from leanrec.training.sparse import collective_device
 from leanrec.training.validation import Holdout
 from leanrec.training.warm_start import WEIGHTS_FOLDER, WarmStart, load_warm_start, save_sums
 
+ELSEWHERE = ("num_processes", "checkpoint", "train_job")
+"""Settings that say where it is learnt, not what."""
+
 
 def main(path: str) -> int:
     """Run the job in the JSON file at `path`; the exit status."""
     job = Job(**read_json(Path(path)))
-    _end_without_parent(job.parent)
+    if job.parent:
+        _end_without_parent(job.parent)
     warnings.filterwarnings("ignore")
     quiet_planner()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
@@ -88,10 +93,10 @@ def train(settings: TrainingSettings, job: Job) -> None:
         "seed": settings.seed,
         "examples": learnt_from,
         "probe": held_out.take(torch.arange(min(PROBE_EVENTS, len(held_out)))),
-        "log": _log,
+        "log": partial(_log, job.progress),
     }
     # How many processes train, and where the state is kept, does not change what is learnt.
-    learning = {k: v for k, v in job.settings.items() if k not in ("num_processes", "checkpoint")}
+    learning = {name: value for name, value in job.settings.items() if name not in ELSEWHERE}
     files = [training_set, features / "items.parquet", features / "spec.json"]
     if warm is not None:
         files.append(Path(job.warm_start) / WEIGHTS_FOLDER / WEIGHTS_FILE)
@@ -204,9 +209,13 @@ def _refuse_one_class(path: Path, examples: Examples) -> None:
         )
 
 
-def _log(line: str) -> None:
-    if dist.get_rank() == 0:
-        print(line, flush=True)
+def _log(progress: str, line: str) -> None:
+    if dist.get_rank() != 0:
+        return
+    print(line, flush=True)
+    if progress:
+        with Path(progress).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 def _end_without_parent(parent: int) -> None:
