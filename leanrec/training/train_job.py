@@ -12,19 +12,23 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from leanrec.config import TrainingSettings
 from leanrec.config.train_job import TrainJobSettings
-from leanrec.errors import TrainingError
+from leanrec.errors import LeanRecError, TrainingError
 from leanrec.files import atomic_directory, atomic_file, read_json, sha256_of
 from leanrec.training.job import ERROR_FILE, PROGRESS_FILE, SUMMARY_FILE, Job
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+Look = Callable[[], dict[str, Any]]
+"""Answers the TrainJob as it is now."""
+
 LOST_LOOKS = 20
 """Looks in a row that may fail before the job counts as lost."""
 
@@ -49,9 +53,7 @@ def train_on_cluster(
     name = f"leanrec-train-{_digest(settings, inputs)}"
     shared = Path(cluster.folder) / name
     with atomic_directory(Path(output)) as fresh:
-        job = _lay_out(settings, inputs, shared)
-        manifest = train_job(cluster, name=name, job=job)
-        with _train_job(cluster, manifest) as look:
+        with _train_job(cluster, name, partial(_lay_out, settings, inputs, shared)) as look:
             _watch(cluster, name, look, shared)
         summary: dict[str, Any] = read_json(shared / SUMMARY_FILE)
         shutil.copytree(shared / "output", fresh, dirs_exist_ok=True)
@@ -136,23 +138,26 @@ def _lay_out(settings: TrainingSettings, inputs: dict[str, Path], shared: Path) 
 
 
 @contextmanager
-def _train_job(cluster: TrainJobSettings, manifest: dict[str, Any]) -> Iterator[Any]:
-    """Create the TrainJob, or find the one of that name; remove it in the end, whatever happens.
+def _train_job(cluster: TrainJobSettings, name: str, lay_out: Callable[[], Path]) -> Iterator[Look]:
+    """The TrainJob of that name: found, or created over what `lay_out` laid out; removed in the end.
 
-    Gives a function that answers the job as it is now.
+    Gives what looks at it.
     """
     from kubernetes import client
     from kubernetes.client.exceptions import ApiException
 
-    name = manifest["metadata"]["name"]
     objects = client.CustomObjectsApi(_api_client())
     where = (GROUP, VERSION, cluster.namespace, PLURAL)
     try:
-        objects.create_namespaced_custom_object(*where, manifest)
+        found = objects.list_namespaced_custom_object(*where, field_selector=f"metadata.name={name}")
+        if found["items"]:
+            print(f"{name}: found, left by a step that was killed; watching it", flush=True)
+        else:
+            objects.create_namespaced_custom_object(*where, train_job(cluster, name=name, job=lay_out()))
     except ApiException as error:
-        if error.status != 409:  # there already: a step before this one created it and was killed
-            raise TrainingError(_refusal(cluster, name, error)) from None
-        print(f"{name}: found running; watching it", flush=True)
+        raise TrainingError(_refusal(cluster, name, error)) from None
+    except LeanRecError:
+        raise
     except Exception as error:  # urllib3 raises its own when the server is not there
         reason = str(error).splitlines()[0]
         raise TrainingError(
@@ -169,7 +174,7 @@ def _train_job(cluster: TrainJobSettings, manifest: dict[str, Any]) -> Iterator[
             print(f"{name}: could not be removed ({reason}); `kubectl delete trainjob {name}`", flush=True)
 
 
-def _watch(cluster: TrainJobSettings, name: str, look: Any, shared: Path) -> None:
+def _watch(cluster: TrainJobSettings, name: str, look: Look, shared: Path) -> None:
     """Return when the job is complete; show its progress meanwhile."""
     shown, lost = 0, 0
     while True:
