@@ -15,6 +15,7 @@ from leanrec.cli import (  # noqa: F401 - each adds its commands
     release_storage,
     retrain,
     run,
+    search,
     serve,
     steps,
     tuning,

@@ -17,6 +17,7 @@ from leanrec.config.release import ReleaseSettings
 from leanrec.config.retraining import RetrainingSettings
 from leanrec.config.rollout import RolloutSettings
 from leanrec.config.run import RunSettings, load_settings
+from leanrec.config.search import SearchSettings
 from leanrec.config.section import Section
 from leanrec.config.serving import ServingSettings
 from leanrec.config.training import RankerSettings, RetrieverSettings, TrainingSettings
@@ -36,6 +37,7 @@ __all__ = [
     "RetrieverSettings",
     "RolloutSettings",
     "RunSettings",
+    "SearchSettings",
     "Section",
     "ServingSettings",
     "TrainingSettings",

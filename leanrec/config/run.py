@@ -16,6 +16,7 @@ from leanrec.config.gateway import GatewaySettings
 from leanrec.config.release import ReleaseSettings
 from leanrec.config.retraining import RetrainingSettings
 from leanrec.config.rollout import RolloutSettings
+from leanrec.config.search import SearchSettings
 from leanrec.config.section import Section
 from leanrec.config.serving import ServingSettings
 from leanrec.config.training import TrainingSettings
@@ -35,6 +36,7 @@ class RunSettings(Section):
     features: FeatureSettings = FeatureSettings()
     feature_store: FeatureStoreSettings
     training: TrainingSettings = TrainingSettings()
+    search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     compression: CompressionSettings = CompressionSettings()
     release: ReleaseSettings

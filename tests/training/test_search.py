@@ -1,0 +1,150 @@
+"""The search for hyper-parameters: what it may try, the study it keeps, and its manifest for Katib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from training_world import SMALL, write_world
+
+from leanrec.config import SearchSettings, TrainingSettings
+from leanrec.errors import ConfigError, TrainingError
+from leanrec.files import read_json
+from leanrec.models.recommender import load_model
+from leanrec.training.katib import katib_experiment
+from leanrec.training.search import search_settings, with_parameters
+
+QUICK = TrainingSettings.parse(
+    {
+        **SMALL.model_dump(mode="json"),
+        "retriever": {**SMALL.retriever.model_dump(mode="json"), "epochs": 1},
+        "ranker": {**SMALL.ranker.model_dump(mode="json"), "epochs": 1},
+    }
+)
+
+
+def search_over(parameters: dict, **others: object) -> SearchSettings:
+    return SearchSettings.parse({"parameters": parameters, **others})
+
+
+def test_a_search_goes_on_keeps_the_best_and_outlives_a_failed_trial(tmp_path: Path):
+    features, training_set = write_world(tmp_path)
+    given = {"features": features, "training_set": training_set, "output": tmp_path / "search"}
+    # Of a loss that is not a number in the one case: a learning rate without bounds.
+    dims = {"retriever.dim": {"values": [8, 4]}, "ranker.learning_rate": {"values": [0.01, 1e30]}}
+    first = search_settings(search_over(dims, trials=1), QUICK, **given)
+    assert first["best"]["parameters"] == {"retriever.dim": 8, "ranker.learning_rate": 0.01}
+    assert first["as_it_was"] == first["best"]["valid_ndcg"]
+
+    report = search_settings(search_over(dims, trials=4), QUICK, **given)
+    assert len(report["tried"]) == 4
+    assert report["tried"][0] == first["tried"][0]
+    for row in report["tried"]:
+        assert (row["valid_ndcg"] is None) == (row["parameters"]["ranker.learning_rate"] == 1e30)
+        assert (row["valid_ndcg"] is None) == ("learning_rate" in row.get("failure", ""))
+    best = report["best"]
+    assert best["valid_ndcg"] == max(row["valid_ndcg"] or 0 for row in report["tried"])
+    dim = best["parameters"]["retriever.dim"]
+    assert load_model(tmp_path / "search" / "model").settings.retriever.dim == dim
+    section = yaml.safe_load((tmp_path / "search" / "best.yaml").read_text())["training"]
+    assert section["retriever"] == {"dim": dim}
+    assert read_json(tmp_path / "search" / "search.json") == report
+    assert not list((tmp_path / "search").glob("trial-*"))
+
+
+def test_when_every_trial_fails_the_reason_is_told(tmp_path: Path):
+    with pytest.raises(TrainingError, match=r"every trial failed, the last one so: .*no-such-file"):
+        search_settings(
+            search_over({"retriever.dim": {"values": [8]}}, trials=1),
+            QUICK,
+            features=write_world(tmp_path)[0],
+            training_set=tmp_path / "no-such-file",
+            output=tmp_path / "search",
+        )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"retriever.dmi": {"values": [8]}}, "there is no setting training.retriever.dmi"),
+        ({"dim": {"values": [8]}}, "there is no setting training.dim"),
+        ({"retriever.dim": {"values": [2]}}, r"retriever.dim 2: setting 'retriever.dim'"),
+        ({"retriever.dim": {"low": 1, "high": 16, "whole": True}}, "retriever.dim 1"),
+        ({"retriever.dropout": {"low": 0.1, "high": 1.5}}, "retriever.dropout 1.5"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_refused_before_anything_starts(
+    tmp_path: Path, parameters: dict, message: str
+):
+    with pytest.raises(ConfigError, match=message):
+        search_settings(
+            search_over(parameters),
+            QUICK,
+            features=tmp_path,
+            training_set=tmp_path,
+            output=tmp_path / "search",
+        )
+    assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "give `low` and `high`, or `values`"),
+        ({"low": 1}, "give `low` and `high`, or `values`"),
+        ({"low": 1, "high": 2, "values": [1]}, "not both"),
+        ({"low": 2, "high": 1}, "low 2 is not below high 1"),
+        ({"low": 0, "high": 1, "log": True}, "a logarithm needs a low above 0"),
+    ],
+)
+def test_a_space_that_is_none_is_refused(space: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        search_over({"retriever.dim": space})
+
+
+def test_katib_is_asked_for_the_same_search():
+    settings = search_over(
+        {
+            "retriever.learning_rate": {"low": 0.0003, "high": 0.01, "log": True},
+            "retriever.dim": {"values": [32, 64]},
+            "ranker.epochs": {"low": 1, "high": 5},
+        },
+        trials=12,
+        parallel=3,
+        figure="valid_rmse",
+    )
+    experiment = katib_experiment(
+        settings,
+        TrainingSettings(),
+        name="films-search",
+        namespace="leanrec",
+        image="leanrec/pipeline@sha256:0",
+        volume="leanrec-workspace",
+        configuration="release-configuration",
+        work=Path("/workspace/by-hand"),
+    )
+    spec = experiment["spec"]
+    assert spec["objective"] == {"type": "minimize", "objectiveMetricName": "valid_rmse"}
+    assert (spec["maxTrialCount"], spec["parallelTrialCount"]) == (12, 3)
+    rate, dim, epochs = spec["parameters"]
+    assert rate["feasibleSpace"] == {"min": "0.0003", "max": "0.01", "distribution": "logUniform"}
+    assert dim == {"name": "p1", "parameterType": "categorical", "feasibleSpace": {"list": ["32", "64"]}}
+    assert epochs["parameterType"] == "int"
+    (container,) = spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"]
+    assert container["name"] == spec["trialTemplate"]["primaryContainerName"]
+    told = container["command"]
+    assert told[:3] == ["leanrec", "search", "trial"]
+    # Each parameter reaches the command line, under the name that Katib fills in.
+    assert [word for word in told if "=" in word] == [
+        "retriever.learning_rate=${trialParameters.p0}",
+        "retriever.dim=${trialParameters.p1}",
+        "ranker.epochs=${trialParameters.p2}",
+    ]
+    assert [each["reference"] for each in spec["trialTemplate"]["trialParameters"]] == ["p0", "p1", "p2"]
+
+
+def test_values_go_where_their_names_say():
+    changed = with_parameters(TrainingSettings(), {"retriever.dim": 32, "top_k": 50})
+    assert (changed.retriever.dim, changed.top_k) == (32, 50)
+    assert changed.ranker == TrainingSettings().ranker
