@@ -187,11 +187,12 @@ class ReleasesAnswer(Response):
 
 
 class Readiness(Response):
-    """Whether this gateway can answer with a model."""
+    """Whether this gateway should be sent requests, and how good its answers are."""
 
     ready: bool
+    """It answers: with a model, or where none does with popular items, declared."""
     triton: bool
-    """The stable release answers."""
+    """The stable release answers; without it answers are degraded."""
     store: bool
     """The online store answered when it was last asked; without it answers are degraded."""
     draining: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -46,6 +47,7 @@ class Gateway:
         self.settings = settings
         self.metrics = Metrics()
         self.draining = False
+        self._drained_at = 0.0
         self.in_flight = 0
         self._opened = AsyncExitStack()
         self._open_store = store or (lambda: OnlineUsers(settings.feature_store))
@@ -88,7 +90,7 @@ class Gateway:
         self._opened.push_async_callback(self.feedback.close)
         self.shadow = Shadow(self)
         self.shadow.start()
-        self._opened.push_async_callback(self.shadow.stop, settings.drain_s)
+        self._opened.push_async_callback(self._stop_shadow)
         with suppress(FeatureStoreError):  # logged there; answers are degraded until it answers
             await self.users.get(NOBODY)
         # What lives as long as the process need not be looked through while somebody waits.
@@ -97,9 +99,18 @@ class Gateway:
 
     async def stop(self) -> None:
         """Finish what is under way, within the bound of `drain_s`, and close what was opened, last first."""
-        self.draining = True
+        self.drain()
         await self._opened.aclose()
         gc.unfreeze()
+
+    def drain(self) -> None:
+        """Tell everybody that it is about to end; requests under way get `drain_s` from now on."""
+        if not self.draining:
+            self.draining = True
+            self._drained_at = time.monotonic() + self.settings.gateway.drain_s
+
+    async def _stop_shadow(self) -> None:
+        await self.shadow.stop(max(0.0, self._drained_at - time.monotonic()))
 
     def _index_of(self, item_id: str) -> int | None:
         return self.releases.stable.catalogue.index_of.get(item_id)

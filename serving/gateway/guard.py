@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.gateway import request_id
 from serving.gateway.faults import fault_response
+from serving.gateway.metrics import counted_route
 
 if TYPE_CHECKING:
     from serving.gateway.gateway import Gateway
@@ -40,6 +41,8 @@ class Facts:
     """ok, degraded or empty; "" where no release was asked."""
     caller: str = ""
     """The name of the API key."""
+    pinned: bool = False
+    """Whether the caller chose the release."""
 
 
 class Guard:
@@ -148,7 +151,7 @@ class Guard:
     def _note(self, scope: Scope, facts: Facts, status: int, seconds: float) -> None:
         """Count the request and write its line of the access log; neither holds the user or the key."""
         metrics = self._gateway.metrics
-        route = getattr(scope.get("route"), "path_format", "other")
+        route = counted_route(getattr(scope.get("route"), "path_format", "other"), pinned=facts.pinned)
         release = "none" if facts.release is None else str(facts.release)
         if 400 <= status < 500 or status == 503:
             metrics.refused.labels(route, str(status)).inc()

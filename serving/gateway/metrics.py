@@ -13,6 +13,11 @@ SCORES = tuple(round(10 ** (exponent / 8), 8) for exponent in range(-40, 17))
 SHARES = tuple(tenths / 10 for tenths in range(11))
 
 
+def counted_route(route: str, *, pinned: bool) -> str:
+    """The label of `route` in the metrics: who chooses his release himself is no evidence in a rollout."""
+    return f"{route}#pinned" if pinned else route
+
+
 class Metrics:
     """The counters of one gateway, in a registry of its own."""
 

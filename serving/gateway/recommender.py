@@ -34,8 +34,10 @@ from serving.gateway.api import (
     RecommendationRequest,
     Timings,
 )
+from serving.gateway.failures import Failures
 from serving.gateway.faults import FaultError, shown
 from serving.gateway.filters import Filter, Scored, diversify
+from serving.gateway.metrics import counted_route
 from serving.gateway.releases import Release, Target
 from serving.gateway.users import User
 
@@ -63,6 +65,7 @@ class Recommender:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._metrics = gateway.metrics
+        self._failures = Failures(gateway.metrics)
 
     async def recommend(self, request: RecommendationRequest) -> tuple[RecommendationAnswer, User]:
         """The answer, and the user as he was known. A FaultError when `k` or `release` cannot be had."""
@@ -108,8 +111,8 @@ class Recommender:
             try:
                 candidates = _indices(target.release, request.item_ids)
                 outputs = await self._ranked(target, user.row or unknown_user(), candidates)
-            except ServingError:
-                self._count_failure("/v1/rank", target)
+            except ServingError as error:
+                self._failures.note("/v1/rank", target, error)
                 continue
             figures = zip(*(outputs[name].tolist() for name in ("score", "like", "rating")), strict=True)
             return self._rank_answer(target, request, user, degraded, list(figures))
@@ -157,10 +160,11 @@ class Recommender:
             for target in targets:
                 try:
                     items = await self.from_model(target, request, user)
-                except ServingError:
-                    self._count_failure("/v1/recommendations", target)
+                except ServingError as error:
+                    pinned = request.release is not None
+                    self._failures.note(counted_route("/v1/recommendations", pinned=pinned), target, error)
                     continue
-                if items:
+                if items and request.release is None:
                     self._metrics.score.labels(str(target.release.version)).observe(items[0][1])
                 return Found(target=target, items=items, degraded=degraded)
             degraded = "popular_items"
@@ -201,9 +205,6 @@ class Recommender:
                 f" {target.release.version} was asked"
             )
         return answer
-
-    def _count_failure(self, route: str, target: Target) -> None:
-        self._metrics.requests.labels(route, str(target.release.version), target.stage, "error").inc()
 
     def _rank_answer(
         self,

@@ -47,6 +47,7 @@ def model_routes(gateway: Gateway) -> APIRouter:
         """Recommend items to a user."""
         answer, user = await gateway.recommender.recommend(body)
         gateway.shadow.offer(body, answer, user)
+        request.scope[FACTS].pinned = body.release is not None
         return _answered(request, answer)
 
     @router.post("/rank", response_model=RankAnswer)
@@ -127,11 +128,10 @@ def health_routes(gateway: Gateway) -> APIRouter:
 
     @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     async def ready() -> Response:
-        """Whether it should be sent requests: a model answers, and it is not about to end."""
-        answers = await gateway.releases.is_answering()
+        """Whether it should be sent requests: until it is about to end; it answers without a model, too."""
         facts = Readiness(
-            ready=answers and not gateway.draining,
-            triton=answers,
+            ready=not gateway.draining,
+            triton=await gateway.releases.is_answering(),
             store=gateway.users.store_answers,
             draining=gateway.draining,
         )

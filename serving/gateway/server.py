@@ -70,7 +70,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; a second Ctrl-C stops at once. Unlike uvicorn's, it does not raise the signal again."""
-        self._gateway.draining = True
+        self._gateway.drain()
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 

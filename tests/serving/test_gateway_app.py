@@ -1,65 +1,19 @@
-"""The gateway's application in this process, on a real release, where no Triton answers."""
+"""What the gateway's application answers on a real release, where no Triton does."""
 
 import json
 import logging
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
-from gateway_world import ASK, PSEUDONYM_KEY, Rows, headers_of, publish, row, settings_of
+from gateway_world import ASK, PSEUDONYM_KEY, Rows
+from prometheus_client.parser import text_string_to_metric_families
 
-from leanrec.data.pseudonyms import KEY_VARIABLE
-from serving.gateway.app import create_app
+from leanrec.release.rollout.observation import Samples, traffic_of
 from serving.gateway.request_id import derive_key, release_of
 
 ID_KEY = derive_key(PSEUDONYM_KEY.encode())
 Start = Callable[..., TestClient]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Releases 1 to 3; 3 is stable, 2 is served beside it, 1 is kept."""
-    folder = tmp_path_factory.mktemp("gateway")
-    for version in (1, 2, 3):
-        publish(folder, version)
-    return folder
-
-
-@pytest.fixture
-def store() -> Rows:
-    return Rows({"ann": row(1, seen=(20, 19, 18)), "bob": row(2)})
-
-
-@pytest.fixture
-def start(folder: Path, store: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    monkeypatch.setenv(KEY_VARIABLE, PSEUDONYM_KEY)
-    with ExitStack() as running:
-
-        def start_one(**gateway: object) -> TestClient:
-            settings = settings_of(folder, deadline_ms=300, event_log=str(tmp_path), **gateway)
-            headers = headers_of(settings)
-            client = TestClient(create_app(settings, lambda: store), raise_server_exceptions=False)
-            client.headers.update(headers)
-            return running.enter_context(client)
-
-        yield start_one
-
-
-@pytest.fixture(scope="module")
-def client(folder: Path) -> Iterator[TestClient]:
-    """A gateway for the tests that leave nothing behind."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(KEY_VARIABLE, PSEUDONYM_KEY)
-        settings = settings_of(folder, deadline_ms=300)
-        headers = headers_of(settings)
-        store = Rows({"ann": row(1, seen=(20, 19, 18)), "a/b": row(2, seen=(3,))})
-        with TestClient(create_app(settings, lambda: store), raise_server_exceptions=False) as client:
-            client.headers.update(headers)
-            yield client
 
 
 def ids(answer: dict) -> list[str]:
@@ -119,133 +73,6 @@ def test_every_answer_names_its_request_and_its_release(client: TestClient) -> N
     assert client.get("/healthz").headers["X-Request-Id"]
 
 
-WRONG = [
-    (ASK, {"user_id": "ann", "k": 0}, 422, "'k'"),
-    (ASK, {"user_id": "ann", "k": 13}, 422, "this release answers 1 to 12 items"),
-    (ASK, {"user_id": "ann", "k": 10**30}, 422, "'k'"),
-    (ASK, {"user_id": "ann", "k": "3"}, 422, "'k'"),
-    (ASK, {"user_id": "ann", "colour": 3}, 422, "unknown field 'colour'"),
-    (ASK, {"k": 3}, 422, "'user_id' is missing"),
-    (ASK, {"user_id": ""}, 422, "'user_id'"),
-    (ASK, {"user_id": "x" * 257}, 422, "'user_id'"),
-    (ASK, {"user_id": "a\tb"}, 422, "control character"),
-    (ASK, {"user_id": "a\x00"}, 422, "control character"),
-    (ASK, {"user_id": "ann", "diversity": 1.5}, 422, "'diversity'"),
-    (ASK, {"user_id": "ann", "release": 4}, 404, "release 4 is not there; kept are 1, 2, 3"),
-    (
-        ASK,
-        {"user_id": "ann", "release": 1},
-        409,
-        "release 1 is kept and does not answer now; answering: 2, 3",
-    ),
-    (ASK, [], 422, "JSON object"),
-    ("/v1/rank", {"user_id": "ann", "item_ids": []}, 422, "'item_ids'"),
-    ("/v1/rank", {"user_id": "ann", "item_ids": ["i1", "i99"]}, 422, "does not know item 'i99'"),
-]
-
-
-@pytest.mark.parametrize(("path", "body", "status", "said"), WRONG)
-def test_a_mistake_is_answered_with_one_sentence(
-    client: TestClient, path: str, body: object, status: int, said: str
-) -> None:
-    answer = client.post(path, json=body)
-    assert answer.status_code == status
-    error = answer.json()["error"]
-    assert said in error["message"]
-    assert error["code"]
-    assert "\n" not in error["message"]
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"{", 400),
-        (b"", 422),
-        (b'{"user_id": "\xff\xfe"}', 400),
-        (b'{"user_id": "\\ud800"}', 422),
-        (b'{"user_id": "a", "k": ' + b"9" * 5000 + b"}", 400),
-        (b'{"user_id": "a", "diversity": NaN}', 422),
-        (b"[" * 20_000, 400),
-    ],
-)
-def test_what_is_no_json_in_utf_8_is_a_mistake_too(client: TestClient, body: bytes, status: int) -> None:
-    answer = client.post(ASK, content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == status
-    assert set(answer.json()) == {"error"}
-
-
-@pytest.mark.parametrize(
-    ("path", "status", "said"),
-    [
-        ("/v1/items/i99/similar", 404, "does not know item 'i99'"),
-        ("/v1/items/i9%2F9/similar", 404, "does not know item 'i9/9'"),
-        ("/v1/users/", 422, "'user_id'"),
-        ("/v1/items/%FF/similar", 400, "not UTF-8"),
-        ("/v1/items?q=%FF", 400, "not UTF-8"),
-        ("/v1/items/a%01/similar", 422, "control character"),
-        ("/v1/items/i1/similar?k=0", 422, "'k'"),
-        ("/v1/items?limit=101", 422, "'limit'"),
-        ("/v1/nothing", 404, "no such path"),
-        ("/v1/rank", 405, "GET is not answered here"),
-    ],
-)
-def test_a_wrong_path_is_answered_with_one_sentence(
-    client: TestClient, path: str, status: int, said: str
-) -> None:
-    answer = client.get(path)
-    assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True)
-
-
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(start: Start) -> None:
-    client = start(max_body_bytes=2000)
-    assert client.post(ASK, content=b" " * 2001).status_code == 413
-    sent = 0
-
-    def stream() -> Iterator[bytes]:
-        nonlocal sent
-        for _ in range(1000):
-            sent += 1000
-            yield b" " * 1000
-
-    answer = client.post(ASK, content=stream(), headers={"Content-Type": "application/json"})
-    assert answer.status_code == 413
-    assert answer.json()["error"]["code"] == "too_large"
-
-
-def test_without_a_key_or_with_a_wrong_one_nothing_under_v1_answers(client: TestClient) -> None:
-    for path in ("/v1/items", "/v1/nothing"):
-        assert client.get(path, headers={"X-API-Key": "wrong"}).status_code == 401
-        assert client.get(path, headers={"X-API-Key": ""}).status_code == 401
-    assert client.get("/healthz", headers={"X-API-Key": ""}).status_code == 200
-
-
-def test_who_asks_too_often_is_told_when_to_come_again(start: Start) -> None:
-    client = start(requests_per_s=0.1, burst=2)
-    assert [client.get("/v1/items").status_code for _ in range(3)] == [200, 200, 429]
-    assert 1 <= int(client.get("/v1/items").headers["Retry-After"]) <= 10
-
-
-def test_no_more_requests_are_worked_on_than_may_be(start: Start, store: Rows) -> None:
-    client = start(max_in_flight=1, store_deadline_ms=10_000)
-    asked, answer = threading.Event(), threading.Event()
-    plain = store.row
-
-    def slow(user: str):
-        asked.set()
-        answer.wait(10)
-        return plain(user)
-
-    store.row = slow  # type: ignore[method-assign]
-    with ThreadPoolExecutor() as pool:
-        first = pool.submit(client.post, ASK, json={"user_id": "ann"})
-        assert asked.wait(10)
-        refused = client.post(ASK, json={"user_id": "bob"})
-        answer.set()
-        assert first.result().status_code == 200
-    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-    assert client.post(ASK, json={"user_id": "bob"}).status_code == 200
-
-
 def test_items_are_found_by_title_and_by_nearness(client: TestClient) -> None:
     found = client.get("/v1/items", params={"q": "TITLE 1", "limit": 3}).json()
     assert (found["release"], ids(found)) == (3, ["i18", "i19", "i16"])
@@ -266,10 +93,45 @@ def test_a_user_is_shown_newest_first_and_a_stranger_as_unknown(client: TestClie
     assert client.get("/v1/users/a%2Fb").json()["history"][0]["title"] == "v3 Title 3"
 
 
-def test_it_is_not_ready_without_triton_and_says_why(client: TestClient) -> None:
+def test_it_stays_ready_without_triton_and_says_what_is_missing(client: TestClient) -> None:
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"ready": True, "triton": False, "store": True, "draining": False}
+
+
+def test_it_is_not_ready_once_it_is_about_to_end(start: Start) -> None:
+    client = start()
+    client.app.state.gateway.drain()  # type: ignore[attr-defined]
     answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json() == {"ready": False, "triton": False, "store": True, "draining": False}
+    assert answer.json()["draining"] is True
+
+
+def test_who_chooses_his_release_is_no_evidence_about_it(start: Start) -> None:
+    client = start()
+    assert client.post(ASK, json={"user_id": "ann", "release": 3}).json()["release"] == 3
+    assert traffic_of(_samples(client)) == {}
+    client.post(ASK, json={"user_id": "ann"})
+    traffic = traffic_of(_samples(client))[3]
+    assert (traffic.errors, sum(traffic.seconds.values())) == (1, 1)
+
+
+def test_why_a_release_failed_is_logged_once(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    client = start()
+    with caplog.at_level(logging.WARNING, "serving.gateway.failures"):
+        for _ in range(3):
+            client.post(ASK, json={"user_id": "ann"})
+    told = [record.message for record in caplog.records if record.name == "serving.gateway.failures"]
+    assert len(told) == 1
+    assert told[0].startswith("release 3 (stable) did not answer: nothing answers at ")
+
+
+def _samples(client: TestClient) -> Samples:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+    }
 
 
 def test_the_metrics_tell_releases_apart(start: Start) -> None:
