@@ -8,7 +8,9 @@ Triton refuses the load and the old one stays.
 from __future__ import annotations
 
 import http.client
+import math
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from leanrec.errors import ServingError
 RELEASE_FILE = "release.json"
 CONFIGURATION = "config.pbtxt"
 POLL_S = 0.2
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+"""Seconds after which Triton is asked again for what it refused, twice as many each time."""
 
 Ask = Callable[[str, str, Any], tuple[int, Any]]
 Report = Callable[[dict[str, list[int]] | None, str | None], None]
@@ -69,18 +73,27 @@ class Reloader:
         self._thread.join(timeout=2)
 
     def _follow(self) -> None:
+        pause, again_at = FIRST_PAUSE_S, math.inf
         while not self._stopping.wait(POLL_S):
             seen = self._stamp()
-            if seen == self._seen:
+            if seen != self._seen:
+                pause = FIRST_PAUSE_S
+            elif time.monotonic() < again_at:
                 continue
             try:
-                self._load_changed()
+                done = self._load_changed()
                 self._seen = seen
+                # What was refused may have been refused for want of memory, or of a file on its way.
+                again_at = math.inf if done else time.monotonic() + pause
+                pause = min(pause * 2, LONGEST_PAUSE_S)
             except Exception as error:  # a thread that ended would leave this replica behind for good
                 self._report(None, f"Triton did not answer the reloader, which tries again: {error}")
 
-    def _load_changed(self) -> None:
-        """Load the models whose configuration changed; one refused keeps the rest of its release out."""
+    def _load_changed(self) -> bool:
+        """Load the models whose configuration changed; one refused keeps the rest of its release out.
+
+        Answers whether Triton took everything.
+        """
         refused = None
         for name, fingerprint in self._fingerprints().items():
             if self._loaded.get(name) == fingerprint:
@@ -92,14 +105,22 @@ class Reloader:
                 break
             self._loaded[name] = fingerprint
         if refused is None:
-            self._unload_gone()
+            refused = self._unload_gone()
         self._report(self._ready(self._states()), refused)
+        return refused is None
 
-    def _unload_gone(self) -> None:
-        """Unload the models whose folders went away, once everything else answers in their place."""
+    def _unload_gone(self) -> str | None:
+        """Unload the models whose folders went away, once everything else answers in their place.
+
+        Answers what Triton refused.
+        """
         for name in self._loaded.keys() - set(configured_models(self._repository)):
-            self._ask("POST", f"/v2/repository/models/{name}/unload", {})
+            status, answer = self._ask("POST", f"/v2/repository/models/{name}/unload", {})
+            if status != http.client.OK:
+                reason = answer.get("error", answer) if isinstance(answer, dict) else status
+                return f"model {name}, whose folder is gone, was not unloaded: {reason}"
             del self._loaded[name]
+        return None
 
     def _stamp(self) -> tuple[bytes | None, dict[str, bytes]]:
         return _content(self._repository / RELEASE_FILE), self._fingerprints()

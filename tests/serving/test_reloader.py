@@ -13,13 +13,14 @@ from serving.reloader import Reloader, configured_models
 
 
 class Triton:
-    """Lists what it was told to load; refuses the models in `broken`."""
+    """Lists what it was told to load; refuses to load those in `broken`, to unload those in `stuck`."""
 
     def __init__(self, repository: Path) -> None:
         self.repository = repository
         self.loads: list[str] = []
         self.unloads: list[str] = []
         self.broken: set[str] = set()
+        self.stuck: set[str] = set()
         self.fault: Exception | None = None
         self.reports: list[tuple[dict[str, list[int]] | None, str | None]] = []
 
@@ -32,7 +33,7 @@ class Triton:
         name = path.split("/")[-2]
         if path.endswith("/unload"):
             self.unloads.append(name)
-            return 200, None
+            return (400, {"error": "in use"}) if name in self.stuck else (200, None)
         self.loads.append(name)
         return (400, {"error": "no graph"}) if name in self.broken else (200, None)
 
@@ -117,3 +118,33 @@ def test_a_model_whose_folder_went_away_is_unloaded_after_the_others_are_loaded(
     write(triton.repository, "3", recommender="b")
     wait_for(lambda: triton.unloads == ["recommender_candidate"])
     assert triton.loads[-1] == "recommender"
+
+
+def test_what_was_refused_is_tried_again_without_a_change_of_the_files(
+    triton: Triton, reloader: Reloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.reloader.FIRST_PAUSE_S", 0.01)
+    triton.broken = {"ranker"}
+    write(triton.repository, "2", ranker="b")
+    wait_for(lambda: triton.loads.count("ranker") > 2)
+    triton.broken = set()
+    wait_for(lambda: triton.reports[-1] == ({"ranker": [1], "recommender": [1]}, None))
+    told = len(triton.loads)
+    write(triton.repository, "3", recommender="b")
+    wait_for(lambda: "recommender" in triton.loads)
+    assert triton.loads[told:] == ["recommender"]
+
+
+def test_an_unload_that_is_refused_is_reported_and_tried_again(
+    triton: Triton, reloader: Reloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.reloader.FIRST_PAUSE_S", 0.01)
+    write(triton.repository, "2", recommender_candidate="a")
+    wait_for(lambda: triton.loads == ["recommender_candidate"])
+    triton.stuck = {"recommender_candidate"}
+    shutil.rmtree(triton.repository / "recommender_candidate")
+    wait_for(lambda: len(triton.unloads) > 1)
+    problems = [problem for _, problem in triton.reports if problem]
+    assert problems[0] == "model recommender_candidate, whose folder is gone, was not unloaded: in use"
+    triton.stuck = set()
+    wait_for(lambda: triton.reports[-1][1] is None)
