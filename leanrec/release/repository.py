@@ -30,7 +30,7 @@ from leanrec.files import fsync_tree, read_json, sha256_of, write_json, write_te
 from leanrec.release.requests import SPEC, may_merge, read_spec
 from leanrec.release.routing import CANDIDATES
 from leanrec.release.state import ReleaseState
-from leanrec.schema import MODELS, RECOMMENDER
+from leanrec.schema import MODELS, RANKER, RECOMMENDER
 from leanrec.triton.model_configuration import CONFIGURATION, ModelConfiguration
 
 RELEASE_FILE = "release.json"
@@ -38,6 +38,9 @@ MANIFEST = "manifest.json"
 RELEASE_FOLDER = "release"
 STAGING = ".staging"
 LOCK = ".lock"
+INSTANCES = {RECOMMENDER: 2, RANKER: 1}
+"""Processes of a model that answer side by side, until `leanrec release tune` finds what fits the host: what
+every page asks for shall keep two cores at work."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ class ModelRepository:
         )
         present = self.configuration(model)
         if present is None:
-            return fresh
+            return replace(fresh, instance_count=INSTANCES[model])
         batching = fresh.dynamic_batching and (present.dynamic_batching or fresh.dynamic_batching)
         return replace(
             present,
