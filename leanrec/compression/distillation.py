@@ -23,6 +23,7 @@ from leanrec.models.recommender import MASKED, Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.training.candidates import Candidates
 from leanrec.training.examples import Examples
+from leanrec.training.negatives import Negatives
 from leanrec.training.objectives import RankerObjective, RetrieverObjective
 
 LIST_LENGTH = 50
@@ -39,7 +40,7 @@ class Teacher:
         self.members = [member.eval().requires_grad_(False) for member in members]
 
     @torch.no_grad()
-    def retrieval(self, batch: Examples, negatives: Tensor) -> Tensor:
+    def retrieval(self, batch: Examples, negatives: Negatives) -> Tensor:
         """Log-probabilities of the softmax over the item taken up and `negatives`, [E, 1 + M]."""
         told = [
             RetrieverObjective(
@@ -77,12 +78,12 @@ class DistilledRetrieverObjective(nn.Module):
         loss = functional.kl_div(ours, told, reduction="batchmean", log_target=True)
         if self.list_weight > 0:
             loss = loss + self.list_weight * self._list_loss(batch, negatives, logits, told)
-        return (1 - self.weight) * self.objective.loss(logits, batch) + self.weight * loss
+        return (1 - self.weight) * self.objective.loss(logits, batch, negatives) + self.weight * loss
 
-    def _list_loss(self, batch: Examples, negatives: Tensor, logits: Tensor, told: Tensor) -> Tensor:
+    def _list_loss(self, batch: Examples, negatives: Negatives, logits: Tensor, told: Tensor) -> Tensor:
         length = min(LIST_LENGTH, told.shape[1] - 1)
         place = told[:, 1:].topk(length, dim=1).indices
-        heads, _ = self.teacher.heads(batch, negatives[place])
+        heads, _ = self.teacher.heads(batch, negatives.item_index[place])
         order = functional.log_softmax(torch.log(heads.score().clamp(min=1e-12)), dim=1)
         ours = functional.log_softmax(logits[:, 1:].gather(1, place).clamp(min=MASKED), dim=1)
         return functional.kl_div(ours, order, reduction="batchmean", log_target=True)

@@ -24,7 +24,7 @@ from leanrec.errors import CompressionError
 from leanrec.models.recommender import Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.training.candidates import CandidateSampler
-from leanrec.training.examples import Examples, batches
+from leanrec.training.examples import Examples, batches, interactions_of, popularity_of
 from leanrec.training.objectives import RankerObjective, RetrieverObjective
 
 AfterStep = Callable[[str, float], None]
@@ -89,9 +89,10 @@ class _Course:
 
 
 def _tune_retriever(recommender: Recommender, course: _Course, teacher: Teacher | None) -> None:
-    own = RetrieverObjective(
-        retriever_as(LearnedRetriever, recommender, "fine-tuning"), recommender.settings.retriever
-    )
+    retriever = retriever_as(LearnedRetriever, recommender, "fine-tuning")
+    training = recommender.settings.retriever
+    retriever.connect(interactions_of(course.examples, retriever.spec, training.disliked_weight))
+    own = RetrieverObjective(retriever, training, popularity_of(course.examples, retriever.spec.num_items))
     objective: nn.Module = own
     if teacher is not None:
         weights = course.settings.teacher_weight, course.settings.list_weight

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from leanrec.config.section import Section
 from leanrec.config.train_job import TrainJobSettings
-from leanrec.config.zoo import RankerName, RetrieverName
+from leanrec.config.zoo import (
+    RETRIEVER_DEFAULTS,
+    CaserSettings,
+    GRU4RecSettings,
+    LightGCNSettings,
+    RankerName,
+    RetrieverName,
+    SASRecSettings,
+)
 
 
 class RetrieverSettings(Section):
@@ -36,12 +44,53 @@ class RetrieverSettings(Section):
     """Softmax temperature."""
     disliked_weight: float = Field(default=0.3, ge=0, le=1)
     """Weight in the loss of an event whose rating is below the liked threshold."""
-    full_softmax_items: int = Field(default=20_000, ge=1)
-    """Largest catalogue over which the softmax is exact; larger ones are sampled."""
+    loss: Literal["softmax", "bce", "bpr", "gbce"] = "softmax"
+    """What an event teaches: the item taken up against the catalogue (softmax) or against single items (bce,
+    bpr); gbce is bce calibrated for the share of the catalogue that is drawn."""
+    negatives: Literal["uniform", "popularity", "in_batch", "hard"] = "uniform"
+    """Items not taken up: drawn uniformly, by number of events, the batch's own, or the best of a draw."""
+    full_softmax_items: int = Field(default=20_000, ge=0)
+    """Largest catalogue over which the softmax is exact; larger ones are sampled. 0: always sampled."""
     softmax_negatives: int = Field(default=4096, ge=1)
-    """Items drawn a step where the softmax is sampled."""
+    """Items drawn a step wherever a loss is sampled; all events of the step share them."""
+    num_negatives: int = Field(default=64, ge=1)
+    """Items not taken up that an event counts (bce, gbce), or that it keeps of those drawn (hard)."""
+    calibration: float = Field(default=0.75, ge=0, le=1)
+    """t of gbce: 0 leaves the probabilities of plain bce, 1 brings them to those of the full catalogue."""
     patience: int = Field(default=3, ge=1)
     """Epochs without a better validation figure before training stops."""
+    light_gcn: LightGCNSettings = LightGCNSettings()
+    gru4rec: GRU4RecSettings = GRU4RecSettings()
+    caser: CaserSettings = CaserSettings()
+    sasrec: SASRecSettings = SASRecSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_model(cls, values: Any) -> Any:
+        """What nobody set is what suits the model."""
+        if not isinstance(values, dict):
+            return values
+        return {**RETRIEVER_DEFAULTS.get(str(values.get("model")), {}), **values}
+
+    @model_validator(mode="after")
+    def _loss_and_negatives_fit(self) -> Self:
+        if self.loss == "softmax" and self.negatives != "uniform" and self.full_softmax_items > 0:
+            raise ValueError(
+                f"negatives {self.negatives!r} are a sample, and full_softmax_items "
+                f"{self.full_softmax_items} asks for the exact softmax; set full_softmax_items: 0, or "
+                "negatives: uniform"
+            )
+        if self.loss == "gbce" and self.negatives != "uniform":
+            raise ValueError(
+                f"gbce is calibrated for uniform negatives, not for {self.negatives!r}; "
+                "set negatives: uniform, or loss: bce"
+            )
+        if self.negatives == "hard" and self.num_negatives > self.softmax_negatives:
+            raise ValueError(
+                f"num_negatives {self.num_negatives} is above softmax_negatives {self.softmax_negatives}, "
+                "the draw that the hard ones are the best of; lower the first or raise the second"
+            )
+        return self
 
 
 class RankerSettings(Section):

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
-RETRIEVERS = ("two_tower",)
+from leanrec.config.section import Section
+
+RETRIEVERS = (
+    "two_tower",
+    "matrix_factorization",
+    "light_gcn",
+    "gru4rec",
+    "caser",
+    "sasrec",
+)
 RANKERS = ("dcn_v2",)
 
 
@@ -24,3 +33,45 @@ def _one_of(names: tuple[str, ...]) -> AfterValidator:
 
 RetrieverName = Annotated[str, _one_of(RETRIEVERS)]
 RankerName = Annotated[str, _one_of(RANKERS)]
+
+
+class LightGCNSettings(Section):
+    """LightGCN."""
+
+    layers: int = Field(default=2, ge=1)
+    """Steps over the graph: how many hops away a user or an item is heard."""
+
+
+class GRU4RecSettings(Section):
+    """GRU4Rec."""
+
+    layers: int = Field(default=1, ge=1)
+    """Stacked GRU layers."""
+    whole_sequences: bool = True
+    """One pass over a user's sequence teaches all its events; false: each event is a pass of its own."""
+
+
+class CaserSettings(Section):
+    """Caser."""
+
+    length: int = Field(default=8, ge=1)
+    """Latest items of the history that the convolutions see."""
+    horizontal_filters: int = Field(default=16, ge=1)
+    """Filters of each height, over several items at once."""
+    vertical_filters: int = Field(default=4, ge=1)
+    """Filters over one dimension of all items."""
+
+
+class SASRecSettings(Section):
+    """SASRec."""
+
+    layers: int = Field(default=2, ge=1)
+    """Transformer layers."""
+    heads: int = Field(default=2, ge=1)
+    """Attention heads; they share out `dim`."""
+    whole_sequences: bool = True
+    """One pass over a user's sequence teaches all its events; false: each event is a pass of its own."""
+
+
+RETRIEVER_DEFAULTS: dict[str, dict[str, Any]] = {}
+"""Model -> the fields of RetrieverSettings that it needs another default for."""

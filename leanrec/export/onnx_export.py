@@ -68,6 +68,7 @@ def trace(
     assert program is not None
     graph = program.model_proto  # made anew at each access
     _gather_plainly(graph.graph)
+    _reset_as_torch_does(graph.graph)
     graph.ir_version = IR_VERSION
     return graph
 
@@ -99,6 +100,14 @@ def _gather_plainly(graph: onnx.GraphProto) -> None:
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     for node in [n for n in graph.node if not used & set(n.output)]:
         graph.node.remove(node)
+
+
+def _reset_as_torch_does(graph: onnx.GraphProto) -> None:
+    """Let a GRU multiply before it resets, as torch does; torch's exporter says the contrary (#189225)."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "GRU" and attribute.name == "linear_before_reset":
+                attribute.i = 1
 
 
 def share_equal_constants(graph: onnx.GraphProto) -> None:

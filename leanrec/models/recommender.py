@@ -78,6 +78,7 @@ class Recommender(nn.Module):
         An index of older vectors goes with them.
         """
         self.frozen = False
+        self.retriever.freeze()
         self.item_vectors = self.retriever.item_vectors().detach().contiguous()
         self.item_features = self.ranker.item_features().detach().contiguous()
         self.frozen = True

@@ -41,6 +41,7 @@ class CandidateSampler:
         easy = [rest / self.num_easy] * self.num_easy if self.num_easy else []
         self.weight = torch.tensor([1.0, *hard, *easy])
         with torch.no_grad():
+            retriever.freeze()
             self.item_vectors = retriever.item_vectors()
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -48,6 +49,11 @@ class Examples(NamedTuple):
 
     def __len__(self) -> int:
         return int(self.item_index.shape[0])
+
+    @property
+    def seen(self) -> Tensor:
+        """[E, H]: items that cannot be what was not taken up, for the user had them already."""
+        return self.user.history
 
     def take(self, rows: Tensor) -> Examples:
         """The events at `rows`."""
@@ -90,6 +96,27 @@ def first_row_of_each_user(examples: Examples) -> Tensor:
     rows = torch.full((int(user.max()) + 1,), len(examples))
     rows = rows.scatter_reduce(0, user, torch.arange(len(examples)), "amin")
     return rows[rows < len(examples)]
+
+
+def interactions_of(examples: Examples, spec: ModelSpec, disliked_weight: float) -> sp.csr_matrix:
+    """Users x items [num_users, num_items]: 1 where an event was liked, `disliked_weight` where none was.
+
+    Row and column 0, the unknown ones, are empty.
+    """
+    user, item = examples.user.user_index.squeeze(1).numpy(), examples.item_index.numpy()
+    strength = np.where(examples.liked.numpy() > 0, 1.0, disliked_weight).astype(np.float32)
+    known = (user > 0) & (item > 0) & (strength > 0)
+    shape = (spec.num_users, spec.num_items)
+    # Of several events with one item the strongest counts.
+    order = np.lexsort((strength, item, user))[::-1]
+    user, item, strength = user[order][known[order]], item[order][known[order]], strength[order][known[order]]
+    _, first = np.unique(user * np.int64(spec.num_items) + item, return_index=True)
+    return sp.csr_matrix((strength[first], (user[first], item[first])), shape=shape)
+
+
+def popularity_of(examples: Examples, num_items: int) -> Tensor:
+    """Events of each item, [num_items] float32."""
+    return torch.bincount(examples.item_index.cpu(), minlength=num_items).float()
 
 
 def batches(

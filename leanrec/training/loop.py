@@ -120,7 +120,7 @@ def _train_epoch(sharded: ShardedModel, course: Course, epoch: int) -> dict[str,
                 f"the {course.name}'s loss is {loss} in epoch {epoch + 1}, step {steps + 1}; "
                 f"lower training.{course.name}.learning_rate or table_learning_rate"
             )
-        total, steps, seen = total + loss, steps + 1, seen + len(rows) * world_size
+        total, steps, seen = total + loss, steps + 1, seen + len(batch.item_index) * world_size
     if steps == 0:
         raise TrainingError(
             f"{len(course.examples)} training events do not fill {world_size} processes; lower num_processes"

@@ -5,85 +5,118 @@ E events of a batch (this process's share) · N items · C candidates an event �
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from leanrec.config import RankerSettings, RetrieverSettings
-from leanrec.models.inputs import known_index
 from leanrec.models.ranking.ranking_model import Heads, RankingModel
 from leanrec.models.recommender import MASKED
 from leanrec.models.retrieval.retriever import LearnedRetriever
+from leanrec.models.retrieval.sequence_retriever import SequenceRetriever
 from leanrec.training.candidates import Candidates
 from leanrec.training.examples import Examples
+from leanrec.training.losses import bce_loss, bpr_loss, gbce_power, softmax_loss
+from leanrec.training.negatives import Negatives, NegativeSampler, hardest, mask_known
 
 
 class RetrieverObjective(nn.Module):
-    """Softmax over the catalogue: the item that the user took up against all items not yet seen.
+    """The item that the user took up against items not yet seen, by `settings.loss` and `settings.negatives`.
 
-    Events that were not liked count with weight `disliked_weight`. Up to `full_softmax_items` items the
-    softmax is exact; a larger catalogue is sampled uniformly, with the correction of Bengio & Senecal (2008).
+    Events that were not liked count with weight `disliked_weight`. E events, M negatives, N items.
     """
 
-    def __init__(self, model: LearnedRetriever, settings: RetrieverSettings) -> None:
+    def __init__(
+        self, model: LearnedRetriever, settings: RetrieverSettings, popularity: Tensor | None = None
+    ) -> None:
+        """`popularity` [N]: training events of each item; only negatives drawn by it need it."""
         super().__init__()
         self.model = model
         self.settings = settings
+        self.sampler = NegativeSampler(settings, model.spec.num_items, popularity)
+        self.corrected = settings.loss == "softmax" and settings.negatives != "hard"
+        count = model.spec.num_items - 1
+        self.power = (
+            gbce_power(settings.num_negatives, count, settings.calibration)
+            if settings.loss == "gbce"
+            else 1.0
+        )
 
-    def forward(self, batch: Examples, draw: torch.Generator) -> Tensor:
-        """The loss of E events, a scalar."""
-        return self.loss(self.logits(batch, self.negatives(batch, draw)), batch)
+    def forward(self, batch: Any, draw: torch.Generator) -> Tensor:
+        """The loss of a batch (E events), a scalar."""
+        negatives = self.negatives(batch, draw)
+        return self.loss(self.logits(batch, negatives), batch, negatives)
 
-    def negatives(self, batch: Examples, draw: torch.Generator) -> Tensor:
-        """The items [M] that each item taken up is held against: the whole catalogue, or a sample of it."""
-        device, num_items = batch.item_index.device, self.model.spec.num_items
-        if self._is_exact():
-            return torch.arange(num_items, device=device)
-        shape = (self.settings.softmax_negatives,)
-        return torch.randint(1, num_items, shape, generator=draw).to(device)
+    def negatives(self, batch: Any, draw: torch.Generator) -> Negatives:
+        """What the items taken up are held against: the whole catalogue, or a sample of it."""
+        return self.sampler.draw(batch.item_index, draw)
 
-    def logits(self, batch: Examples, negatives: Tensor) -> Tensor:
-        """The softmax's logits [E, 1 + M]: the item taken up, then `negatives` [M]."""
-        item_index = torch.cat([negatives, batch.item_index])
-        model = self.model
-        vectors = model.sparse({**model.user_indices(batch.user), **model.item_indices(item_index)})
-        users = model.user_tower(batch.user, vectors)
-        items = model.item_tower(item_index, vectors)
-        taken_up = (users * items[len(negatives) :]).sum(dim=1, keepdim=True)
-        others = users @ items[: len(negatives)].T
-        exact = self._is_exact()
-        others = others.masked_fill(self._excluded(batch, negatives, exact), MASKED)
-        if not exact:
-            others = others + math.log((model.spec.num_items - 1) / len(negatives))
-        return torch.cat([taken_up, others], dim=1) / self.settings.temperature
+    def logits(self, batch: Any, negatives: Negatives) -> Tensor:
+        """Scores over the temperature [E, 1 + M]: the item taken up, then `negatives`; seen ones MASKED."""
+        count = len(negatives.item_index)
+        users, items = self.vectors(batch, torch.cat([negatives.item_index, batch.item_index]))
+        taken_up = (users * items[count:]).sum(dim=1, keepdim=True) / self.settings.temperature
+        others = users @ items[:count].T / self.settings.temperature
+        if self.corrected:
+            others = others + negatives.correction
+        known = torch.cat([batch.seen, batch.item_index.unsqueeze(1)], dim=1)
+        return torch.cat([taken_up, mask_known(others, negatives.item_index, known, MASKED)], dim=1)
 
-    def loss(self, logits: Tensor, batch: Examples) -> Tensor:
+    def loss(self, logits: Tensor, batch: Any, negatives: Negatives) -> Tensor:
         """The loss of `logits` of E events, a scalar."""
-        loss = -functional.log_softmax(logits, dim=1)[:, 0]
+        taken_up, others, share = logits[:, 0], logits[:, 1:], negatives.share
+        if self.settings.negatives == "hard":
+            others, share = hardest(others, self.settings.num_negatives)
+        if self.settings.loss == "softmax":
+            loss = softmax_loss(taken_up, others)
+        elif self.settings.loss == "bpr":
+            loss = bpr_loss(taken_up, others, share)
+        else:
+            loss = bce_loss(taken_up, others, share, self.settings.num_negatives, self.power)
         weight = batch.liked + (1 - batch.liked) * self.settings.disliked_weight
         return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
-    def _is_exact(self) -> bool:
-        return self.model.spec.num_items <= self.settings.full_softmax_items
+    def vectors(self, batch: Any, item_index: Tensor) -> tuple[Tensor, Tensor]:
+        """User vectors [E, D] and item vectors [M, D] from one lookup."""
+        model = self.model
+        looked_up = model.sparse({**model.user_indices(batch.user), **model.item_indices(item_index)})
+        return model.towers(batch.user, item_index, looked_up)
 
     def scores(self, batch: Examples) -> Tensor:
         """Retrieval scores of E events, [E]: what must not change when the weights are gathered."""
-        model = self.model
-        indices = {**model.user_indices(batch.user), **model.item_indices(batch.item_index)}
-        vectors = model.sparse(indices)
-        users = model.user_tower(batch.user, vectors)
-        return (users * model.item_tower(batch.item_index, vectors)).sum(dim=1)
+        users, items = RetrieverObjective.vectors(self, batch, batch.item_index)
+        return (users * items).sum(dim=1)
 
-    def _excluded(self, batch: Examples, negatives: Tensor, exact: bool) -> Tensor:
-        """[E, negatives] bool: the item itself, items seen, and the unknown index are no negatives."""
-        taken_up = batch.item_index.unsqueeze(1)
-        if not exact:
-            return negatives.unsqueeze(0) == taken_up
-        excluded = torch.zeros(len(batch), len(negatives), dtype=torch.bool, device=negatives.device)
-        seen = torch.cat([known_index(batch.user.history, len(negatives)), taken_up, taken_up * 0], dim=1)
-        return excluded.scatter(1, seen, True)
+
+class SequenceObjective(RetrieverObjective):
+    """The same for all events of a sequence at once: one causal pass gives the user vector at each position.
+
+    Batches are `Sequences` (leanrec/training/sequences.py) and not events, so an epoch costs about a pass a
+    user. Where a user has no more events than the history holds, the loss is that of the events one by one.
+    The trainers take it as they take `RetrieverObjective`:
+
+        >>> objective = SequenceObjective(model, settings)              # model: a SequenceRetriever
+        >>> sequences = sequences_of(examples)                          # len(): number of sequences
+        >>> loss = objective(sequences.take(torch.arange(32)), torch.Generator())
+        >>> objective.scores(examples)                                  # event by event, as it is served
+    """
+
+    model: SequenceRetriever
+
+    def vectors(self, batch: Any, item_index: Tensor) -> tuple[Tensor, Tensor]:
+        """User vectors [E, D] at the events of a batch of `Sequences`, and item vectors [M, D]."""
+        model = self.model
+        looked_up = model.sparse({**model.user_indices(batch.user), **model.item_indices(item_index)})
+        states = model.user_states(batch.user, looked_up)
+        return states[batch.sequence, batch.position], model.item_tower(item_index, looked_up)
+
+
+def learns_sequences(settings: RetrieverSettings) -> bool:
+    """Whether the settings' model learns a sequence at a time (SequenceObjective) and not an event."""
+    own = getattr(settings, settings.model, None)
+    return bool(getattr(own, "whole_sequences", False))
 
 
 class RankerObjective(nn.Module):

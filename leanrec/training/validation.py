@@ -45,6 +45,7 @@ class Holdout:
     def retrieval_ndcg(self, model: Retriever) -> float:
         """Mean NDCG@10 of the retriever alone, all unseen items ranked."""
         model.eval()
+        model.freeze()
         items = model.item_vectors()
         lists = []
         for rows in torch.arange(len(self)).split(CHUNK):

@@ -70,7 +70,12 @@ def load_warm_start(release: Path, recommender: Recommender, features: Path) -> 
     _refuse_another_model(described, recommender, folder)
     _refuse_other_meanings(Path(release), Path(features))
     new = recommender.state_dict()
-    weights = {name: _grown(name, old.get(name), value, folder) for name, value in new.items()}
+    # Buffers describe the items, the graph, what was fitted: they are made from the new events.
+    described_now = {name for name, _ in recommender.named_buffers(remove_duplicate=False)}
+    weights = {
+        name: value if name in described_now else _grown(name, old.get(name), value, folder)
+        for name, value in new.items()
+    }
     return WarmStart(
         weights=weights,
         sums={
@@ -107,9 +112,7 @@ def _table_name(part: str, table: str) -> str:
 
 
 def _grown(name: str, old: Tensor | None, new: Tensor, folder: Path) -> Tensor:
-    """What `name` starts from: learnt weights from the release; what describes the items, from now."""
-    if name.endswith((".category_indices", ".item_dense")):
-        return new
+    """The learnt weights `name` of the release, in the shape of the new model's."""
     if old is not None and TABLE in name and old.shape[1:] == new.shape[1:] and len(old) <= len(new):
         return grow_rows(old, len(new))
     if old is not None and old.shape == new.shape:

@@ -1,16 +1,11 @@
 """The contract of a ranking model, and what every one shares: the features of both sides and three heads.
 
-Heads: watch (does the user take the item up at all), like (given that he does, is the rating at least the
-liked threshold), rating (how many stars). As in ESMM (Ma et al. 2018, arXiv:1804.07931) lists are ordered by
-P(watch) * P(like): the probability that the user watches and likes.
-
 Shapes: B users · C candidates · U width of the user's features · I width of an item's · d = settings.dim.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,22 +20,12 @@ from leanrec.models.layers import (
     mean_of_present,
     user_dense,
 )
+from leanrec.models.ranking.fields import Fields
+from leanrec.models.ranking.tasks import TASKS, Heads
 from leanrec.schema import USER_STATISTICS, ModelSpec
 
-
-class Heads(NamedTuple):
-    """What a ranking model says of candidates; each [B, C]."""
-
-    watch: Tensor
-    """Logit of P(the user takes the item up)."""
-    like: Tensor
-    """Logit of P(rating >= liked threshold | taken up)."""
-    rating: Tensor
-    """Expected rating."""
-
-    def score(self) -> Tensor:
-        """P(watch) * P(like), [B, C] in 0..1."""
-        return torch.sigmoid(self.watch) * torch.sigmoid(self.like)
+NUM_ITEM_NUMBERS = 3
+"""Columns of `item_dense`."""
 
 
 class RankingModel(Lookups):
@@ -48,9 +33,12 @@ class RankingModel(Lookups):
 
     The user's features are the vectors of the user, of his attributes and of his pooled history, and his
     statistics; an item's are its vector, the mean of its categories' vectors, and its dense features.
+    `user_fields` and `item_fields` tell where each of them lies.
     """
 
     item_dense: Tensor
+    over: nn.Linear
+    """The last layer: what watch, like and rating add to their starting point. The subclass makes it."""
 
     def __init__(self, spec: ModelSpec, settings: RankerSettings, items: ItemInputs) -> None:
         super().__init__()
@@ -66,9 +54,19 @@ class RankingModel(Lookups):
         features = {name: name for name in tables} | {"history": "item"}
         self.sparse = SparseArch(tables, features, settings.dim)
         self.pooling = HistoryPooling(spec.history_length, spec.liked_threshold)
-        self.user_width = settings.dim * (2 + len(attributes)) + len(USER_STATISTICS)
-        self.item_width = settings.dim * 2 + 3
-        self.retrieval_weight = nn.Parameter(torch.ones(()))
+        self.user_vectors = (*self.row_features, "history")
+        self.item_vectors = ("item", "categories")
+        self.user_fields = Fields(
+            dict.fromkeys(self.user_vectors, settings.dim) | {"statistics": len(USER_STATISTICS)}
+        )
+        self.item_fields = Fields(
+            dict.fromkeys(self.item_vectors, settings.dim) | {"dense": NUM_ITEM_NUMBERS}
+        )
+        self.num_vectors = len(self.user_vectors) + len(self.item_vectors)
+        self.num_numbers = len(USER_STATISTICS) + NUM_ITEM_NUMBERS + 1
+        self.row_width = self.user_fields.width + self.item_fields.width + 2
+        self.task = TASKS[settings.task](spec.liked_threshold)
+        self.retrieval_weight = nn.Parameter(torch.ones(()), requires_grad=self.task.learns_watch)
         self.register_buffer("category_indices", items.category_indices)
         self.register_buffer("item_dense", item_dense(items.release_year, items.statistics))
 
@@ -79,9 +77,15 @@ class RankingModel(Lookups):
         The three are what watch, like and rating add to their starting point (see `forward`).
         """
 
-    @abstractmethod
-    def watch_layer(self) -> nn.Linear:
-        """The last layer, whose row 0 gives the watch logit."""
+    @property
+    def user_width(self) -> int:
+        """U."""
+        return self.user_fields.width
+
+    @property
+    def item_width(self) -> int:
+        """I."""
+        return self.item_fields.width
 
     @torch.no_grad()
     def start_from_retrieval(self, log_partition: float, temperature: float = 1.0) -> None:
@@ -90,30 +94,29 @@ class RankingModel(Lookups):
         `log_partition` is the mean log of that softmax's denominator, `temperature` its temperature: with
         both, retrieval scores become log-probabilities.
         """
-        layer = self.watch_layer()
-        layer.weight[0].zero_()
-        layer.bias[0] = -log_partition
+        self.over.weight[0].zero_()
+        self.over.bias[0] = -log_partition
         self.retrieval_weight.fill_(1.0 / temperature)
 
     def user_features(self, user: UserInputs) -> Tensor:
-        """The SparseArch and DenseArch of the user side; [B, user_width]."""
+        """The SparseArch and DenseArch of the user side; [B, U]."""
         return self.user_arch(user, self.sparse(self.user_indices(user)))
 
     def item_features(self, item_index: Tensor | None = None) -> Tensor:
-        """The same of the item side, for item_index [...] or for all N; [..., item_width]."""
+        """The same of the item side, for item_index [...] or for all N; [..., I]."""
         if item_index is None:
             item_index = torch.arange(self.spec.num_items, device=self.category_indices.device)
         return self.item_arch(item_index, self.sparse(self.item_indices(item_index)))
 
     def user_arch(self, user: UserInputs, vectors: dict[str, Tensor]) -> Tensor:
-        """[B, user_width] from the user row and the vectors of `user_indices`."""
+        """[B, U] from the user row and the vectors of `user_indices`."""
         history = known_index(user.history, self.spec.num_items)
         pooled = self.pooling(vectors["history"], history, user.history_ratings)
         row = [vectors[name].squeeze(1) for name in self.row_features]
         return torch.cat([*row, pooled, user_dense(user.user_statistics, self.spec.liked_threshold)], dim=1)
 
     def item_arch(self, item_index: Tensor, vectors: dict[str, Tensor]) -> Tensor:
-        """[..., item_width] from item_index [...] and the vectors of `item_indices`."""
+        """[..., I] from item_index [...] and the vectors of `item_indices`."""
         described = mean_of_present(vectors["category"], self.category_indices[item_index])
         return torch.cat([vectors["item"], described, self.item_dense[item_index]], dim=-1)
 
@@ -121,10 +124,33 @@ class RankingModel(Lookups):
         """User features [B, U], item features [B, C, I], retrieval scores [B, C]; answers three [B, C]."""
         watch, like, rating = self.logits(user_features, item_features, retrieval_score).unbind(dim=2)
         watch = watch + self.retrieval_weight * retrieval_score
-        return Heads(watch, like, rating + self.spec.liked_threshold)
+        heads: Heads = self.task(watch, like, rating + self.spec.liked_threshold)
+        return heads
 
     def affinity(self, user_features: Tensor, item_features: Tensor) -> Tensor:
         """The dot product of the pooled history and the item, [B, C, 1]: InteractionArch."""
-        dim = self.sparse.dim
-        pooled = user_features[:, self.user_width - dim - len(USER_STATISTICS) : -len(USER_STATISTICS)]
-        return (item_features[:, :, :dim] * pooled.unsqueeze(1)).sum(dim=2, keepdim=True)
+        pooled = self.user_fields.view(user_features, "history").unsqueeze(1)
+        return (self.item_fields.view(item_features, "item") * pooled).sum(dim=2, keepdim=True)
+
+    def row(self, user_features: Tensor, item_features: Tensor, retrieval_score: Tensor) -> Tensor:
+        """All features of a pair side by side, [B, C, row_width]: both sides', affinity, retrieval score."""
+        wide = user_features.unsqueeze(1).expand(-1, item_features.shape[1], -1)
+        affinity = self.affinity(user_features, item_features)
+        return torch.cat([wide, item_features, affinity, scaled(retrieval_score)], dim=2)
+
+    def vectors(self, user_features: Tensor, item_features: Tensor) -> Tensor:
+        """The features of a pair that are vectors, [B, C, num_vectors, d]."""
+        user = self.user_fields.stack(user_features, self.user_vectors)
+        item = self.item_fields.stack(item_features, self.item_vectors)
+        return torch.cat([user.unsqueeze(1).expand(-1, item.shape[1], -1, -1), item], dim=2)
+
+    def numbers(self, user_features: Tensor, item_features: Tensor, retrieval_score: Tensor) -> Tensor:
+        """The features of a pair that are single numbers, [B, C, num_numbers]."""
+        user = self.user_fields.view(user_features, "statistics").unsqueeze(1)
+        item = self.item_fields.view(item_features, "dense")
+        return torch.cat([user.expand(-1, item.shape[1], -1), item, scaled(retrieval_score)], dim=2)
+
+
+def scaled(retrieval_score: Tensor) -> Tensor:
+    """Retrieval scores [B, C] as a feature [B, C, 1], on a scale of about one."""
+    return retrieval_score.unsqueeze(2) / 10.0

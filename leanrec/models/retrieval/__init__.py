@@ -1,9 +1,19 @@
 """Retrievers, one file each; a line in `RETRIEVERS` makes one known, by the name that settings give it."""
 
+from leanrec.models.retrieval.caser import Caser
+from leanrec.models.retrieval.gru4rec import GRU4Rec
+from leanrec.models.retrieval.light_gcn import LightGCN
+from leanrec.models.retrieval.matrix_factorization import MatrixFactorization
 from leanrec.models.retrieval.retriever import Retriever
+from leanrec.models.retrieval.sasrec import SASRec
 from leanrec.models.retrieval.two_tower import TwoTower
 
 RETRIEVERS: dict[str, type[Retriever]] = {
     "two_tower": TwoTower,
+    "matrix_factorization": MatrixFactorization,
+    "light_gcn": LightGCN,
+    "gru4rec": GRU4Rec,
+    "caser": Caser,
+    "sasrec": SASRec,
 }
 """Name -> class; each is made as `cls(spec, settings.retriever, items)`."""

@@ -33,6 +33,9 @@ class Retriever(Lookups):
     def item_vectors(self, item_index: Tensor | None = None) -> Tensor:
         """The vectors of the items in item_index [M], or of all; [M or N, D]."""
 
+    def freeze(self) -> None:
+        """Compute what both then read as constants; to be called when weights changed. Most have nothing."""
+
 
 class LearnedRetriever(Retriever):
     """A retriever whose tables (`sparse`) and dense part learn by gradient.
@@ -50,6 +53,18 @@ class LearnedRetriever(Retriever):
     @abstractmethod
     def item_tower(self, item_index: Tensor, vectors: dict[str, Tensor]) -> Tensor:
         """[..., D] from item_index [...] and the vectors of `item_indices`."""
+
+    def towers(
+        self, user: UserInputs, item_index: Tensor, vectors: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Both towers from the vectors of both sides' indices; work that they share may be done once."""
+        return self.user_tower(user, vectors), self.item_tower(item_index, vectors)
+
+    def connect(self, interactions: sp.csr_matrix) -> None:
+        """Take what the model keeps of the training events, users x items [U, N], besides its weights.
+
+        Called before it trains; most models keep nothing.
+        """
 
     def user_vectors(self, user: UserInputs) -> Tensor:
         """The user row of B users; answers [B, D]."""

@@ -1,0 +1,27 @@
+"""GRU4Rec (Hidasi et al. 2016, arXiv:1511.06939): a recurrent network reads the history event by event."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from leanrec.config import RetrieverSettings
+from leanrec.models.inputs import ItemInputs
+from leanrec.models.retrieval.sequence_retriever import SequenceRetriever
+from leanrec.schema import ModelSpec
+
+
+class GRU4Rec(SequenceRetriever):
+    """Gated recurrent units over the history; the state after an event, turned, is the user vector."""
+
+    def __init__(self, spec: ModelSpec, settings: RetrieverSettings, items: ItemInputs) -> None:
+        super().__init__(spec, settings, items)
+        layers = settings.gru4rec.layers
+        between = settings.dropout if layers > 1 else 0.0
+        self.gru = nn.GRU(settings.dim, settings.dim, layers, batch_first=True, dropout=between)
+        self.out = nn.Linear(settings.dim, settings.dim)
+
+    def encode(self, vectors: Tensor) -> Tensor:
+        """[B, H, D] to [B, H, D]."""
+        states, _ = self.gru(vectors)
+        answered: Tensor = self.out(states)
+        return answered
