@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from leanrec.compression.architecture import ranker_as, retriever_as
 from leanrec.models.ranking.dcn_v2 import DCNv2Ranker
-from leanrec.models.ranking.ranking_model import Heads
+from leanrec.models.ranking.tasks import Heads
 from leanrec.models.recommender import MASKED, Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.training.candidates import Candidates

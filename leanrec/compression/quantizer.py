@@ -27,11 +27,11 @@ def through_files(graph: onnx.ModelProto, quantize: Callable[[Path, Path], None]
 
 def name_nodes(graph: onnx.GraphProto, weights: dict[str, list[onnx.NodeProto]]) -> list[str]:
     """Give every node a name of its own; answers those of the readers of `weights`."""
-    wanted = {id(node) for readers in weights.values() for node in readers}
+    wanted = {node.output[0] for readers in weights.values() for node in readers}
     names = []
     for number, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{number}"
-        if id(node) in wanted:
+        if node.output[0] in wanted:
             # The quantizer first turns a Gemm into a MatMul of this name and an Add.
             names += [node.name, f"{node.name}_MatMul"]
     return names

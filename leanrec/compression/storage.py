@@ -65,13 +65,17 @@ def store_matrices(
     What is stored of a matrix in `transposed` is its transpose.
     """
     gathers = {
-        id(node): name for name, nodes in gathers_of_tables(graph).items() if name in stored for node in nodes
+        node.output[0]: name
+        for name, nodes in gathers_of_tables(graph).items()
+        if name in stored
+        for node in nodes
     }
     body: list[onnx.NodeProto] = []
     whole: dict[str, str] = {}
     for node in graph.node:
-        if id(node) in gathers:
-            body += _gathered(gathers[id(node)], stored[gathers[id(node)]], node)
+        table = gathers.get(node.output[0])
+        if table is not None:
+            body += _gathered(table, stored[table], node)
             continue
         for place, name in enumerate(node.input):
             if name in stored:

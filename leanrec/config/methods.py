@@ -6,7 +6,7 @@ the exported graph. What a method says here of itself is all that checking a rec
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -146,6 +146,17 @@ class TensorTrainTables(ReformTables):
     """Rank of the chain."""
 
 
+class QuantizationAware(FineTuningSettings):
+    """Fine-tuning with tables and layers rounded as a later method will round them."""
+
+    table_bits: Literal[4, 8] = 8
+    """Bits of a table's numbers."""
+    dense_bits: Literal[4, 8] | None = 8
+    """Bits of a layer's weights; null: they are not rounded."""
+    block: int = Field(default=0, ge=0)
+    """Of 4 bits: columns that share a scale; 0: the whole row."""
+
+
 class GraphMethodSettings(MethodSettings):
     """A method after export. The weights of a graph are gathered tables or multiplied (dense) matrices."""
 
@@ -216,6 +227,18 @@ class Int4Tables(GraphMethodSettings):
     """Columns that share a scale; 0: the whole row."""
 
 
+class MixedTables(GraphMethodSettings):
+    """Each gathered table in 16, 8 or 4 bits as the answers bear it, hot rows wider than cold ones."""
+
+    weights = frozenset({"tables"})
+    max_error: float = Field(default=0.02, gt=0)
+    """Root mean square that the answers may change by, in units of their own spread."""
+    hot_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of a table's rows that are hot: those looked up most on training requests."""
+    block: int = Field(default=0, ge=0)
+    """Of 4 bits: columns that share a scale; 0: the whole row."""
+
+
 class Int4Dense(GraphMethodSettings):
     """Dense weights in 4 bits, restored when the graph is loaded."""
 
@@ -230,6 +253,7 @@ METHODS: dict[str, type[MethodSettings]] = {
     "prune_neurons": PruneNeurons,
     "low_rank": LowRank,
     "share_items": ShareItems,
+    "quantization_aware": QuantizationAware,
     "hash_tables": HashTables,
     "quotient_remainder_tables": QuotientRemainderTables,
     "robe_tables": RobeTables,
@@ -240,6 +264,7 @@ METHODS: dict[str, type[MethodSettings]] = {
     "bf16": Bf16,
     "int8_tables": Int8Tables,
     "int4_tables": Int4Tables,
+    "mixed_tables": MixedTables,
     "int8_static": Int8Static,
     "int4_dense": Int4Dense,
     "int8_mlp": Int8Mlp,

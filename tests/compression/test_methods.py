@@ -26,6 +26,7 @@ LARGEST_SCORE_ERROR = {
     "bf16": 0.1,
     "int8_tables": 0.1,
     "int4_tables": 1.0,
+    "mixed_tables": 1.0,
     "int8_mlp": 0.3,
     "int8_static": 0.3,
     "int4_dense": 1.0,

@@ -35,6 +35,7 @@ SMALL = {
     "prune_neurons": {"share": 0.5},
     "low_rank": {"cross_rank": 8, "deep_rank": 4},
     "share_items": {},
+    "quantization_aware": {"table_bits": 4, "block": 8},
     "hash_tables": {"share": 0.5},
     "quotient_remainder_tables": {"remainders": 4},
     "robe_tables": {"share": 0.25, "chunk": 8},
@@ -67,7 +68,10 @@ class TestEveryModelMethod:
     def test_the_model_is_smaller_and_the_same_each_time(self, name, source):
         recipe = recipe_of({name: {**SMALL[name], **BRIEF}})
         first, second = (change_model(recipe, given) for given in (source, fresh(source)))
-        assert served_numbers(first) < served_numbers(source.recommender)
+        if name == "quantization_aware":  # it prepares for a method on the graph
+            assert served_numbers(first) == served_numbers(source.recommender)
+        else:
+            assert served_numbers(first) < served_numbers(source.recommender)
         for key, value in first.state_dict().items():
             assert torch.isfinite(value.float()).all(), key
             assert torch.equal(value, second.state_dict()[key]), key

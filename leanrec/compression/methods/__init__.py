@@ -11,9 +11,11 @@ from leanrec.compression.methods.int8_mlp import INT8_MLP
 from leanrec.compression.methods.int8_static import INT8_STATIC
 from leanrec.compression.methods.int8_tables import INT8_TABLES
 from leanrec.compression.methods.low_rank import LOW_RANK
+from leanrec.compression.methods.mixed_tables import MIXED_TABLES
 from leanrec.compression.methods.prune_dimensions import PRUNE_DIMENSIONS
 from leanrec.compression.methods.prune_neurons import PRUNE_NEURONS
 from leanrec.compression.methods.prune_rows import PRUNE_ROWS
+from leanrec.compression.methods.quantization_aware import QUANTIZATION_AWARE
 from leanrec.compression.methods.reform_tables import (
     HASH_TABLES,
     QUOTIENT_REMAINDER_TABLES,
@@ -30,6 +32,7 @@ _ON_GRAPHS = (
     BF16,
     INT8_TABLES,
     INT4_TABLES,
+    MIXED_TABLES,
     INT8_MLP,
     INT4_DENSE,
 )
@@ -43,6 +46,7 @@ _ON_MODELS = (
     PRUNE_NEURONS,
     LOW_RANK,
     SHARE_ITEMS,
+    QUANTIZATION_AWARE,
     HASH_TABLES,
     QUOTIENT_REMAINDER_TABLES,
     ROBE_TABLES,
