@@ -9,8 +9,12 @@ from pydantic import Field, model_validator
 from leanrec.config.section import Section
 from leanrec.config.train_job import TrainJobSettings
 from leanrec.config.zoo import (
+    RANKER_DEFAULTS,
     RETRIEVER_DEFAULTS,
+    BehaviourSequenceTransformerSettings,
     CaserSettings,
+    DINSettings,
+    DLRMSettings,
     GRU4RecSettings,
     LightGCNSettings,
     RankerName,
@@ -73,6 +77,14 @@ class RetrieverSettings(Section):
         return {**RETRIEVER_DEFAULTS.get(str(values.get("model")), {}), **values}
 
     @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.model == "sasrec" and self.dim % self.sasrec.heads:
+            raise ValueError(
+                f"dim {self.dim} cannot be shared out to sasrec.heads {self.sasrec.heads}; make it a multiple"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _loss_and_negatives_fit(self) -> Self:
         if self.loss == "softmax" and self.negatives != "uniform" and self.full_softmax_items > 0:
             raise ValueError(
@@ -98,6 +110,9 @@ class RankerSettings(Section):
 
     model: RankerName = "dcn_v2"
     """Its name in leanrec/models/ranking."""
+    task: Literal["multi_task", "click", "rating"] = "multi_task"
+    """What is learnt, and orders lists. multi_task: watch, like and rating, by P(watch) * P(like); click: the
+    same without a rating loss; rating: the rating's squared error alone, by the predicted rating."""
     dim: int = Field(default=32, ge=4)
     """Width of its embedding tables."""
     cross_layers: int = Field(default=2, ge=1)
@@ -128,6 +143,29 @@ class RankerSettings(Section):
     """Weight of the rating head's squared error in the loss."""
     patience: int = Field(default=2, ge=1)
     """Epochs without a better validation figure before training stops."""
+    dlrm: DLRMSettings = DLRMSettings()
+    din: DINSettings = DINSettings()
+    behaviour_sequence_transformer: BehaviourSequenceTransformerSettings = (
+        BehaviourSequenceTransformerSettings()
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_model(cls, values: Any) -> Any:
+        """What nobody set is what suits the model."""
+        if not isinstance(values, dict):
+            return values
+        return {**RANKER_DEFAULTS.get(str(values.get("model")), {}), **values}
+
+    @model_validator(mode="after")
+    def _heads_share_out_dim(self) -> Self:
+        heads = self.behaviour_sequence_transformer.heads
+        if self.model == "behaviour_sequence_transformer" and self.dim % heads:
+            raise ValueError(
+                f"behaviour_sequence_transformer.heads {heads} do not share out dim {self.dim} evenly; "
+                "make dim a multiple of heads"
+            )
+        return self
 
 
 class TrainingSettings(Section):

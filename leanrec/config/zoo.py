@@ -17,7 +17,17 @@ RETRIEVERS = (
     "caser",
     "sasrec",
 )
-RANKERS = ("dcn_v2",)
+RANKERS = (
+    "dcn_v2",
+    "logistic_regression",
+    "factorization_machine",
+    "wide_and_deep",
+    "deep_fm",
+    "neu_mf",
+    "dlrm",
+    "din",
+    "behaviour_sequence_transformer",
+)
 
 
 def _one_of(names: tuple[str, ...]) -> AfterValidator:
@@ -75,3 +85,30 @@ class SASRecSettings(Section):
 
 RETRIEVER_DEFAULTS: dict[str, dict[str, Any]] = {}
 """Model -> the fields of RetrieverSettings that it needs another default for."""
+
+
+class DLRMSettings(Section):
+    """DLRM."""
+
+    dense_hidden: tuple[int, ...] = (64,)
+    """Hidden layers of the network over the numbers; its last layer is as wide as the tables."""
+
+
+class DINSettings(Section):
+    """DIN."""
+
+    attention_hidden: int = Field(default=36, ge=1)
+    """Width of the hidden layer that weights an event of the history for a candidate."""
+
+
+class BehaviourSequenceTransformerSettings(Section):
+    """The behaviour sequence Transformer."""
+
+    layers: int = Field(default=1, ge=1)
+    """Transformer layers."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads; they share out `dim`."""
+
+
+RANKER_DEFAULTS: dict[str, dict[str, Any]] = {}
+"""Model -> the fields of RankerSettings that it needs another default for."""

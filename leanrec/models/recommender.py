@@ -22,7 +22,7 @@ from leanrec.models.forms import Description, reform
 from leanrec.models.forms.form import Form
 from leanrec.models.inputs import ItemInputs, UserInputs, blank_items, known_index
 from leanrec.models.ranking import RANKERS
-from leanrec.models.ranking.ranking_model import Heads
+from leanrec.models.ranking.tasks import Heads
 from leanrec.models.retrieval import RETRIEVERS
 from leanrec.models.retrieval.inverted_file import InvertedFile
 from leanrec.schema import UNKNOWN_INDEX, ModelSpec

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leanrec.config import RankerSettings, RetrieverSettings
-from leanrec.models.ranking.ranking_model import Heads, RankingModel
+from leanrec.models.ranking.ranking_model import RankingModel
+from leanrec.models.ranking.tasks import Heads
 from leanrec.models.recommender import MASKED
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.models.retrieval.sequence_retriever import SequenceRetriever
@@ -122,6 +123,8 @@ def learns_sequences(settings: RetrieverSettings) -> bool:
 class RankerObjective(nn.Module):
     """Watch: the item taken up against items that were not; like and rating: on items taken up only.
 
+    What a head is not taught, by the model's task, it does not pass on to the network (ranking/tasks.py).
+
     Each negative stands for all the items it was drawn from (importance weights), so P(watch) is the
     probability that just this item of the catalogue is taken up next, and small; lists ordered by
     P(watch) * P(like) then keep the retriever's order where the ranker knows nothing better.
@@ -138,15 +141,21 @@ class RankerObjective(nn.Module):
 
     def loss(self, heads: Heads, batch: Examples, candidates: Candidates) -> Tensor:
         """The loss of `heads` of E events, a scalar."""
+        like = functional.binary_cross_entropy_with_logits(heads.like[:, 0], batch.liked)
+        rating = functional.mse_loss(heads.rating[:, 0], batch.rating)
+        loss = like
+        if self.model.task.learns_watch:
+            loss = self.settings.watch_weight * self.watch_loss(heads, batch, candidates) + like
+        return loss + self.settings.rating_weight * rating
+
+    def watch_loss(self, heads: Heads, batch: Examples, candidates: Candidates) -> Tensor:
+        """The watch head's part of the loss of E events, a scalar."""
         target = torch.zeros_like(heads.watch)
         target[:, 0] = 1.0
         event_weight = batch.liked + (1 - batch.liked) * self.settings.disliked_weight
         weight = candidates.weight * event_weight.unsqueeze(1)
         watch = functional.binary_cross_entropy_with_logits(heads.watch, target, weight, reduction="sum")
-        watch = watch / event_weight.sum().clamp(min=1e-6)
-        like = functional.binary_cross_entropy_with_logits(heads.like[:, 0], batch.liked)
-        rating = functional.mse_loss(heads.rating[:, 0], batch.rating)
-        return self.settings.watch_weight * watch + like + self.settings.rating_weight * rating
+        return watch / event_weight.sum().clamp(min=1e-6)
 
     def heads(self, batch: Examples, candidates: Candidates) -> Heads:
         """The model's heads [E, C] from one lookup."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from leanrec.models.inputs import UserInputs
-from leanrec.models.ranking.ranking_model import Heads
+from leanrec.models.ranking.tasks import Heads
 from leanrec.models.recommender import MASKED, Recommender
 from leanrec.models.retrieval.retriever import Retriever
 from leanrec.schema import UNKNOWN_INDEX, ModelSpec

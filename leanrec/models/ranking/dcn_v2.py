@@ -32,19 +32,12 @@ class DCNv2Ranker(RankingModel):
 
     def __init__(self, spec: ModelSpec, settings: RankerSettings, items: ItemInputs) -> None:
         super().__init__(spec, settings, items)
-        width = self.user_width + self.item_width + 2
-        self.cross = CrossNetwork(width, settings.cross_layers)
-        self.deep = MLP(width, settings.hidden, settings.dropout)
-        self.over = nn.Linear(width + self.deep.width, 3)
-
-    def watch_layer(self) -> nn.Linear:
-        """The last layer, whose row 0 gives the watch logit."""
-        return self.over
+        self.cross = CrossNetwork(self.row_width, settings.cross_layers)
+        self.deep = MLP(self.row_width, settings.hidden, settings.dropout)
+        self.over = nn.Linear(self.row_width + self.deep.width, 3)
 
     def logits(self, user_features: Tensor, item_features: Tensor, retrieval_score: Tensor) -> Tensor:
         """User features [B, U], item features [B, C, I], retrieval scores [B, C]; answers [B, C, 3]."""
-        wide = user_features.unsqueeze(1).expand(-1, item_features.shape[1], -1)
-        affinity = self.affinity(user_features, item_features)
-        row = torch.cat([wide, item_features, affinity, retrieval_score.unsqueeze(2) / 10.0], dim=2)
+        row = self.row(user_features, item_features, retrieval_score)
         answered: Tensor = self.over(torch.cat([self.cross(row), self.deep(row)], dim=2))
         return answered

@@ -54,15 +54,15 @@ class RankingModel(Lookups):
         features = {name: name for name in tables} | {"history": "item"}
         self.sparse = SparseArch(tables, features, settings.dim)
         self.pooling = HistoryPooling(spec.history_length, spec.liked_threshold)
-        self.user_vectors = (*self.row_features, "history")
-        self.item_vectors = ("item", "categories")
+        self.user_vector_names = (*self.row_features, "history")
+        self.item_vector_names = ("item", "categories")
         self.user_fields = Fields(
-            dict.fromkeys(self.user_vectors, settings.dim) | {"statistics": len(USER_STATISTICS)}
+            dict.fromkeys(self.user_vector_names, settings.dim) | {"statistics": len(USER_STATISTICS)}
         )
         self.item_fields = Fields(
-            dict.fromkeys(self.item_vectors, settings.dim) | {"dense": NUM_ITEM_NUMBERS}
+            dict.fromkeys(self.item_vector_names, settings.dim) | {"dense": NUM_ITEM_NUMBERS}
         )
-        self.num_vectors = len(self.user_vectors) + len(self.item_vectors)
+        self.num_vectors = len(self.user_vector_names) + len(self.item_vector_names)
         self.num_numbers = len(USER_STATISTICS) + NUM_ITEM_NUMBERS + 1
         self.row_width = self.user_fields.width + self.item_fields.width + 2
         self.task = TASKS[settings.task](spec.liked_threshold)
@@ -140,8 +140,8 @@ class RankingModel(Lookups):
 
     def vectors(self, user_features: Tensor, item_features: Tensor) -> Tensor:
         """The features of a pair that are vectors, [B, C, num_vectors, d]."""
-        user = self.user_fields.stack(user_features, self.user_vectors)
-        item = self.item_fields.stack(item_features, self.item_vectors)
+        user = self.user_fields.stack(user_features, self.user_vector_names)
+        item = self.item_fields.stack(item_features, self.item_vector_names)
         return torch.cat([user.unsqueeze(1).expand(-1, item.shape[1], -1, -1), item], dim=2)
 
     def numbers(self, user_features: Tensor, item_features: Tensor, retrieval_score: Tensor) -> Tensor:
