@@ -7,8 +7,10 @@ The stored layout is the folder's own. A change becomes visible in the same orde
     3. <model>/config.pbtxt                  what Triton reads; `pull` makes it anew, so a stored one may lag
 
 release.json is written conditionally (If-None-Match for the first, If-Match on the ETag that was read for a
-later one), so that of two writers the second is refused. The manifest of a version is stored after all its
-other files: a version with a manifest is whole, and an interrupted push or pull is finished by the next one.
+later one), so that of two writers the second is refused; and only by a repository whose state goes on from
+the stored one, so that a folder left behind undoes no rollback made elsewhere. The manifest of a version is
+stored after all its other files: a version with a manifest is whole, and an interrupted push or pull is
+finished by the next one.
 Source: Amazon S3, "Conditional requests"; MinIO and Ceph know the same headers.
 """
 
@@ -22,7 +24,7 @@ from typing import Any
 
 from leanrec.errors import ReleaseError
 from leanrec.files import sha256_of
-from leanrec.release.object_store import ObjectStore, StoredState, manifest_name
+from leanrec.release.object_store import ObjectStore, manifest_name
 from leanrec.release.repository import MANIFEST, RELEASE_FILE, RELEASE_FOLDER, ModelRepository
 from leanrec.release.state import ReleaseState
 from leanrec.schema import MODELS, RECOMMENDER
@@ -32,14 +34,16 @@ from leanrec.triton.model_configuration import CONFIGURATION
 def push(repository: Path, store: ObjectStore) -> dict[str, Any]:
     """Make the store say what the repository says; answers stable, pushed and removed (versions).
 
-    Raises a ReleaseError when a file is not as published, when the store holds releases that this repository
-    does not know, or when another writer stores releases at the same time.
+    Raises a ReleaseError when a file is not as published, when the store holds releases or decisions that
+    this repository does not know, or when another writer stores releases at the same time. A push that was
+    broken off, or whose answer was lost, may be repeated.
     """
     local = ModelRepository(Path(repository).absolute())
     local.required_state()
     with local.exclusive():
         state, before = local.required_state(), store.state()
-        _refuse_unknown(store, before, state)
+        if before is not None:
+            _refuse_to_undo(store, before.state, state)
         pushed = [version for version in state.versions if _push_version(local, store, version)]
         body = json.dumps(state.to_json(), indent=2).encode()
         if before is None or before.state != state:
@@ -65,11 +69,8 @@ def pull(store: ObjectStore, repository: Path) -> dict[str, Any]:
     pulled = []
     with local.exclusive():
         present = local.state()
-        if present is not None and present.last > stored.state.last:
-            raise ReleaseError(
-                f"{local.path}: it goes on to version {present.last} and {store.url} ends at "
-                f"{stored.state.last}; push this repository, or pull into another folder"
-            )
+        if present is not None:
+            _refuse_to_lose(local, present, store, stored.state)
         staged = local.stage()
         for version in stored.state.versions:
             if _pull_version(store, local, staged / "pulled", version):
@@ -77,7 +78,7 @@ def pull(store: ObjectStore, repository: Path) -> dict[str, Any]:
         for version in pulled:
             for model in MODELS:
                 local.place(staged / "pulled" / model / str(version), model, version)
-        local.commit(stored.state, staged)
+        local.commit(stored.state, staged, generation=stored.state.generation)
     return {"stable": stored.state.stable, "pulled": pulled, "etag": stored.etag}
 
 
@@ -104,12 +105,35 @@ def follow(
         stopping.wait(poll_s)
 
 
-def _refuse_unknown(store: ObjectStore, before: StoredState | None, state: ReleaseState) -> None:
-    """A ReleaseError when the store has been given releases from elsewhere: they would be lost."""
-    if before is not None and before.state.last > state.last:
+def _refuse_to_undo(store: ObjectStore, stored: ReleaseState, ours: ReleaseState) -> None:
+    """A ReleaseError when something stored was decided elsewhere and is not known here."""
+    if stored.last > ours.last:
         raise ReleaseError(
-            f"{store.url}: it holds version {before.state.last} and this repository ends at {state.last}, so "
+            f"{store.url}: it holds version {stored.last} and this repository ends at {ours.last}, so "
             "another repository was pushed there; pull it, or name another prefix"
+        )
+    if ours != stored and not ours.goes_on_from(stored):
+        raise ReleaseError(
+            f"{store.url}: generation {stored.generation} is stored there, with version {stored.stable} "
+            f"stable, and generation {ours.generation} of this folder does not go on from it, so a push "
+            "would undo what was decided elsewhere; pull (into another folder, should this one be the "
+            "newer) and decide again"
+        )
+
+
+def _refuse_to_lose(
+    local: ModelRepository, present: ReleaseState, store: ObjectStore, stored: ReleaseState
+) -> None:
+    """A ReleaseError when the folder holds releases or decisions that a pull would overwrite."""
+    if present.last > stored.last:
+        raise ReleaseError(
+            f"{local.path}: it goes on to version {present.last} and {store.url} ends at "
+            f"{stored.last}; push this repository, or pull into another folder"
+        )
+    if present.generation > stored.generation:
+        raise ReleaseError(
+            f"{local.path}: its releases are of generation {present.generation}, those in {store.url} of "
+            f"{stored.generation}; push this repository, or pull into another folder"
         )
 
 

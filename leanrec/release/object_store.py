@@ -26,6 +26,10 @@ NOT_THERE = {"404", "NoSuchKey", "NotFound"}
 CHANGED = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 
 
+class ChangedError(ReleaseError):
+    """Another writer was there first."""
+
+
 @dataclass(frozen=True)
 class StoredState:
     """The release.json of the store, and the ETag that a conditional write must name."""
@@ -77,9 +81,17 @@ class ObjectStore:
         self._explain(self._client.put_object, **self._key(name), Body=body)
 
     def put_if_unchanged(self, name: str, body: bytes, etag: str | None) -> None:
-        """Store an object unless another writer stored one since `etag` was read (None: there was none)."""
+        """Store an object unless another writer stored one since `etag` was read (None: there was none).
+
+        A repetition whose first try was stored, and its answer lost on the way, finds its own object there.
+        """
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
-        self._explain(self._client.put_object, **self._key(name), Body=body, **condition)
+        try:
+            self._explain(self._client.put_object, **self._key(name), Body=body, **condition)
+        except ChangedError:
+            found = self._get(name)
+            if found is None or found[0] != body:
+                raise
 
     def upload(self, name: str, file: Path, sha256: str) -> None:
         """Store a file of any size; the digest goes with it."""
@@ -145,7 +157,7 @@ class ObjectStore:
             if code in NOT_THERE:
                 raise FileNotFoundError(code) from None
             if code in CHANGED:
-                raise ReleaseError(
+                raise ChangedError(
                     f"{self.url}: another writer changed the stored releases meanwhile; pull what it stored, "
                     "or push again if yours shall replace it"
                 ) from None

@@ -136,6 +136,4 @@ def _change(
         before = store.required_state()
         if only is not None:
             require_unchanged(before, only)
-        state = decide(before)
-        store.commit(state, store.stage())
-    return state
+        return store.commit(decide(before), store.stage())

@@ -30,17 +30,14 @@ from leanrec.files import fsync_tree, read_json, sha256_of, write_json, write_te
 from leanrec.release.requests import SPEC, may_merge, read_spec
 from leanrec.release.routing import CANDIDATES
 from leanrec.release.state import ReleaseState
-from leanrec.schema import MODELS, RANKER, RECOMMENDER
-from leanrec.triton.model_configuration import CONFIGURATION, ModelConfiguration
+from leanrec.schema import MODELS, RECOMMENDER
+from leanrec.triton.model_configuration import CONFIGURATION, INSTANCES, ModelConfiguration
 
 RELEASE_FILE = "release.json"
 MANIFEST = "manifest.json"
 RELEASE_FOLDER = "release"
 STAGING = ".staging"
 LOCK = ".lock"
-INSTANCES = {RECOMMENDER: 2, RANKER: 1}
-"""Processes of a model that answer side by side, until `leanrec release tune` finds what fits the host: what
-every page asks for shall keep two cores at work."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +148,16 @@ class ModelRepository:
         staging.mkdir()
         return staging
 
-    def commit(self, state: ReleaseState, staged: Path) -> None:
+    def commit(self, state: ReleaseState, staged: Path, *, generation: int | None = None) -> ReleaseState:
         """Make `state` the desired one, with the version folders `<staged>/<model>` if there are any.
 
-        `staged` comes from `stage`; the caller holds the repository.
+        It becomes the generation after the present one, or `generation` where it was made elsewhere; returned
+        as written. `staged` comes from `stage`; the caller holds the repository.
         """
+        if generation is None:
+            present = self.state()
+            generation = present.generation + 1 if present else 1
+        state = replace(state, generation=generation)
         publishes = (staged / RECOMMENDER).is_dir()
         stable = staged / RECOMMENDER if publishes else self.version_folder(RECOMMENDER, state.stable)
         write_json(staged / RELEASE_FILE, state.to_json())
@@ -176,6 +178,7 @@ class ModelRepository:
             _rename(staged / f"{model}.pbtxt", self.path / model / CONFIGURATION)
         self._serve(state, staged)
         self.settle()
+        return state
 
     def place(self, folder: Path, model: str, version: int) -> None:
         """Put a whole version of `model` in place; nothing refers to it before the next `commit`."""

@@ -54,6 +54,8 @@ class ReleaseState:
     """Versions kept, ascending."""
     last: int
     """The highest number ever given; numbers are never used twice."""
+    generation: int = 0
+    """How many changes led to this state: of two states of one repository, the greater is the newer."""
     rollout: Rollout | None = None
     """The version on its way to become stable, if any."""
     history: tuple[dict[str, Any], ...] = ()
@@ -62,6 +64,12 @@ class ReleaseState:
     def to_json(self) -> dict[str, Any]:
         """The JSON value of release.json."""
         return asdict(self)
+
+    def goes_on_from(self, earlier: ReleaseState) -> bool:
+        """Whether this state came of `earlier` by changes made to it, as far as both remember."""
+        if self.generation < earlier.generation:
+            return False
+        return not earlier.history or earlier.history[-1] in self.history or len(self.history) >= MAX_HISTORY
 
     def required_rollout(self) -> Rollout:
         """The rollout; a ReleaseError when there is none."""

@@ -13,10 +13,14 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as proto
 
 from leanrec.errors import ReleaseError
-from leanrec.schema import ModelSpec, TensorSpec
+from leanrec.schema import RANKER, RECOMMENDER, ModelSpec, TensorSpec
 
 CONFIGURATION = "config.pbtxt"
 """The file in a model's folder that Triton reads."""
+
+INSTANCES = {RECOMMENDER: 2, RANKER: 1}
+"""Processes of a model that answer side by side as first published, until `leanrec release tune` finds what
+fits the host: what every page asks for shall keep two cores at work. They share the host's cores."""
 
 BACKEND = "onnxruntime"
 WARMUP_LENGTH = 1

@@ -15,7 +15,7 @@ from leanrec.config.storage import ObjectStoreSettings
 from leanrec.errors import ReleaseError
 from leanrec.release.mirror import follow, pull, push
 from leanrec.release.object_store import ObjectStore
-from leanrec.release.promote import accept, advance, rollback, status, verify
+from leanrec.release.promote import accept, advance, promote, rollback, status, verify
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import RELEASE_FILE, ModelRepository
 from leanrec.triton import TritonClient
@@ -217,7 +217,7 @@ def test_of_two_writers_the_second_is_refused(tmp_path: Path, bucket: ObjectStor
     with pytest.raises(ReleaseError, match="another writer changed the stored releases"):
         store.put_if_unchanged(RELEASE_FILE, b"{}", read.etag)
     publish(theirs, factor=3.0)
-    with pytest.raises(ReleaseError, match="its version 2 is another one than this repository's"):
+    with pytest.raises(ReleaseError, match="generation 2 of this folder does not go on from it"):
         push(theirs, store)
     with pytest.raises(ReleaseError, match="its version 2 is another one than in s3://"):
         pull(store, theirs)
@@ -226,6 +226,49 @@ def test_of_two_writers_the_second_is_refused(tmp_path: Path, bucket: ObjectStor
         pull(store, theirs)
     found = store.state()
     assert found and found.state == ModelRepository(ours).state()
+
+
+def test_a_folder_left_behind_undoes_no_decision_made_elsewhere(
+    tmp_path: Path, bucket: ObjectStoreSettings
+) -> None:
+    ours, theirs, store = tmp_path / "ours", tmp_path / "theirs", ObjectStore(bucket)
+    publish(ours)
+    publish(ours)
+    push(ours, store)
+    pull(store, theirs)
+    rollback(ours)
+    push(ours, store)
+    with pytest.raises(ReleaseError, match=r"generation 3 is stored there, with version 1 stable.*pull"):
+        push(theirs, store)
+    # A decision of its own makes the folder's state as new as the stored one, but no successor of it.
+    promote(theirs, 1)
+    with pytest.raises(ReleaseError, match="generation 3 of this folder does not go on from it"):
+        push(theirs, store)
+    promote(theirs, 2)
+    with pytest.raises(ReleaseError, match="generation 4 of this folder does not go on from it"):
+        push(theirs, store)
+    with pytest.raises(ReleaseError, match=r"generation 4, those in .* of 3; push .* or pull into another"):
+        pull(store, theirs)
+    found = store.state()
+    assert found and found.state == ModelRepository(ours).state()
+    # The way out that the error names.
+    pull(store, tmp_path / "again")
+    promote(tmp_path / "again", 2)
+    assert push(tmp_path / "again", store)["stable"] == 2
+    assert pull(store, ours)["stable"] == 2
+
+
+def test_a_push_whose_answer_was_lost_may_be_repeated(tmp_path: Path, bucket: ObjectStoreSettings) -> None:
+    ours, store = tmp_path / "ours", ObjectStore(bucket)
+    publish(ours)
+    push(ours, store)
+    read = store.state()
+    assert read
+    for etag, name in ((None, "another.json"), (read.etag, RELEASE_FILE)):
+        store.put_if_unchanged(name, b'{"new": 1}', etag)
+        store.put_if_unchanged(name, b'{"new": 1}', etag)
+        with pytest.raises(ReleaseError, match="another writer changed the stored releases"):
+            store.put_if_unchanged(name, b'{"other": 1}', etag)
 
 
 @pytest.mark.parametrize(

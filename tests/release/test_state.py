@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from leanrec.errors import ReleaseError
@@ -107,3 +109,21 @@ def test_every_transition_is_remembered_with_its_time() -> None:
         ("c", "rollback", 2, 1),
     ]
     assert ReleaseState.from_json(after.to_json()) == after
+
+
+def test_a_state_goes_on_from_those_that_it_came_of_and_from_no_other() -> None:
+    first = replace(published(None, 1, keep=3, at="t1"), generation=1)
+    second = replace(published(first, 2, keep=3, at="t2"), generation=2)
+    back = replace(rolled_back(second, at="t3"), generation=3)
+    elsewhere = replace(promoted(second, 1, at="t4"), generation=3)
+    assert back.goes_on_from(second)
+    assert back.goes_on_from(back)
+    assert not second.goes_on_from(back)
+    assert not elsewhere.goes_on_from(back)
+    assert not replace(elsewhere, generation=9).goes_on_from(back)
+
+
+def test_a_state_written_before_there_were_generations_is_read() -> None:
+    old = state().to_json()
+    del old["generation"]
+    assert ReleaseState.from_json(old) == state()

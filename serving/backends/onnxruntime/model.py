@@ -2,7 +2,8 @@
 
 Triton lays this file out as `<backend directory>/onnxruntime/model.py` and runs it in one process for
 each model version, so a repository written for Triton's native ONNX Runtime backend serves unchanged.
-It reads the native backend's own parameters: `intra_op_thread_count` and `inter_op_thread_count`.
+It reads the native backend's own parameters: `intra_op_thread_count` and `inter_op_thread_count`. Without the
+first, the instances of a model share the cores of this host, where each of the native backend's takes all.
 
 Source: Triton python backend, "Python-based backends", github.com/triton-inference-server/python_backend
 """
@@ -34,7 +35,9 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         graph = Path(args["model_repository"]) / args["model_version"] / MODEL_FILE
         self._batches = config.get("max_batch_size", 0) > 0
-        self._session = _open(graph, config.get("parameters", {}))
+        instances = sum(group.get("count", 1) for group in config.get("instance_group", ())) or 1
+        threads = max(1, len(os.sched_getaffinity(0)) // instances)
+        self._session = _open(graph, config.get("parameters", {}), threads)
         self._dtypes = {
             entry["name"]: pb_utils.triton_string_to_numpy(entry["data_type"]) for entry in config["output"]
         }
@@ -78,12 +81,12 @@ class TritonPythonModel:
             return error
 
 
-def _open(graph: Path, parameters: dict[str, Any]) -> ort.InferenceSession:
+def _open(graph: Path, parameters: dict[str, Any], threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Threads that spin between two requests would take the cores from Triton itself.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.intra_op_num_threads = _integer(parameters, "intra_op_thread_count", len(os.sched_getaffinity(0)))
+    options.intra_op_num_threads = _integer(parameters, "intra_op_thread_count", threads)
     options.inter_op_num_threads = _integer(parameters, "inter_op_thread_count", 1)
     if not graph.is_file():
         raise pb_utils.TritonModelException(f"{graph}: no such file; a version directory holds {MODEL_FILE}")
