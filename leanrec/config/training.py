@@ -11,12 +11,17 @@ from leanrec.config.train_job import TrainJobSettings
 from leanrec.config.zoo import (
     RANKER_DEFAULTS,
     RETRIEVER_DEFAULTS,
+    ALSSettings,
     BehaviourSequenceTransformerSettings,
+    BPRSettings,
     CaserSettings,
+    ContentBasedSettings,
     DINSettings,
     DLRMSettings,
+    EASESettings,
     GRU4RecSettings,
     LightGCNSettings,
+    NeighboursSettings,
     RankerName,
     RetrieverName,
     SASRecSettings,
@@ -67,6 +72,11 @@ class RetrieverSettings(Section):
     gru4rec: GRU4RecSettings = GRU4RecSettings()
     caser: CaserSettings = CaserSettings()
     sasrec: SASRecSettings = SASRecSettings()
+    content_based: ContentBasedSettings = ContentBasedSettings()
+    neighbours: NeighboursSettings = NeighboursSettings()
+    ease: EASESettings = EASESettings()
+    als: ALSSettings = ALSSettings()
+    bpr: BPRSettings = BPRSettings()
 
     @model_validator(mode="before")
     @classmethod

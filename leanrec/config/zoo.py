@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -16,6 +16,13 @@ RETRIEVERS = (
     "gru4rec",
     "caser",
     "sasrec",
+    "popularity",
+    "content_based",
+    "user_neighbours",
+    "item_neighbours",
+    "ease",
+    "als",
+    "bpr",
 )
 RANKERS = (
     "dcn_v2",
@@ -81,6 +88,57 @@ class SASRecSettings(Section):
     """Attention heads; they share out `dim`."""
     whole_sequences: bool = True
     """One pass over a user's sequence teaches all its events; false: each event is a pass of its own."""
+
+
+class ContentBasedSettings(Section):
+    """Content-based."""
+
+    encoder: str | None = None
+    """Folder of a sentence encoder (package sentence-transformers); null: TF-IDF."""
+    seed: int = 1
+    """Seed of the truncated SVD."""
+
+
+class NeighboursSettings(Section):
+    """Neighbours among users or items."""
+
+    similarity: Literal["cosine", "pearson", "euclidean"] = "cosine"
+    """What makes two alike."""
+    count: int = Field(default=100, ge=1)
+    """Nearest neighbours that count."""
+
+
+class EASESettings(Section):
+    """EASE."""
+
+    l2: float = Field(default=200.0, gt=0)
+    """Regularization."""
+
+
+class ALSSettings(Section):
+    """Implicit ALS."""
+
+    alpha: float = Field(default=10.0, gt=0)
+    """Confidence that an event adds."""
+    l2: float = Field(default=1.0, gt=0)
+    """Regularization."""
+    iterations: int = Field(default=15, ge=1)
+    """Times that users and items are solved for in turn."""
+    seed: int = 1
+    """Seed of the first vectors."""
+
+
+class BPRSettings(Section):
+    """BPR."""
+
+    learning_rate: float = Field(default=0.05, gt=0)
+    """Step of the gradient."""
+    l2: float = Field(default=0.01, ge=0)
+    """Regularization."""
+    iterations: int = Field(default=100, ge=1)
+    """Passes over the events."""
+    seed: int = 1
+    """Seed of the first vectors and of the pairs drawn."""
 
 
 RETRIEVER_DEFAULTS: dict[str, dict[str, Any]] = {}

@@ -23,11 +23,12 @@ from leanrec.errors import LeanRecError, TrainingError
 from leanrec.files import read_json, write_json
 from leanrec.models.inputs import read_item_inputs
 from leanrec.models.recommender import WEIGHTS_FILE, Recommender, save_model
-from leanrec.models.retrieval.retriever import LearnedRetriever
+from leanrec.models.retrieval.retriever import FittedRetriever, LearnedRetriever
 from leanrec.schema import ModelSpec
 from leanrec.training.candidates import CandidateSampler
 from leanrec.training.checkpoint import identity_of
 from leanrec.training.examples import TRAIN, VALID, Examples, interactions_of, popularity_of, read_examples
+from leanrec.training.fitting import fit_retriever
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
 from leanrec.training.loop import PROBE_EVENTS, Course, Fitted, fit
 from leanrec.training.objectives import (
@@ -108,7 +109,9 @@ def train(settings: TrainingSettings, job: Job) -> None:
         files.append(Path(job.warm_start) / WEIGHTS_FOLDER / WEIGHTS_FILE)
     common["identity"] = identity_of(learning, *files)
     fitted = {
-        "retriever": _train_retriever(recommender, holdout, common, Path(job.checkpoints), warm),
+        "retriever": _train_retriever(
+            recommender, holdout, common, Path(job.checkpoints), warm, features / "items.parquet"
+        ),
         "ranker": _train_ranker(recommender, holdout, common, Path(job.checkpoints), warm),
     }
     if dist.get_rank() == 0:
@@ -128,11 +131,21 @@ def _train_retriever(
     common: dict[str, Any],
     checkpoints: Path,
     warm: WarmStart | None,
+    items: Path,
 ) -> Fitted:
     settings = _for_start(recommender.settings, recommender.settings.retriever, warm)
     retriever = recommender.retriever
-    assert isinstance(retriever, LearnedRetriever)
     examples = cast(Examples, common["examples"])
+    if isinstance(retriever, FittedRetriever):
+        return fit_retriever(
+            retriever,
+            examples,
+            probe=cast(Examples, common["probe"]),
+            items=items,
+            validate=lambda: {"ndcg": holdout.retrieval_ndcg(retriever)},
+            log=common["log"],
+        )
+    assert isinstance(retriever, LearnedRetriever)
     retriever.connect(interactions_of(examples, retriever.spec, settings.disliked_weight))
     popularity = popularity_of(examples, retriever.spec.num_items)
     objective = RetrieverObjective(retriever, settings, popularity)

@@ -34,7 +34,8 @@ class Caser(LearnedRetriever):
         }
         self.sparse = SparseArch(tables, {name: name for name in tables}, dim)
         heights = range(1, self.length + 1)
-        self.horizontal = nn.ModuleList(nn.Conv1d(dim, own.horizontal_filters, h) for h in heights)
+        # Layers over windows, not Conv1d: its gradient took minutes for narrow pictures on a CPU.
+        self.horizontal = nn.ModuleList(nn.Linear(h * dim, own.horizontal_filters) for h in heights)
         self.vertical = nn.Linear(self.length, own.vertical_filters, bias=False)
         self.dropout = nn.Dropout(settings.dropout)
         self.out = nn.Linear(own.vertical_filters * dim + own.horizontal_filters * self.length, dim)
@@ -52,15 +53,23 @@ class Caser(LearnedRetriever):
     def user_tower(self, user: UserInputs, vectors: dict[str, Tensor]) -> Tensor:
         """[B, D] from the user row and the vectors of `user_indices`."""
         present = (self._latest(user.history) != 0).unsqueeze(2)
-        picture = (vectors["history"] * present).transpose(1, 2)  # [B, d, L]
-        strongest = [torch.relu(filters(picture)).amax(dim=2) for filters in self.horizontal]
-        over_time = self.vertical(picture).flatten(1)
+        picture = vectors["history"] * present  # [B, L, d]
+        strongest = [
+            torch.relu(filters(self._windows(picture, height))).amax(dim=1)
+            for height, filters in enumerate(self.horizontal, 1)
+        ]
+        over_time = self.vertical(picture.transpose(1, 2)).flatten(1)
         sequence = torch.relu(self.out(self.dropout(torch.cat([over_time, *strongest], dim=1))))
         return torch.cat([sequence, vectors["user"].squeeze(1) + self.bias], dim=1)
 
     def item_tower(self, item_index: Tensor, vectors: dict[str, Tensor]) -> Tensor:
         """[..., D] from item_index [...] and the vectors of `item_indices`."""
         return torch.cat([vectors["item"], vectors["taste"]], dim=-1)
+
+    def _windows(self, picture: Tensor, height: int) -> Tensor:
+        """Every `height` neighbouring rows of pictures [B, L, d] as one, [B, L - height + 1, height * d]."""
+        places = self.length - height + 1
+        return torch.cat([picture[:, row : row + places] for row in range(height)], dim=2)
 
     def _latest(self, history: Tensor) -> Tensor:
         """The L latest items of histories [B, H], oldest first; 0 before the first one."""

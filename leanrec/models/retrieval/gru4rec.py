@@ -22,6 +22,8 @@ class GRU4Rec(SequenceRetriever):
 
     def encode(self, vectors: Tensor) -> Tensor:
         """[B, H, D] to [B, H, D]."""
-        states, _ = self.gru(vectors)
+        # Given, and not left to the network: an exported graph would keep the batch of its example.
+        before = vectors.new_zeros(self.gru.num_layers, vectors.shape[0], self.gru.hidden_size)
+        states, _ = self.gru(vectors, before)
         answered: Tensor = self.out(states)
         return answered

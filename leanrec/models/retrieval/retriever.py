@@ -10,11 +10,13 @@ Shapes: B users · M items asked for · N items · D width of the vectors.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from leanrec.config import RetrieverSettings
 from leanrec.models.inputs import UserInputs
 from leanrec.models.layers import Lookups, SparseArch
 
@@ -80,9 +82,16 @@ class LearnedRetriever(Retriever):
 class FittedRetriever(Retriever):
     """A retriever that one pass over the interactions determines; its buffers hold what was found."""
 
+    settings: RetrieverSettings
+
     @abstractmethod
-    def fit(self, interactions: sp.csr_matrix) -> None:
+    def fit(self, interactions: sp.csr_matrix, texts: Sequence[str] = ()) -> None:
         """Find the weights from users x items [U, N]: the training events' strengths, 0 where there was none.
 
-        Row u is user_index u, column i item_index i; row and column 0 are empty.
+        Row u is user_index u, column i item_index i; row and column 0 are empty. `texts` are the words of
+        each item, for models that read them.
         """
+
+    @abstractmethod
+    def scale(self, factor: float) -> None:
+        """Multiply every score: so training makes scores log-probabilities, as a learned model's are."""

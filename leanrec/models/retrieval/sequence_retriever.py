@@ -56,7 +56,7 @@ class SequenceRetriever(LearnedRetriever):
         rating = (user.history_ratings - self.spec.liked_threshold) * known
         events = vectors["history"] + rating.unsqueeze(2) * self.rating
         states = self.encode(self.dropout(events))
-        return torch.cat([self.start.expand(len(states), -1, -1), states], dim=1)
+        return torch.cat([self.start.expand(states.shape[0], -1, -1), states], dim=1)
 
     def user_tower(self, user: UserInputs, vectors: dict[str, Tensor]) -> Tensor:
         """[B, D] from the user row and the vectors of `user_indices`."""
