@@ -17,7 +17,10 @@ class GatewaySettings(Section):
     port: int = Field(default=8080, ge=0, le=65535)
     """HTTP port; 0 takes a free one."""
     triton: tuple[str, ...] = ()
-    """gRPC addresses (host:port) of the Triton replicas; none: the one of the section `serving`."""
+    """gRPC addresses (host:port) of the Triton replicas; none: the one of the section `serving`. A name
+    stands for every address that it resolves to, as that of a headless Service does for its pods."""
+    resolve_s: float = Field(default=5, gt=0)
+    """Seconds between two looks at what the names of `triton` resolve to."""
     keys: str = ".leanrec/gateway.keys"
     """File of API keys, a line `name:sha256-hex` each; LEANREC_GATEWAY_KEYS names another."""
     event_log: str | None = None

@@ -1,7 +1,8 @@
 """Ask several Triton replicas without blocking: a deadline, one hedged retry, requests encoded once.
 
-A request that is late, or whose replica is gone or does not serve the version, is sent once more: to the next
-replica, or to the same where there is one. Whichever answers first counts and the other is cancelled.
+A request that is late is sent once more, to the next replica, or to the same where there is one. Whichever
+answers first counts and the other is cancelled. A replica that is gone, or does not serve the version, costs
+a try at the next one; `replicas` remembers it.
 
 Source: Dean and Barroso, "The Tail at Scale", Communications of the ACM 56 (2013), hedged requests.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from itertools import count
 
 import grpc
 import numpy as np
@@ -19,19 +19,11 @@ from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
 from leanrec.errors import ServingError
 from leanrec.triton.client import Answer
+from leanrec.triton.replicas import Replica, Replicas, Resolve, Served
 
-_SERVICE = "/inference.GRPCInferenceService"
-_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # A replica that comes back is found again within a second; gRPC would wait up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.enable_retries", 0),
-)
 _REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED}
 _NOT_SERVED = ("unknown model", "is not at ready state", "is not found", "has no available versions")
+_NOTHING: Served = ("", None)
 
 
 class NotServedError(ServingError):
@@ -49,67 +41,75 @@ def encode_request(model: str, version: int | None, inputs: Mapping[str, np.ndar
 
 
 class AsyncTritonClient:
-    """Connections to the replicas at `addresses` (host:port of their gRPC interfaces); needs a running loop.
+    """The replicas behind `names` (host:port of their gRPC interfaces); needs a running loop.
 
-    A request ends within `deadline_s`; after `hedge_after_s` without an answer it is sent once more.
+    A request ends within `deadline_s`; after `hedge_after_s` without an answer it is sent once more. The
+    names are resolved every `resolve_s` seconds once `follow` was called; before, each is one replica.
     """
 
-    def __init__(self, addresses: Sequence[str], *, deadline_s: float, hedge_after_s: float) -> None:
-        self.addresses = tuple(addresses)
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        deadline_s: float,
+        hedge_after_s: float,
+        resolve_s: float = 5.0,
+        resolve: Resolve | None = None,
+    ) -> None:
         self._deadline_s = deadline_s
         self._hedge_after_s = hedge_after_s
-        self._turn = count()
-        self._channels = [grpc.aio.insecure_channel(address, options=_OPTIONS) for address in addresses]
-        self._infer = [
-            channel.unary_unary(
-                f"{_SERVICE}/ModelInfer", response_deserializer=proto.ModelInferResponse.FromString
-            )
-            for channel in self._channels
-        ]
-        self._ready = [
-            channel.unary_unary(
-                f"{_SERVICE}/ModelReady",
-                request_serializer=proto.ModelReadyRequest.SerializeToString,
-                response_deserializer=proto.ModelReadyResponse.FromString,
-            )
-            for channel in self._channels
-        ]
+        self._replicas = Replicas(names, resolve_s, deadline_s, resolve)
+
+    @property
+    def addresses(self) -> list[str]:
+        """host:port of every replica known now."""
+        return [replica.address for replica in self._replicas.all()]
+
+    async def follow(self) -> None:
+        """Find every replica behind the names, now and from now on."""
+        await self._replicas.follow()
 
     async def close(self) -> None:
         """Close the connections; calls under way are cancelled."""
-        for channel in self._channels:
-            await channel.close()
+        await self._replicas.close()
 
-    async def infer(self, request: bytes) -> Answer:
-        """The answer to a request of `encode_request`.
+    async def infer(self, request: bytes, served: Served = _NOTHING) -> Answer:
+        """The answer to a request of `encode_request`; `served`: the model and version that it asks for.
 
         Raises NotServedError when the version is not served, ServingError when no replica answers in time
         or the tensors are refused.
         """
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._deadline_s
-        turn = next(self._turn)
-        first = self._call(turn, request, ends)
+        replica, *others = self._replicas.in_turn(served)
+        first = replica.infer(request, timeout=self._deadline_s)
         second: asyncio.Task[Answer] | None = None
 
-        def ask_again() -> None:
+        def ask(replicas: Sequence[Replica]) -> asyncio.Task[Answer]:
+            task = asyncio.create_task(self._first_answer(replicas, request, served, ends))
+            task.add_done_callback(lambda task: _is_answered(task) and first.cancel())
+            return task
+
+        def hedge() -> None:
             nonlocal second
-            second = asyncio.create_task(self._attempt(turn + 1, request, ends))
-            second.add_done_callback(lambda task: _is_answered(task) and first.cancel())
+            second = ask(others or [replica])
 
         # A timer and no task of its own: nearly every request is answered before it is due.
-        timer = loop.call_later(self._hedge_after_s, ask_again)
+        timer = loop.call_later(self._hedge_after_s, hedge)
         try:
-            return _answer(await first)
+            answer = _answer(await first)
+            replica.answered()
+            return answer
         except grpc.aio.AioRpcError as error:
-            failure = _explained(error, self._address(turn), self._deadline_s)
-            if second is None and self._may_be_answered(failure):
-                ask_again()
+            failure = self._noted(error, replica, served)
+            if second is None and _may_be_answered(failure, others):
+                second = ask(others or [replica])
             if second is None:
                 raise failure from None
             return await second
         except asyncio.CancelledError:
             if second is not None and _is_answered(second):
+                replica.was_late()
                 return second.result()
             raise
         finally:
@@ -122,31 +122,45 @@ class AsyncTritonClient:
         """Whether each replica serves this version now; None where it does not answer."""
         request = proto.ModelReadyRequest(name=model, version=str(version))
 
-        async def ask(ready: grpc.aio.UnaryUnaryMultiCallable) -> bool | None:
+        async def ask(replica: Replica) -> bool | None:
             try:
-                return bool((await ready(request, timeout=timeout_s)).ready)
+                return bool((await replica.ready(request, timeout=timeout_s)).ready)
             except grpc.aio.AioRpcError as error:
                 return False if error.code() in _REFUSALS or _is_not_served(error) else None
 
-        return await asyncio.gather(*(ask(ready) for ready in self._ready))
+        return await asyncio.gather(*(ask(replica) for replica in self._replicas.all()))
 
-    def _call(self, turn: int, request: bytes, ends: float) -> grpc.aio.UnaryUnaryCall:
-        left = ends - asyncio.get_running_loop().time()
-        return self._infer[turn % len(self._infer)](request, timeout=max(left, 0.001))
+    async def _first_answer(
+        self, replicas: Sequence[Replica], request: bytes, served: Served, ends: float
+    ) -> Answer:
+        """The answer of the first of `replicas` that gives one, or what the last of them said."""
+        for number, replica in enumerate(replicas, 1):
+            left = ends - asyncio.get_running_loop().time()
+            try:
+                answer = _answer(await replica.infer(request, timeout=max(left, 0.001)))
+                replica.answered()
+                return answer
+            except grpc.aio.AioRpcError as error:
+                failure = self._noted(error, replica, served)
+                if number == len(replicas) or not _may_be_answered(failure, replicas[number:]):
+                    raise failure from None
+        raise AssertionError("there is always a replica to ask")
 
-    async def _attempt(self, turn: int, request: bytes, ends: float) -> Answer:
-        try:
-            return _answer(await self._call(turn, request, ends))
-        except grpc.aio.AioRpcError as error:
-            raise _explained(error, self._address(turn), self._deadline_s) from None
+    def _noted(self, error: grpc.aio.AioRpcError, replica: Replica, served: Served) -> ServingError:
+        """What went wrong, remembered of the replica."""
+        failure = _explained(error, replica.address, self._deadline_s)
+        if isinstance(failure, NotServedError):
+            replica.lacks(served)
+        elif error.code() == grpc.StatusCode.UNAVAILABLE:
+            replica.failed()
+        elif error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+            replica.was_late()
+        return failure
 
-    def _may_be_answered(self, failure: ServingError) -> bool:
-        """By another try: replicas load and unload a version one after the other, never all at once."""
-        elsewhere = isinstance(failure, NotServedError) and len(self.addresses) > 1
-        return elsewhere or isinstance(failure, _GoneError)
 
-    def _address(self, turn: int) -> str:
-        return self.addresses[turn % len(self.addresses)]
+def _may_be_answered(failure: ServingError, others: Sequence[Replica]) -> bool:
+    """By another try: replicas load and unload a version one after the other, never all at once."""
+    return isinstance(failure, _GoneError) or (isinstance(failure, NotServedError) and bool(others))
 
 
 class _GoneError(ServingError):

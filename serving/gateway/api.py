@@ -179,7 +179,7 @@ class ReleasesAnswer(Response):
     versions: list[int]
     """Kept, ascending."""
     models: dict[str, list[int]]
-    """Versions of each model that answer now in every Triton replica."""
+    """Versions of each model that answer now in every Triton replica that can be reached."""
     history: list[dict[str, Any]]
     """Transitions, oldest first: at, action, from, to, reason."""
     categories: list[str]

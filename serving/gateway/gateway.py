@@ -68,8 +68,10 @@ class Gateway:
             triton_addresses(self.settings),
             deadline_s=settings.deadline_ms / 1e3,
             hedge_after_s=settings.hedge_after_ms / 1e3,
+            resolve_s=settings.resolve_s,
         )
         self._opened.push_async_callback(self.triton.close)
+        await self.triton.follow()
         self.releases = Releases(
             Path(self.settings.release.repository), self.triton, settings.follow_ms / 1e3
         )
@@ -117,6 +119,6 @@ class Gateway:
 
 
 def triton_addresses(settings: RunSettings) -> tuple[str, ...]:
-    """The gRPC addresses of the Triton replicas."""
+    """The gRPC addresses of the Triton replicas, or names that stand for several."""
     serving = settings.serving
     return settings.gateway.triton or (f"{serving.host}:{serving.grpc_port}",)

@@ -198,7 +198,7 @@ class Recommender:
         return outputs
 
     async def _ask(self, target: Target, model: str, encoded: bytes) -> Answer:
-        answer = await self._gateway.triton.infer(encoded)
+        answer = await self._gateway.triton.infer(encoded, (target.models[model], target.release.version))
         if answer.version != target.release.version:
             raise ServingError(
                 f"{target.models[model]}: version {answer.version} answered,"

@@ -135,7 +135,7 @@ class Releases:
         raise FaultError(404, f"release {version} is not there; kept are {kept}")
 
     async def answering(self) -> dict[str, list[int]]:
-        """The versions of each model that every Triton replica answers now."""
+        """The versions of each model that every Triton replica which can be reached answers now."""
         asked = [(model, version) for model in MODELS for version in self.state.served]
         rollout = self.state.rollout
         if rollout:
@@ -144,7 +144,7 @@ class Releases:
         models: dict[str, list[int]] = {}
         for (model, version), replicas in zip(asked, ready, strict=True):
             models.setdefault(model, [])
-            if all(replicas):
+            if _everywhere(replicas):
                 models[model].append(version)
         return models
 
@@ -184,10 +184,10 @@ class Releases:
             await self._load()
             self._stamp = stamp
         if self.stable.version != self.state.stable:
-            replicas = await self._triton.are_ready(RECOMMENDER, self.state.stable)
-            # A replica that does not answer at all has no say.
-            if any(replicas) and False not in replicas:
-                self.stable = self._loaded[self.state.stable]
+            wanted = self.state.stable
+            ready = await asyncio.gather(*(self._triton.are_ready(model, wanted) for model in MODELS))
+            if all(map(_everywhere, ready)):
+                self.stable = self._loaded[wanted]
         if self.stable.version == self.state.stable:
             self._before = None
 
@@ -208,6 +208,11 @@ class Releases:
         except OSError:
             return None
         return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _everywhere(replicas: list[bool | None]) -> bool:
+    """Whether all replicas are ready; one that does not answer at all has no say."""
+    return any(replicas) and False not in replicas
 
 
 def _stable(release: Release) -> Target:

@@ -158,7 +158,7 @@ def test_the_gateway_answers_takes_events_and_drains(volumes: Volumes, tmp_path:
         lineage={},
         output=tmp_path / "release.json",
     )
-    names = {"triton": "127.0.0.1", "redis": "127.0.0.1"}
+    names = {"triton-replicas": "127.0.0.1", "redis": "127.0.0.1"}
     with PodContainer(REDIS, "redis", volumes) as redis, PodContainer(TRITON, "triton", volumes) as triton:
         wait_for_redis(redis)
         wait_for(probe("readinessProbe"), "readiness", triton.logs)

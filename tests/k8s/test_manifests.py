@@ -105,16 +105,26 @@ def test_services_and_budgets_select_the_pods_they_are_for():
         for manifest in of_kind(LOCAL, kind):
             selector = manifest["spec"]["selector"]
             wanted = selector.get("matchLabels", selector)
-            load = workload(LOCAL, manifest["metadata"]["name"])
+            load = workload(LOCAL, manifest["metadata"]["labels"]["app.kubernetes.io/name"])
             assert wanted.items() <= load.labels.items()
 
 
 def test_service_ports_are_ports_of_the_container():
     for service in of_kind(LOCAL, "Service"):
-        (container,) = workload(LOCAL, service["metadata"]["name"]).pod["containers"]
+        load = workload(LOCAL, service["metadata"]["labels"]["app.kubernetes.io/name"])
+        (container,) = load.pod["containers"]
         offered = {port["name"]: port["containerPort"] for port in container["ports"]}
         for port in service["spec"]["ports"]:
             assert offered[port["targetPort"]] == port["port"]
+
+
+def test_the_gateways_find_every_ready_triton_by_one_name():
+    (address,) = load_settings(ROOT / "k8s" / LOCAL / "run.yaml").gateway.triton
+    name, _, port = address.partition(":")
+    service = named(LOCAL, "Service", name)["spec"]
+    assert service["clusterIP"] == "None"
+    assert "publishNotReadyAddresses" not in service
+    assert int(port) in [entry["port"] for entry in service["ports"]]
 
 
 def test_traffic_is_denied_unless_a_policy_allows_it():

@@ -16,6 +16,7 @@ from leanrec.errors import ServingError
 from leanrec.release.promote import advance, offer, rollback
 from leanrec.triton import Answer
 from leanrec.triton.async_client import NotServedError
+from leanrec.triton.replicas import Served
 from serving.gateway.app import create_app
 
 
@@ -25,7 +26,7 @@ class TritonByHand:
     def __init__(self, fault: str = "") -> None:
         self.fault = fault
 
-    async def infer(self, encoded: bytes) -> Answer:
+    async def infer(self, encoded: bytes, served: Served) -> Answer:
         request = proto.ModelInferRequest.FromString(encoded)
         version = int(request.model_version)
         inputs = {

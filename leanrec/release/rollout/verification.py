@@ -16,6 +16,7 @@ from leanrec.release.repository import ModelRepository
 from leanrec.release.routing import CANDIDATES
 from leanrec.schema import MODELS, RECOMMENDER
 from leanrec.triton import TritonClient
+from leanrec.triton.replicas import addresses_of
 
 NUM_REQUESTS = 32
 """Golden requests sent to each model of each replica; they warm it up, too."""
@@ -30,13 +31,14 @@ def fault_of_candidate(
 ) -> str | None:
     """What keeps the candidate from being sent to anybody, in a sentence; None when all is well.
 
-    Asks every Triton in `tritons` (host:port, gRPC), which gets `wait_s` seconds to load the candidate, the
-    golden requests of the release, one user at a time, and holds the answers against the same graph here.
+    Asks every Triton behind the names `tritons` (host:port, gRPC), which gets `wait_s` seconds to load the
+    candidate, the golden requests of the release, one user at a time, and holds the answers against the same
+    graph here.
 
     Raises ServingError when a Triton does not answer at all.
     """
     golden = read_golden(repository.release_folder(version))
-    for address in tritons:
+    for address in _replicas(tritons):
         with TritonClient(address, timeout_s=30) as triton:
             for model in MODELS:
                 name = CANDIDATES[model]
@@ -55,6 +57,16 @@ def fault_of_candidate(
                             f" graph, bound {settings.max_score_difference:.3g}"
                         )
     return None
+
+
+def _replicas(names: Sequence[str]) -> list[str]:
+    """Every address behind the names, as the gateways find them."""
+    try:
+        return list(dict.fromkeys(address for name in names for address in addresses_of(name)))
+    except OSError as error:
+        raise ServingError(
+            f"{', '.join(names)}: a name is not known ({error}); correct gateway.triton"
+        ) from None
 
 
 def _loads(triton: TritonClient, name: str, version: int, wait_s: float) -> bool:
