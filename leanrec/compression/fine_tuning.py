@@ -25,6 +25,7 @@ from leanrec.models.recommender import Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.training.candidates import CandidateSampler
 from leanrec.training.examples import Examples, batches, interactions_of, popularity_of
+from leanrec.training.fitting import temperature_of
 from leanrec.training.objectives import RankerObjective, RetrieverObjective
 
 AfterStep = Callable[[str, float], None]
@@ -107,7 +108,7 @@ def _tune_ranker(
     sampler = CandidateSampler(recommender.retriever, training.ranker, recommender.num_candidates)
     if from_scratch:
         probe = course.examples.take(torch.arange(min(PROBE_EVENTS, len(course.examples))))
-        temperature = training.retriever.temperature
+        temperature = temperature_of(recommender.retriever, training.retriever, probe)
         recommender.ranker.start_from_retrieval(sampler.log_partition(probe, temperature), temperature)
     own = RankerObjective(recommender.ranker, training.ranker)
     objective: nn.Module = own

@@ -71,7 +71,7 @@ class GRU4RecSettings(Section):
 class CaserSettings(Section):
     """Caser."""
 
-    length: int = Field(default=8, ge=1)
+    length: int = Field(default=5, ge=1)
     """Latest items of the history that the convolutions see."""
     horizontal_filters: int = Field(default=16, ge=1)
     """Filters of each height, over several items at once."""
@@ -141,7 +141,13 @@ class BPRSettings(Section):
     """Seed of the first vectors and of the pairs drawn."""
 
 
-RETRIEVER_DEFAULTS: dict[str, dict[str, Any]] = {}
+RETRIEVER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "matrix_factorization": {"epochs": 15},
+    "light_gcn": {"epochs": 15},
+    "gru4rec": {"epochs": 12, "dropout": 0.4, "table_learning_rate": 0.1},
+    "caser": {"epochs": 8, "dropout": 0.5},
+    "sasrec": {"epochs": 20},
+}
 """Model -> the fields of RetrieverSettings that it needs another default for."""
 
 

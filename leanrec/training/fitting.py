@@ -17,9 +17,10 @@ import torch
 import torch.distributed as dist
 from scipy.optimize import minimize_scalar
 
+from leanrec.config import RetrieverSettings
 from leanrec.errors import TrainingError
 from leanrec.models.recommender import MASKED
-from leanrec.models.retrieval.retriever import FittedRetriever
+from leanrec.models.retrieval.retriever import FittedRetriever, Retriever
 from leanrec.training.examples import Examples, interactions_of
 from leanrec.training.loop import Fitted
 
@@ -80,7 +81,21 @@ def read_texts(items: Path) -> list[str]:
     ] or [""] * table.num_rows
 
 
-def likeliest_scale(retriever: FittedRetriever, probe: Examples) -> float:
+def temperature_of(retriever: Retriever, settings: RetrieverSettings, probe: Examples) -> float:
+    """What scores are divided by to be log-probabilities over the catalogue, as the ranker takes them.
+
+    A softmax that stands for the whole catalogue learnt such scores, and a fitted retriever was scaled to
+    them. Any other loss learns an order, whose likeliest scale is found on the events of `probe`.
+    """
+    if isinstance(retriever, FittedRetriever):
+        return 1.0
+    if settings.loss == "softmax" and settings.negatives != "hard":
+        return settings.temperature
+    return 1.0 / likeliest_scale(retriever, probe)
+
+
+@torch.no_grad()
+def likeliest_scale(retriever: Retriever, probe: Examples) -> float:
     """The factor of the scores under which the softmax gives the items taken up the largest likelihood.
 
     Of each event the items of the history are left out, as retrieval leaves them out.

@@ -13,6 +13,7 @@ from leanrec.models.inputs import read_item_inputs
 from leanrec.models.retrieval.two_tower import TwoTower
 from leanrec.schema import ModelSpec
 from leanrec.training.examples import popularity_of, read_examples
+from leanrec.training.fitting import temperature_of
 from leanrec.training.negatives import NegativeSampler, hardest, mask_known
 from leanrec.training.objectives import RetrieverObjective
 
@@ -114,3 +115,17 @@ def test_as_many_hard_negatives_as_there_are_items_make_the_softmax_exact(world)
     settings = SMALL.retriever.model_copy(update=values)
     events = slice(200, 300)
     assert loss_of(world, settings, events) == pytest.approx(loss_of(world, SMALL.retriever, events))
+
+
+def test_a_loss_that_learns_an_order_only_gets_the_temperature_that_makes_events_likeliest(world):
+    retriever, train = world
+    probe = train.take(torch.arange(200, 400))
+    order = SMALL.retriever.model_copy(update={"loss": "bpr", "temperature": 3.0})
+    assert temperature_of(retriever, SMALL.retriever, probe) == SMALL.retriever.temperature
+
+    def surprise(temperature: float) -> float:
+        settings = SMALL.retriever.model_copy(update={"temperature": temperature, "disliked_weight": 1.0})
+        return loss_of(world, settings, slice(200, 400))
+
+    best = temperature_of(retriever, order, probe)
+    assert surprise(best) <= min(surprise(best * 1.3), surprise(best / 1.3), surprise(3.0))

@@ -1,16 +1,17 @@
 """LightGCN (He et al. 2020, arXiv:2002.02126): vectors smoothed over the graph of users and their items.
 
 A user's layer k + 1 is the sum of his items' layer k, each over sqrt(his number of items * its number of
-users), and the other way round; the vector is the mean over all layers, whose weights may shift in
-training. The two halves of the normalized adjacency are kept in compressed sparse rows, one the transpose
-of the other, so that a step forward and its gradient are each one sparse matrix product. `embedding_bag`
-with weights is that product and, of what torch offers, the fastest that is right: gather and scatter-add,
-PyTorch Geometric's way, took 40 to 100 times as long for the 80,000 edges of MovieLens-100K on a CPU; a
-torch CSR tensor took twice as long, its own gradient far longer, and it silently leaves rows out where
-OMP_THREAD_LIMIT is below torch's number of threads (torch 2.13).
+users), and the other way round; the vector is the mean over all layers, whose weights may shift in training.
+
+The two halves of the normalized adjacency are kept in compressed sparse rows, one the transpose of the other,
+so that a step forward and its gradient are each one sparse matrix product. `embedding_bag` with weights is
+that product and, of what torch offers, the fastest that is right: gather and scatter-add, PyTorch Geometric's
+way, took 40 to 100 times as long for the 80,000 edges of MovieLens-100K on a CPU; a torch CSR tensor took
+twice as long, its own gradient far longer, and it silently leaves rows out where OMP_THREAD_LIMIT is below
+torch's number of threads (torch 2.13).
 
 What is served is frozen: the smoothed vectors are two tables. A user without edges, one who is new, has the
-mean of his history's smoothed item vectors.
+mean of his history's smoothed item vectors; without a history he is the average user.
 """
 
 from __future__ import annotations
@@ -173,7 +174,11 @@ class LightGCN(LearnedRetriever):
     def _users_of(self, user: UserInputs, users: Tensor, items: Tensor) -> Tensor:
         index = known_index(user.user_index, self.spec.num_users).squeeze(1)
         history = known_index(user.history, self.spec.num_items)
-        return torch.where(self.connected[index], users[index], mean_of_present(items[history], history))
+        share = self.connected.to(users.dtype)
+        average = (users * share).sum(dim=0, keepdim=True) / share.sum().clamp(min=1.0)
+        has_past = (history != 0).any(dim=1, keepdim=True)
+        stranger = torch.where(has_past, mean_of_present(items[history], history), average)
+        return torch.where(self.connected[index], users[index], stranger)
 
 
 def _rows_of(matrix: sp.csr_matrix, device: torch.device) -> Rows:
