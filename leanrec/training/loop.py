@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,14 @@ class Course:
     prepare: Prepare
     """From a share of a batch to what the objective's `forward` takes."""
     validate: Callable[[], dict[str, float]]
-    """On rank 0: figures of the plain model; "ndcg" decides."""
+    """On rank 0: figures of the plain model."""
     checkpoint: Path
     identity: str
     log: Callable[[str], None]
     sums: dict[str, Tensor] | None = None
     """Adagrad's sums to go on with, where the model's weights are a release's; None: they are fresh."""
+    merit: Callable[[dict[str, float]], float] = itemgetter("ndcg")
+    """Which epoch is the best: the one of whose figures this is the highest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +85,9 @@ def fit(objective: nn.Module, course: Course) -> Fitted:
         figures = _share(course.validate() if weights is not None else {})
         epoch = progress.epochs_done
         state = sharded.gather_optimizers()
-        if figures["ndcg"] > progress.best_figure:
-            progress.best_figure, progress.best_epoch, best = figures["ndcg"], epoch, weights
+        merit = course.merit(figures)
+        if merit > progress.best_figure:
+            progress.best_figure, progress.best_epoch, best = merit, epoch, weights
             sums = sums_of(state)
         progress.curves.append(curve | figures)
         progress.epochs_done = epoch + 1
@@ -183,7 +187,7 @@ def _start(
     weights = sharded.gather()
     _prove_equal(sharded, objective, weights, course)
     figures = _share(course.validate() if weights is not None else {})
-    progress.best_figure = figures["ndcg"]
+    progress.best_figure = course.merit(figures)
     course.log(f"{course.name}: going on from a release, ndcg {figures['ndcg']:.4f} before the first epoch")
     return progress, weights, sums_of(sharded.gather_optimizers())
 

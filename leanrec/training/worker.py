@@ -187,6 +187,7 @@ def _train_ranker(
         validate=lambda: holdout.chain_figures(recommender),
         checkpoint=checkpoints / "ranker.safetensors",
         sums=warm.sums["ranker"] if warm else None,
+        merit=recommender.ranker.task.merit,
         **common,
     )
     return fit(RankerObjective(recommender.ranker, settings), course)

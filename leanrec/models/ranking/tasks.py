@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+STRIDE = 10.0
+"""Slope and offset are learnt as a tenth of themselves: in the few steps of a course they have far to go."""
 CERTAIN = 30.0
 """A logit whose probability is 1 in float32."""
 
@@ -51,18 +53,23 @@ class MultiTask(nn.Module):
         """The heads from what the network says, each [B, C]."""
         return Heads(watch, like, rating)
 
+    def merit(self, figures: dict[str, float]) -> float:
+        """What the best epoch has most of, of the figures ndcg, auc and rmse on held-out events."""
+        return figures["ndcg"]
+
 
 class Click(MultiTask):
     """Watch and like as the network says; the rating follows from P(like)."""
 
     def __init__(self, liked_threshold: float) -> None:
         super().__init__(liked_threshold)
-        self.slope = nn.Parameter(torch.ones(()))
-        self.offset = nn.Parameter(torch.full((), liked_threshold - 0.5))
+        self.slope = nn.Parameter(torch.ones(()) / STRIDE)
+        self.offset = nn.Parameter((liked_threshold - torch.ones(())) / STRIDE)
 
     def forward(self, watch: Tensor, like: Tensor, rating: Tensor) -> Heads:
         """The heads from what the network says, each [B, C]; its rating is not asked."""
-        return Heads(watch, like, self.offset + self.slope * torch.sigmoid(like).detach())
+        line = self.offset + self.slope * torch.sigmoid(like).detach()
+        return Heads(watch, like, STRIDE * line)
 
 
 class Rating(MultiTask):
@@ -78,9 +85,12 @@ class Rating(MultiTask):
     def forward(self, watch: Tensor, like: Tensor, rating: Tensor) -> Heads:
         """The heads from what the network says, each [B, C]; only its rating is asked."""
         above = rating.detach() - self.liked_threshold
-        return Heads(
-            torch.full_like(rating, CERTAIN), self.offset + torch.exp(self.log_slope) * above, rating
-        )
+        like = STRIDE * self.offset + torch.exp(STRIDE * self.log_slope) * above
+        return Heads(torch.full_like(rating, CERTAIN), like, rating)
+
+    def merit(self, figures: dict[str, float]) -> float:
+        """The smallest error of the rating is the best."""
+        return -figures["rmse"]
 
 
 TASKS: dict[str, type[MultiTask]] = {"multi_task": MultiTask, "click": Click, "rating": Rating}
