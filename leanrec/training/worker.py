@@ -28,7 +28,7 @@ from leanrec.schema import ModelSpec
 from leanrec.training.candidates import CandidateSampler
 from leanrec.training.checkpoint import identity_of
 from leanrec.training.examples import TRAIN, VALID, Examples, interactions_of, popularity_of, read_examples
-from leanrec.training.fitting import fit_retriever
+from leanrec.training.fitting import fit_retriever, temperature_of
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
 from leanrec.training.loop import PROBE_EVENTS, Course, Fitted, fit
 from leanrec.training.objectives import (
@@ -178,7 +178,7 @@ def _train_ranker(
     sampler = CandidateSampler(recommender.retriever, settings, recommender.num_candidates)
     if warm is None:
         probe = cast(Examples, common["probe"]).to(collective_device())
-        temperature = recommender.settings.retriever.temperature
+        temperature = temperature_of(recommender.retriever, recommender.settings.retriever, probe)
         recommender.ranker.start_from_retrieval(sampler.log_partition(probe, temperature), temperature)
     course = Course(
         name="ranker",
