@@ -15,6 +15,7 @@ from benchmarks import (
     retraining,
     retrieval,
     serving,
+    training,
 )
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "retraining": retraining.measure,
     "retrieval": retrieval.measure,
     "serving": serving.measure,
+    "training": training.measure,
 }
 """Name -> what measures, given the folder of the model repository."""
 
