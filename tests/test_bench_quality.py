@@ -1,0 +1,67 @@
+"""How the lists of both sides are judged, by hand; the rest needs RecBole (tests/integration)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.quality import Split, converge, judge
+from leanrec.training.interactions import Pairs
+
+NUM_ITEMS = 14
+
+
+def pairs(*of: tuple[int, int]) -> Pairs:
+    return Pairs(*np.array(of).T)
+
+
+SPLIT = Split(pairs((1, 1), (2, 2)), pairs((1, 2), (2, 3)), pairs((1, 3), (1, 4), (2, 5)), 3, NUM_ITEMS)
+
+
+def descending() -> np.ndarray:
+    """Item 0 before item 1 before item 2 ..., for everybody."""
+    return np.tile(-np.arange(NUM_ITEMS, dtype=np.float32), (3, 1))
+
+
+def test_what_was_seen_and_the_unknown_item_leave_the_lists():
+    """User 1 sees 3 and 4 first, both wanted; user 2 sees 1, 4, 5, ...: the wanted one at place 3."""
+    figures = judge(descending(), SPLIT, "test")
+    assert figures["ndcg"] == pytest.approx((1 + 1 / np.log2(4)) / 2)
+    assert figures["recall"] == 1.0
+
+
+def test_validation_hides_what_was_learnt_from_only():
+    """User 1 sees 2 first, which is wanted; user 2 sees 1 and 3."""
+    assert judge(descending(), SPLIT, "valid")["ndcg"] == pytest.approx((1 + 1 / np.log2(3)) / 2)
+
+
+def test_beyond_the_tenth_place_nothing_counts():
+    scores = descending()
+    scores[2, 5] = -100.0
+    assert judge(scores, SPLIT, "test") == pytest.approx({"ndcg": 0.5, "recall": 0.5})
+
+
+class Scripted:
+    """Ranks the wanted item of user 1 worse or better, epoch by epoch."""
+
+    build_s = 0.0
+
+    def __init__(self, places: list[int]) -> None:
+        self.places = places
+        self.done = 0
+
+    def epoch(self) -> float:
+        self.done += 1
+        return 0.0
+
+    def scores(self, name: str) -> np.ndarray:
+        scores = descending()
+        scores[1, 2] = -3.5 - self.places[self.done - 1]
+        return scores
+
+
+def test_training_stops_after_the_patience_and_tells_the_best_epoch():
+    scripted = Scripted([4, 2, 3, 4, 1])
+    outcome = converge(scripted, SPLIT, epochs=5, patience=2)
+    assert (outcome["best_epoch"], outcome["epochs"]) == (2, 4)
+    assert converge(Scripted([4, 2, 3, 4, 1]), SPLIT, epochs=5, patience=3)["best_epoch"] == 5
