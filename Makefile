@@ -33,7 +33,7 @@ run: setup ## Take MovieLens-100K to recommendations answered by Triton
 
 test: setup ## Run the tests, with real servers
 	tools/system-packages.sh
-	OMP_THREAD_LIMIT=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 OMP_THREAD_LIMIT=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup ## Check style, types and prose rules
 	$(BIN)/ruff check .

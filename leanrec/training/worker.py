@@ -54,7 +54,7 @@ def main(path: str) -> int:
         _end_without_parent(job.parent)
     warnings.filterwarnings("ignore")
     quiet_planner()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(_num_threads())
     try:
         settings = TrainingSettings.parse(job.settings)
         gpu = torch.cuda.is_available()
@@ -73,6 +73,13 @@ def main(path: str) -> int:
         _leave_word(job, f"training stopped with {type(error).__name__}: {reason}; the log has the traceback")
         return 1
     return 0
+
+
+def _num_threads() -> int:
+    """This process's share of the cores; never more than OpenMP may start, or torch leaves work undone."""
+    cores = os.cpu_count() or 1
+    limit = int(os.environ.get("OMP_THREAD_LIMIT", cores))
+    return max(1, min(limit, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _leave_word(job: Job, message: str) -> None:
