@@ -53,7 +53,22 @@ class Match(NamedTuple):
 
 
 MATCHES = (
-    Match("BPR", {"model": "matrix_factorization", "loss": "bpr", "num_negatives": 16}, "BPR"),
+    Match(
+        "BPR",
+        {
+            "model": "matrix_factorization",
+            "loss": "bpr",
+            "num_negatives": 16,
+            "temperature": 4,
+            "batch_size": 4096,
+        },
+        "BPR",
+    ),
+    Match(
+        "Matrix factorization, exact softmax",
+        {"model": "matrix_factorization", "temperature": 8, "batch_size": 4096},
+        "BPR",
+    ),
     Match("LightGCN", {"model": "light_gcn", "batch_size": 8192, "table_learning_rate": 0.1}, "LightGCN"),
     Match("SASRec", {"model": "sasrec"}, "SASRec", epochs=20),
     Match("ItemKNN", {"model": "item_neighbours"}, "ItemKNN", by_gradient=False),
