@@ -31,6 +31,7 @@ from benchmarks.peers.environment import CACHE
 from benchmarks.peers.recbole import REQUIREMENTS, RecBole
 from leanrec.config import RetrieverSettings
 from leanrec.evaluation import metrics
+from leanrec.evaluation.lists import best_items
 from leanrec.files import read_json, write_json
 from leanrec.training.interactions import Pairs, Training
 
@@ -227,11 +228,8 @@ def judge(scores: np.ndarray, split: Split, name: str) -> dict[str, float]:
     relevant, seen = getattr(split, name), split.seen(name)
     scores = scores.copy()
     scores[seen.user, seen.item] = -np.inf
-    scores[:, 0] = -np.inf
     users = np.unique(relevant.user)
-    best = np.argpartition(-scores[users], K, axis=1)[:, :K]
-    order = np.argsort(-np.take_along_axis(scores[users], best, axis=1), axis=1, kind="stable")
-    lists = np.take_along_axis(best, order, axis=1).astype(np.int64)
+    lists = best_items(scores[users], np.zeros((len(users), 1), np.int64), K)
     matrix = relevant.matrix(split.num_users, split.num_items)[users]
     items = [row.indices.astype(np.int64) for row in matrix]
     relevance, counts = metrics.relevance_of(lists, items, split.num_items), np.diff(matrix.indptr)

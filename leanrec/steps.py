@@ -90,7 +90,7 @@ def train(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
     from leanrec.training.train import train_models
 
     warm_start = warm_start_release(settings.training, settings.release)
-    return train_models(settings.training, **_known(work), output=work.new("model"), warm_start=warm_start)
+    return train_models(settings.training, **inputs_of(work), output=work.new("model"), warm_start=warm_start)
 
 
 def evaluate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def evaluate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
     from leanrec.evaluation.evaluate import evaluate_models
 
     report = work.new("evaluation")
-    passed = evaluate_models(settings.evaluation, model=work.made("model"), **_known(work), output=report)
+    passed = evaluate_models(settings.evaluation, model=work.made("model"), **inputs_of(work), output=report)
     enforce_gate(folder=report)
     return {"passed": passed, "report": str(report)}
 
@@ -108,7 +108,7 @@ def export(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
     from leanrec.export.graphs import export_graphs
 
     return export_graphs(
-        settings.release, model=work.made("model"), **_known(work), output=work.new("graphs")
+        settings.release, model=work.made("model"), **inputs_of(work), output=work.new("graphs")
     )
 
 
@@ -122,7 +122,7 @@ def compress(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
         graphs=work.made("graphs"),
         model=work.made("model"),
         evaluation=work.made("evaluation"),
-        **_known(work),
+        **inputs_of(work),
         output=compressed,
     )
     enforce_gate(folder=compressed)
@@ -140,7 +140,7 @@ def publish(settings: RunSettings, work: WorkFolder, *, code_version: str) -> di
     forms = {"graphs": work.made("graphs"), "compressed": work.made("compressed")}
     check_parity(settings.release, **forms, output=parity)
     enforce_gate(folder=parity)
-    judge_release(settings.evaluation, settings.release, **forms, **_known(work), output=judgement)
+    judge_release(settings.evaluation, settings.release, **forms, **inputs_of(work), output=judgement)
     enforce_gate(folder=judgement)
     return publish_release(
         settings.release,
@@ -161,7 +161,8 @@ def _tables(work: WorkFolder) -> dict[str, Path]:
     return {table: work.made(f"{table}.parquet") for table in ("events", "items", "users")}
 
 
-def _known(work: WorkFolder) -> dict[str, Path]:
+def inputs_of(work: WorkFolder) -> dict[str, Path]:
+    """What is trained and judged on: `features` and `training_set`."""
     return {"features": work.made("features"), "training_set": work.made("training_set.parquet")}
 
 

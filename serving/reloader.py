@@ -100,7 +100,7 @@ class Reloader:
                 continue
             status, answer = self._ask("POST", f"/v2/repository/models/{name}/load", {})
             if status != http.client.OK:
-                reason = answer.get("error", answer) if isinstance(answer, dict) else status
+                reason = _refusal(status, answer)
                 refused = f"model {name} was not loaded, the older version goes on serving: {reason}"
                 break
             self._loaded[name] = fingerprint
@@ -117,8 +117,7 @@ class Reloader:
         for name in self._loaded.keys() - set(configured_models(self._repository)):
             status, answer = self._ask("POST", f"/v2/repository/models/{name}/unload", {})
             if status != http.client.OK:
-                reason = answer.get("error", answer) if isinstance(answer, dict) else status
-                return f"model {name}, whose folder is gone, was not unloaded: {reason}"
+                return f"model {name}, whose folder is gone, was not unloaded: {_refusal(status, answer)}"
             del self._loaded[name]
         return None
 
@@ -146,6 +145,11 @@ class Reloader:
             name: sorted(int(e["version"]) for e in states.get(name, []) if e["state"] == "READY")
             for name in configured_models(self._repository)
         }
+
+
+def _refusal(status: int, answer: Any) -> Any:
+    """Why Triton refused, in its own words where it has some."""
+    return answer.get("error", answer) if isinstance(answer, dict) else status
 
 
 def _content(file: Path) -> bytes | None:

@@ -11,15 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import yaml
+from json_server import JsonHandler, serving
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
 API = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/leanrec/trainjobs"
@@ -93,7 +92,7 @@ def cluster_with_trainer(folder: Path) -> Iterator[Cluster]:
     """Serve on a free port until the block ends; `kubeconfig` names it."""
     cluster = Cluster(folder / "kubeconfig.yaml")
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")
             if path == API:
@@ -103,45 +102,29 @@ def cluster_with_trainer(folder: Path) -> Iterator[Cluster]:
                 self.answer(cluster.look(path.removeprefix(f"{API}/")))
 
         def do_POST(self) -> None:
-            manifest = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            manifest = json.loads(self.body())
             if cluster.refuse:
                 self.answer({"message": "not for you"}, status=cluster.refuse)
             else:
                 self.answer(cluster.create(manifest), status=201)
 
         def do_DELETE(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.body()
             cluster.remove(self.path.partition("?")[0].removeprefix(f"{API}/"))
             self.answer({"status": "Success"})
 
-        def answer(self, value: Any, status: int = 200) -> None:
-            text = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "users": [{"name": "test", "user": {}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    }
-    cluster.kubeconfig.write_text(yaml.safe_dump(config))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield cluster
-    finally:
-        for name in list(cluster.jobs):
-            cluster.remove(name)
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as address:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": address}}],
+            "users": [{"name": "test", "user": {}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        }
+        cluster.kubeconfig.write_text(yaml.safe_dump(config))
+        try:
+            yield cluster
+        finally:
+            for name in list(cluster.jobs):
+                cluster.remove(name)

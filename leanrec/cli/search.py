@@ -15,7 +15,7 @@ from leanrec.cli.pipeline import IMAGE, VOLUME
 from leanrec.config import load_settings
 from leanrec.errors import ConfigError
 from leanrec.files import write_text
-from leanrec.steps import WorkFolder
+from leanrec.steps import WorkFolder, inputs_of
 
 search_app = typer.Typer(help="Search for hyper-parameters.", no_args_is_help=True)
 app.add_typer(search_app, name="search")
@@ -31,8 +31,7 @@ def run_search(config: ConfigArgument, work: WorkOption = BY_HAND, json_output: 
     report = search_settings(
         settings.search,
         settings.training,
-        features=made.made("features"),
-        training_set=made.made("training_set.parquet"),
+        **inputs_of(made),
         output=made.new("search"),
     )
     if json_output:
@@ -62,12 +61,10 @@ def trial(
         if not equals:
             raise ConfigError(f"--set {assignment}: write NAME=VALUE, such as retriever.dim=32")
         values[name] = yaml.safe_load(value)
-    made = WorkFolder(path=work)
     with tempfile.TemporaryDirectory(prefix="leanrec-trial-") as folder:
         summary = train_models(
             with_parameters(settings.training, values),
-            features=made.made("features"),
-            training_set=made.made("training_set.parquet"),
+            **inputs_of(WorkFolder(path=work)),
             output=Path(folder) / "model",
         )
     for name, value in summary.items():

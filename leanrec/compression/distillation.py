@@ -26,11 +26,9 @@ from leanrec.training.examples import Examples
 from leanrec.training.negatives import Negatives
 from leanrec.training.objectives import RankerObjective, RetrieverObjective
 
+METHOD = "distil"
 LIST_LENGTH = 50
 """Items on top of the teacher's retrieval whose order by its ranker the student's retriever learns."""
-
-
-METHOD = "distil"
 
 
 class Teacher:

@@ -57,6 +57,11 @@ class Nodes:
         return self.made
 
 
+def narrowest(place: np.ndarray) -> np.ndarray:
+    """Where rows went, [N] int32, in two bytes each where they suffice."""
+    return place.astype(np.uint16) if place.max() < 1 << 16 else place
+
+
 def store_matrices(
     graph: onnx.GraphProto, stored: Mapping[str, Stored], transposed: frozenset[str] = frozenset()
 ) -> None:

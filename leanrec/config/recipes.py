@@ -10,14 +10,12 @@ recipes:
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic import field_validator, model_serializer, model_validator
 
 from leanrec.config.methods import METHODS, MODEL, MethodSettings
-from leanrec.config.section import Section
+from leanrec.config.section import Section, nearest
 from leanrec.errors import ConfigError
 
 
@@ -38,7 +36,7 @@ class Step(Section):
             raise ValueError("a step is a method's name, or {name: settings}: {int4_tables: {block: 16}}")
         ((method, settings),) = value.items()
         if method not in METHODS:
-            raise ValueError(f"there is no method {method!r}; {_nearest(str(method), METHODS)}")
+            raise ValueError(f"there is no method {method!r}; {nearest(str(method), METHODS)}")
         if not isinstance(settings, dict | None):
             raise ValueError(f"the settings of {method} are a mapping, such as {{{method}: {{}}}}")
         try:
@@ -70,7 +68,7 @@ class Recipe(Section):
         if not isinstance(value, str):
             return value
         if value not in RECIPES:
-            raise ValueError(f"there is no recipe {value!r}; {_nearest(value, RECIPES)}")
+            raise ValueError(f"there is no recipe {value!r}; {nearest(value, RECIPES)}")
         return RECIPES[value].model_dump()
 
     @field_validator("name")
@@ -120,11 +118,6 @@ def check_composition(recipe: Recipe) -> None:
                     "weights, which have one form; drop one of them"
                 )
             rewritten[what] = step.method
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
 
 BASELINE = "fp32"

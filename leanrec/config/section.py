@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,13 +25,18 @@ class Section(BaseModel):
             raise ConfigError(_explain(cls, error)) from None
 
 
+def nearest(name: str, known: Iterable[str], what: str = "known") -> str:
+    """What to say of an unknown name: the nearest of those known, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"{what}: {', '.join(known)}"
+
+
 def _explain(section: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or section.__name__
     if first["type"] == "extra_forbidden":
-        known = _known_keys(section, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        hint = nearest(str(first["loc"][-1]), _known_keys(section, first["loc"][:-1]), "known keys")
         return f"unknown setting {where!r}; {hint}"
     if first["type"] == "missing":
         return f"setting {where!r} is missing; add it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,9 +28,24 @@ from leanrec.config.zoo import (
 )
 
 
-class RetrieverSettings(Section):
+class ModelSettings(Section):
+    """A model of the zoo: what nobody set is what suits the model that is named."""
+
+    defaults: ClassVar[dict[str, dict[str, Any]]]
+    """Model -> the fields that it needs another default for."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_model(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {**cls.defaults.get(str(values.get("model")), {}), **values}
+
+
+class RetrieverSettings(ModelSettings):
     """The retriever: which, its sizes, and how it learns."""
 
+    defaults = RETRIEVER_DEFAULTS
     model: RetrieverName = "two_tower"
     """Its name in leanrec/models/retrieval."""
     dim: int = Field(default=64, ge=4)
@@ -78,14 +93,6 @@ class RetrieverSettings(Section):
     als: ALSSettings = ALSSettings()
     bpr: BPRSettings = BPRSettings()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults_of_the_model(cls, values: Any) -> Any:
-        """What nobody set is what suits the model."""
-        if not isinstance(values, dict):
-            return values
-        return {**RETRIEVER_DEFAULTS.get(str(values.get("model")), {}), **values}
-
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:
         if self.model == "sasrec" and self.dim % self.sasrec.heads:
@@ -115,9 +122,10 @@ class RetrieverSettings(Section):
         return self
 
 
-class RankerSettings(Section):
+class RankerSettings(ModelSettings):
     """The ranker: which, its sizes, and how it learns."""
 
+    defaults = RANKER_DEFAULTS
     model: RankerName = "dcn_v2"
     """Its name in leanrec/models/ranking."""
     task: Literal["multi_task", "click", "rating"] = "multi_task"
@@ -158,14 +166,6 @@ class RankerSettings(Section):
     behaviour_sequence_transformer: BehaviourSequenceTransformerSettings = (
         BehaviourSequenceTransformerSettings()
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults_of_the_model(cls, values: Any) -> Any:
-        """What nobody set is what suits the model."""
-        if not isinstance(values, dict):
-            return values
-        return {**RANKER_DEFAULTS.get(str(values.get("model")), {}), **values}
 
     @model_validator(mode="after")
     def _heads_share_out_dim(self) -> Self:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from leanrec.config.section import Section
+from leanrec.config.section import Section, nearest
 
 RETRIEVERS = (
     "two_tower",
@@ -40,9 +39,7 @@ RANKERS = (
 def _one_of(names: tuple[str, ...]) -> AfterValidator:
     def check(name: str) -> str:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-            raise ValueError(f"there is no such model; {hint}")
+            raise ValueError(f"there is no such model; {nearest(name, names)}")
         return name
 
     return AfterValidator(check)

@@ -58,6 +58,10 @@ class Lookups(nn.Module):
         """Feature -> indices of items [...]: item [...], category [..., G]."""
         return {"item": item_index, "category": self.category_indices[item_index]}
 
+    def every_item(self) -> Tensor:
+        """item_index of all items, [N]."""
+        return torch.arange(self.spec.num_items, device=self.category_indices.device)
+
 
 class MLP(nn.Sequential):
     """Linear layers with ReLU and dropout between them; the last one is followed by both as well."""

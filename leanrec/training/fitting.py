@@ -7,6 +7,7 @@ that events of the valid split took up were likeliest.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,8 +109,8 @@ def likeliest_scale(retriever: Retriever, probe: Examples) -> float:
     left_out = torch.zeros_like(scores, dtype=torch.bool).scatter(1, seen, True)
 
     def surprise(exponent: float) -> float:
-        factor = float(torch.tensor(exponent).exp())
+        factor = math.exp(exponent)
         logits = (scores * factor).masked_fill(left_out, MASKED)
         return float((torch.logsumexp(logits, dim=1) - taken_up * factor).mean())
 
-    return float(torch.tensor(minimize_scalar(surprise, bounds=BOUNDS, method="bounded").x).exp())
+    return math.exp(minimize_scalar(surprise, bounds=BOUNDS, method="bounded").x)

@@ -29,9 +29,9 @@ from leanrec.models.inputs import UserInputs, blank_items
 from leanrec.models.retrieval import RETRIEVERS
 from leanrec.models.retrieval.retriever import FittedRetriever, LearnedRetriever, Retriever
 from leanrec.schema import USER_STATISTICS, ModelSpec
-from leanrec.training.examples import Examples, batches, popularity_of
-from leanrec.training.objectives import RetrieverObjective, SequenceObjective, learns_sequences
-from leanrec.training.sequences import Sequences, sequences_of
+from leanrec.training.examples import Examples, batches
+from leanrec.training.objectives import RetrieverObjective, lesson_of, rows_a_batch
+from leanrec.training.sequences import Sequences
 from leanrec.training.whole_users import UserObjective, learns_users
 
 CHUNK = 256
@@ -102,22 +102,13 @@ class Training:
         settings = self.settings
         self.objective: RetrieverObjective | UserObjective
         self.examples: Examples | Sequences | Tensor
-        self.batch_size = settings.batch_size
         if learns_users(settings):
             self.objective = UserObjective(model, settings, interactions)
             self.examples = torch.from_numpy(np.unique(self.pairs.user))
+            self.batch_size = rows_a_batch(settings, len(self.examples), len(self.pairs.user))
         else:
             examples = examples_of(self.pairs, self.spec.history_length)
-            popularity = popularity_of(examples, self.spec.num_items)
-            if learns_sequences(settings):
-                self.objective = SequenceObjective(model, settings, popularity)
-                self.examples = sequences_of(examples)
-            else:
-                self.objective = RetrieverObjective(model, settings, popularity)
-                self.examples = examples
-        # batch_size counts events, whatever a batch is made of.
-        share = len(self.examples) / len(self.pairs.user)
-        self.batch_size = max(1, round(settings.batch_size * share))
+            self.objective, self.examples, self.batch_size = lesson_of(model, settings, examples)
         tables = list(model.sparse.parameters())
         dense = [p for name, p in model.named_parameters() if not name.startswith("sparse.")]
         self.optimizers: list[torch.optim.Optimizer] = [

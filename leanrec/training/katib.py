@@ -11,7 +11,7 @@ from typing import Any
 
 from leanrec.config import SearchSettings, TrainingSettings
 from leanrec.config.search import SearchSpace
-from leanrec.training.search import check_parameters, value_of
+from leanrec.training.search import check_parameters, is_whole
 
 
 def katib_experiment(
@@ -81,7 +81,7 @@ def _parameter(key: str, name: str, space: SearchSpace, training: TrainingSettin
     if space.values:
         values = [str(value) for value in space.values]
         return {"name": key, "parameterType": "categorical", "feasibleSpace": {"list": values}}
-    whole = space.whole or isinstance(value_of(training, name), int)
+    whole = is_whole(training, name, space)
     feasible = {"min": f"{space.low:g}", "max": f"{space.high:g}"}
     if space.log:
         feasible["distribution"] = "logUniform"

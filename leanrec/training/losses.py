@@ -7,9 +7,17 @@ says for how much of an average over the others each one stands; it sums to 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from leanrec.config import RetrieverSettings
+
+PairwiseLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From `taken_up`, `others` and `share`."""
 
 
 def softmax_loss(taken_up: Tensor, others: Tensor) -> Tensor:
@@ -46,3 +54,15 @@ def gbce_power(num_negatives: int, num_items: int, calibration: float) -> float:
     """
     rate = min(1.0, num_negatives / max(1, num_items - 1))
     return rate * (calibration * (1 - 1 / rate) + 1 / rate)
+
+
+def pairwise_loss(settings: RetrieverSettings, num_items: int) -> PairwiseLoss:
+    """The loss over single items that the settings name: bpr, bce or gbce.
+
+    `num_items` counts the catalogue without the unknown item.
+    """
+    if settings.loss == "bpr":
+        return bpr_loss
+    count = settings.num_negatives
+    power = gbce_power(count, num_items, settings.calibration) if settings.loss == "gbce" else 1.0
+    return partial(bce_loss, num_negatives=count, power=power)

@@ -18,9 +18,10 @@ from leanrec.models.recommender import MASKED
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.models.retrieval.sequence_retriever import SequenceRetriever
 from leanrec.training.candidates import Candidates
-from leanrec.training.examples import Examples
-from leanrec.training.losses import bce_loss, bpr_loss, gbce_power, softmax_loss
+from leanrec.training.examples import Examples, popularity_of
+from leanrec.training.losses import pairwise_loss, softmax_loss
 from leanrec.training.negatives import Negatives, NegativeSampler, hardest, mask_known
+from leanrec.training.sequences import Sequences, sequences_of
 
 
 class RetrieverObjective(nn.Module):
@@ -38,12 +39,7 @@ class RetrieverObjective(nn.Module):
         self.settings = settings
         self.sampler = NegativeSampler(settings, model.spec.num_items, popularity)
         self.corrected = settings.loss == "softmax" and settings.negatives != "hard"
-        count = model.spec.num_items - 1
-        self.power = (
-            gbce_power(settings.num_negatives, count, settings.calibration)
-            if settings.loss == "gbce"
-            else 1.0
-        )
+        self.pairwise = pairwise_loss(settings, model.spec.num_items - 1)
 
     def forward(self, batch: Any, draw: torch.Generator) -> Tensor:
         """The loss of a batch (E events), a scalar."""
@@ -72,10 +68,8 @@ class RetrieverObjective(nn.Module):
             others, share = hardest(others, self.settings.num_negatives)
         if self.settings.loss == "softmax":
             loss = softmax_loss(taken_up, others)
-        elif self.settings.loss == "bpr":
-            loss = bpr_loss(taken_up, others, share)
         else:
-            loss = bce_loss(taken_up, others, share, self.settings.num_negatives, self.power)
+            loss = self.pairwise(taken_up, others, share)
         weight = batch.liked + (1 - batch.liked) * self.settings.disliked_weight
         return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
@@ -112,6 +106,27 @@ class SequenceObjective(RetrieverObjective):
         looked_up = model.sparse({**model.user_indices(batch.user), **model.item_indices(item_index)})
         states = model.user_states(batch.user, looked_up)
         return states[batch.sequence, batch.position], model.item_tower(item_index, looked_up)
+
+
+def lesson_of(
+    model: LearnedRetriever, settings: RetrieverSettings, examples: Examples
+) -> tuple[RetrieverObjective, Examples | Sequences, int]:
+    """The objective of the settings' model, what batches of it are taken from, and rows of that a batch.
+
+    `settings.batch_size` counts events, whatever a row is.
+    """
+    popularity = popularity_of(examples, model.spec.num_items)
+    if not learns_sequences(settings):
+        return RetrieverObjective(model, settings, popularity), examples, settings.batch_size
+    assert isinstance(model, SequenceRetriever)
+    sequences = sequences_of(examples)
+    size = rows_a_batch(settings, len(sequences), len(examples))
+    return SequenceObjective(model, settings, popularity), sequences, size
+
+
+def rows_a_batch(settings: RetrieverSettings, num_rows: int, num_events: int) -> int:
+    """Rows a batch that hold `settings.batch_size` events, where `num_rows` hold `num_events`."""
+    return max(1, round(settings.batch_size * num_rows / num_events))
 
 
 def learns_sequences(settings: RetrieverSettings) -> bool:

@@ -52,7 +52,7 @@ def search_settings(
     _remove_trials(output)
 
     def run(trial: optuna.Trial) -> float:
-        values = {name: _suggest(trial, name, space) for name, space in settings.parameters.items()}
+        values = {name: _suggest(trial, name, space, training) for name, space in settings.parameters.items()}
         print(f"search: trial {trial.number + 1}/{settings.trials} {_in_words(values)}", flush=True)
         folder = output / f"trial-{trial.number}"
         try:
@@ -78,12 +78,20 @@ def search_settings(
     return _report(study, settings, training, output)
 
 
+def is_whole(training: TrainingSettings, name: str, space: SearchSpace) -> bool:
+    """Whether only whole numbers of a range are drawn: where it says so, or the setting is one."""
+    value = value_of(training, name)
+    return space.whole or (isinstance(value, int) and not isinstance(value, bool))
+
+
 def check_parameters(settings: SearchSettings, training: TrainingSettings) -> None:
     """Raise a ConfigError when training does not know a parameter, or refuses one of its values."""
     for name, space in settings.parameters.items():
-        value_of(training, name)
-        for value in space.values or (space.low, space.high):
-            with_parameters(training, {name: _typed(value, space)})
+        values: tuple[Any, ...] = space.values or (space.low, space.high)
+        if not space.values and is_whole(training, name, space):
+            values = tuple(map(int, values))
+        for value in values:
+            with_parameters(training, {name: value})
 
 
 def value_of(training: TrainingSettings, name: str) -> Any:
@@ -131,17 +139,13 @@ def _study(settings: SearchSettings, training: TrainingSettings, file: Path) -> 
     return study
 
 
-def _suggest(trial: optuna.Trial, name: str, space: SearchSpace) -> Any:
+def _suggest(trial: optuna.Trial, name: str, space: SearchSpace, training: TrainingSettings) -> Any:
     if space.values:
         return trial.suggest_categorical(name, list(space.values))
     assert space.low is not None and space.high is not None
-    if space.whole:
+    if is_whole(training, name, space):
         return trial.suggest_int(name, int(space.low), int(space.high), log=space.log)
     return trial.suggest_float(name, space.low, space.high, log=space.log)
-
-
-def _typed(value: Any, space: SearchSpace) -> Any:
-    return int(value) if space.whole and not space.values else value
 
 
 def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

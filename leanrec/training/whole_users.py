@@ -23,7 +23,7 @@ from leanrec.config import RetrieverSettings
 from leanrec.models.inputs import UserInputs
 from leanrec.models.recommender import MASKED
 from leanrec.models.retrieval.retriever import LearnedRetriever
-from leanrec.training.losses import bce_loss, bpr_loss, gbce_power
+from leanrec.training.losses import pairwise_loss
 
 TIMELESS = ("matrix_factorization", "light_gcn")
 """Models whose vector of a known user is the same at each of his events."""
@@ -47,9 +47,7 @@ class UserObjective(nn.Module):
         self.model = model
         self.settings = settings
         self.interactions = interactions
-        count = model.spec.num_items - 1
-        gbce = settings.loss == "gbce"
-        self.power = gbce_power(settings.num_negatives, count, settings.calibration) if gbce else 1.0
+        self.pairwise = pairwise_loss(settings, model.spec.num_items - 1)
 
     def forward(self, users: Tensor, draw: torch.Generator) -> Tensor:
         """The loss of all events of the users [B], a scalar."""
@@ -62,19 +60,16 @@ class UserObjective(nn.Module):
         if self.settings.loss == "softmax":
             loss = functional.softplus(others.logsumexp(dim=1)[row] - taken_up)
         else:
-            loss = self._pairwise(taken_up, others, row, draw)
+            loss = self.pairwise(taken_up, *self._drawn(others, row, draw))
         return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
-    def _pairwise(self, taken_up: Tensor, others: Tensor, row: Tensor, draw: torch.Generator) -> Tensor:
-        """The loss [E] of the items taken up against M uniform draws from the scores `others` [B, N - 1]."""
+    def _drawn(self, others: Tensor, row: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+        """M uniform draws for each event from the scores `others` [B, N - 1]: [E, M], and their shares."""
         count = self.settings.num_negatives
         drawn = torch.randint(others.shape[1], (len(row), count), generator=draw).to(row.device)
         # One flat index: the gradient of a gather by row would hold a row for each event.
         against = others.flatten()[row.unsqueeze(1) * others.shape[1] + drawn]
-        share = torch.full((count,), 1.0 / count, device=row.device)
-        if self.settings.loss == "bpr":
-            return bpr_loss(taken_up, against, share)
-        return bce_loss(taken_up, against, share, count, self.power)
+        return against, torch.full((count,), 1.0 / count, device=row.device)
 
     def _scores(self, users: Tensor) -> Tensor:
         """Of all items but the unknown one, [B, N - 1]."""

@@ -27,18 +27,12 @@ from leanrec.models.retrieval.retriever import FittedRetriever, LearnedRetriever
 from leanrec.schema import ModelSpec
 from leanrec.training.candidates import CandidateSampler
 from leanrec.training.checkpoint import identity_of
-from leanrec.training.examples import TRAIN, VALID, Examples, interactions_of, popularity_of, read_examples
+from leanrec.training.examples import TRAIN, VALID, Examples, interactions_of, read_examples
 from leanrec.training.fitting import fit_retriever, temperature_of
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
 from leanrec.training.loop import PROBE_EVENTS, Course, Fitted, fit
-from leanrec.training.objectives import (
-    RankerObjective,
-    RetrieverObjective,
-    SequenceObjective,
-    learns_sequences,
-)
+from leanrec.training.objectives import RankerObjective, lesson_of
 from leanrec.training.plan import quiet_planner
-from leanrec.training.sequences import sequences_of
 from leanrec.training.sparse import collective_device
 from leanrec.training.validation import Holdout
 from leanrec.training.warm_start import WEIGHTS_FOLDER, WarmStart, load_warm_start, save_sums
@@ -154,22 +148,15 @@ def _train_retriever(
         )
     assert isinstance(retriever, LearnedRetriever)
     retriever.connect(interactions_of(examples, retriever.spec, settings.disliked_weight))
-    popularity = popularity_of(examples, retriever.spec.num_items)
-    objective = RetrieverObjective(retriever, settings, popularity)
-    if learns_sequences(settings):
-        sequences = sequences_of(examples)
-        objective = SequenceObjective(retriever, settings, popularity)
-        size = max(1, round(settings.batch_size * len(sequences) / len(examples)))
-        settings = settings.model_copy(update={"batch_size": size})
-        common = {**common, "examples": sequences}
+    objective, rows, size = lesson_of(retriever, settings, examples)
     course = Course(
         name="retriever",
-        settings=settings,
+        settings=settings.model_copy(update={"batch_size": size}),
         prepare=lambda batch, draw: (batch, draw),
         validate=lambda: {"ndcg": holdout.retrieval_ndcg(retriever)},
         checkpoint=checkpoints / "retriever.safetensors",
         sums=warm.sums["retriever"] if warm else None,
-        **common,
+        **{**common, "examples": rows},
     )
     return fit(objective, course)
 

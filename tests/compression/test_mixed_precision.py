@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
+from torch.nn.utils import parametrize
 
-from leanrec.compression.methods import int4, int8_tables, mixed_tables
+from leanrec.compression.methods import int4, int8_tables, mixed_tables, quantization_aware
 from leanrec.compression.methods.mixed_tables import MIXED_TABLES, Form, narrow, split
 from leanrec.compression.methods.quantization_aware import Rounded
+from leanrec.compression.source import CompressionSource
 from leanrec.compression.storage import Stored, store_matrices
-from leanrec.config.methods import MixedTables
+from leanrec.config.methods import MixedTables, QuantizationAware
 from leanrec.errors import CompressionError
 from leanrec.export.graph_file import write_graph
 from leanrec.export.runtime import GraphSession
@@ -146,3 +148,26 @@ def test_the_gradient_passes_as_if_nothing_had_been_rounded():
         matrix.grad = None
         (Rounded(bits, block=4)(matrix) * torch.arange(8)).sum().backward()
         assert torch.equal(matrix.grad, torch.arange(8.0).expand(5, 8))
+
+
+@pytest.mark.parametrize(("dense_bits", "of_layers"), [(8, [8]), (4, [4]), (None, [])])
+def test_each_weight_is_rounded_once_as_its_kind_asks(monkeypatch, tiny_export, dense_bits, of_layers):
+    seen: dict[type, set[tuple[int, ...]]] = {torch.nn.Embedding: set(), torch.nn.Linear: set()}
+
+    def look(recommender, source, settings):
+        for module in recommender.modules():
+            for kind, found in seen.items():
+                if isinstance(module, kind):
+                    is_rounded = parametrize.is_parametrized(module, "weight")
+                    steps = module.parametrizations.weight if is_rounded else ()
+                    found.add(tuple(step.bits for step in steps))
+        return recommender
+
+    monkeypatch.setattr(quantization_aware, "fine_tune", look)
+    source = CompressionSource(**tiny_export._asdict())
+    before = {name: value.clone() for name, value in source.recommender.state_dict().items()}
+    settings = QuantizationAware(table_bits=4, dense_bits=dense_bits)
+    after = quantization_aware.change(source.recommender, settings, source).state_dict()
+    assert seen == {torch.nn.Embedding: {(4,)}, torch.nn.Linear: {tuple(of_layers)}}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())

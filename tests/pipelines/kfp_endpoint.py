@@ -1,12 +1,12 @@
 """A small KFP endpoint: it takes what the real API server takes and remembers it."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from json_server import JsonHandler, serving
 
 API = "/apis/v2beta1"
 
@@ -24,7 +24,7 @@ def kfp_endpoint() -> Iterator[Endpoint]:
     """Serve on a free port of this machine until the block ends."""
     endpoint = Endpoint()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             if self.path.startswith(f"{API}/healthz"):
                 self.answer({"multi_user": False})
@@ -34,7 +34,7 @@ def kfp_endpoint() -> Iterator[Endpoint]:
                 self.answer({}, status=404)
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = self.body()
             path = self.path.split("?")[0].removeprefix(API)
             endpoint.received.setdefault(path, []).append(
                 json.loads(body) if body[:1] == b"{" else body.decode()
@@ -46,24 +46,5 @@ def kfp_endpoint() -> Iterator[Endpoint]:
             }
             self.answer(answers.get(path, {}), status=200 if path in answers else 404)
 
-        def answer(self, value: Any, status: int = 200) -> None:
-            text = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    endpoint.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as endpoint.address:
         yield endpoint
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -9,11 +9,12 @@ import yaml
 from training_world import SMALL, write_world
 
 from leanrec.config import SearchSettings, TrainingSettings
+from leanrec.config.search import SearchSpace
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.files import read_json
 from leanrec.models.recommender import load_model
 from leanrec.training.katib import katib_experiment
-from leanrec.training.search import search_settings, with_parameters
+from leanrec.training.search import is_whole, search_settings, with_parameters
 
 QUICK = TrainingSettings.parse(
     {
@@ -148,3 +149,15 @@ def test_values_go_where_their_names_say():
     changed = with_parameters(TrainingSettings(), {"retriever.dim": 32, "top_k": 50})
     assert (changed.retriever.dim, changed.top_k) == (32, 50)
     assert changed.ranker == TrainingSettings().ranker
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "whole"),
+    [
+        ("ranker.epochs", {"low": 1, "high": 5}, True),
+        ("ranker.dropout", {"low": 0, "high": 0.5}, False),
+        ("ranker.dropout", {"low": 0, "high": 0.5, "whole": True}, True),
+    ],
+)
+def test_a_setting_that_is_a_whole_number_is_searched_in_whole_numbers(name: str, space: dict, whole: bool):
+    assert is_whole(TrainingSettings(), name, SearchSpace.parse(space)) is whole

@@ -55,7 +55,7 @@ def _rewrite(graph: onnx.ModelProto, name: str, dtype: np.dtype[Any], largest: f
     store_matrices(
         graph.graph,
         {
-            weight: Stored(by_row={name: values[weight].astype(dtype)}, restore=_cast)
+            weight: Stored(by_row={name: values[weight].astype(dtype)}, restore=widened)
             for weight in sorted(found)
             if np.abs(values[weight]).max() <= largest
         },
@@ -63,7 +63,8 @@ def _rewrite(graph: onnx.ModelProto, name: str, dtype: np.dtype[Any], largest: f
     return graph
 
 
-def _cast(nodes: Nodes, parts: dict[str, str]) -> str:
+def widened(nodes: Nodes, parts: dict[str, str]) -> str:
+    """Restores what is stored as it is, in fewer bits: its one part as float32."""
     (part,) = parts.values()
     return nodes.add("Cast", part, to=TensorProto.FLOAT)
 

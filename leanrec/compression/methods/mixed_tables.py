@@ -29,8 +29,9 @@ from leanrec.compression.method import (
     require,
 )
 from leanrec.compression.methods import int4, int8_tables
+from leanrec.compression.methods.fp16 import widened
 from leanrec.compression.observing import count_lookups, observe
-from leanrec.compression.storage import Nodes, Stored, store_matrices
+from leanrec.compression.storage import Nodes, Stored, narrowest, store_matrices
 from leanrec.config.methods import MixedTables
 from leanrec.errors import CompressionError
 from leanrec.export.runtime import Tensors, rows_of
@@ -54,8 +55,8 @@ def rewrite(graph: onnx.ModelProto, settings: MixedTables, requests: Requests) -
     tables = gathers_of_tables(graph.graph)
     require(tables, "mixed_tables", "gathered table")
     values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph.graph).items()}
-    counts = count_lookups(graph, requests)
     given = requests()
+    counts = count_lookups(graph, lambda: given)
     half = len(next(iter(given.values()))) // 2
     tried, held_out = rows_of(given, slice(0, half)), rows_of(given, slice(half, None))
     measure = _measure(graph, tried)
@@ -114,7 +115,6 @@ def split(table: np.ndarray, counts: np.ndarray, num_hot: int, block: int) -> St
     hot, cold = np.sort(order[:num_hot]), np.sort(order[num_hot:])
     place = np.zeros(len(table), np.int32)
     place[hot], place[cold] = np.arange(len(hot)), len(hot) + np.arange(len(cold))
-    small = place.astype(np.uint16) if len(table) <= 1 << 16 else place
     parts = {
         "hot": int8_tables.quantize(table[hot]).stored(),
         "cold": int4.quantize(table[cold], block).stored(),
@@ -137,23 +137,19 @@ def split(table: np.ndarray, counts: np.ndarray, num_hot: int, block: int) -> St
             rows[side] = form.restore(nodes, of_side)
         return nodes.add("Where", nodes.add("Unsqueeze", is_hot, names["axis"]), rows["hot"], rows["cold"])
 
-    return Stored(by_row={"place": small}, shared=shared, restore=restore)
+    return Stored(by_row={"place": narrowest(place)}, shared=shared, restore=restore)
 
 
 def _forms_of(table: np.ndarray, counts: np.ndarray, settings: MixedTables) -> list[Stored]:
     """From wide to narrow."""
     half = table.astype(np.float16)
-    forms = [] if not np.isfinite(half).all() else [Stored(by_row={"half": half}, restore=_widen)]
+    forms = [] if not np.isfinite(half).all() else [Stored(by_row={"half": half}, restore=widened)]
     forms.append(int8_tables.quantize(table).stored())
     num_hot = int(settings.hot_share * len(table))
     if num_hot >= MIN_HOT_ROWS:
         forms.append(split(table, counts, num_hot, settings.block))
     forms.append(int4.quantize(table, settings.block).stored())
     return forms
-
-
-def _widen(nodes: Nodes, parts: dict[str, str]) -> str:
-    return nodes.add("Cast", parts["half"], to=TensorProto.FLOAT)
 
 
 def _bytes_of(stored: Stored) -> int:

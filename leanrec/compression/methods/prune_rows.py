@@ -20,7 +20,7 @@ from leanrec.compression.method import (
     require,
 )
 from leanrec.compression.observing import count_lookups
-from leanrec.compression.storage import Nodes, Stored, store_matrices
+from leanrec.compression.storage import Nodes, Stored, narrowest, store_matrices
 from leanrec.config.methods import PruneRows
 from leanrec.errors import CompressionError
 
@@ -53,7 +53,7 @@ def rewrite(graph: onnx.ModelProto, settings: PruneRows, requests: Requests) -> 
         # Tables of one vocabulary have as many rows, and lose the same ones: where they went is held once.
         alike = np.sum([counts[other] for other in tables if rows[other] == rows[name]], axis=0)
         kept, place = prune(values[name], alike, settings.share)
-        small = place.astype(np.uint16) if len(kept) <= 1 << 16 else place
+        small = narrowest(place)
         if kept.nbytes + small.nbytes < values[name].nbytes:
             stored[name] = Stored(by_row={"place": small}, shared={"kept": kept}, restore=_restore)
     if not stored:

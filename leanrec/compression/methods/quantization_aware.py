@@ -59,9 +59,7 @@ def change(recommender: Recommender, settings: QuantizationAware, source: Compre
         if isinstance(module, nn.Embedding):
             rounding = Rounded(settings.table_bits, settings.block)
         elif isinstance(module, nn.Linear) and settings.dense_bits is not None:
-            parametrize.register_parametrization(
-                module, "weight", Rounded(settings.dense_bits, settings.block)
-            )
+            rounding = Rounded(settings.dense_bits, settings.block)
         else:
             continue
         parametrize.register_parametrization(module, "weight", rounding)

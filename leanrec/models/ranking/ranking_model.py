@@ -105,7 +105,7 @@ class RankingModel(Lookups):
     def item_features(self, item_index: Tensor | None = None) -> Tensor:
         """The same of the item side, for item_index [...] or for all N; [..., I]."""
         if item_index is None:
-            item_index = torch.arange(self.spec.num_items, device=self.category_indices.device)
+            item_index = self.every_item()
         return self.item_arch(item_index, self.sparse(self.item_indices(item_index)))
 
     def user_arch(self, user: UserInputs, vectors: dict[str, Tensor]) -> Tensor:

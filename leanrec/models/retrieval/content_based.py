@@ -19,7 +19,7 @@ from torch import Tensor
 
 from leanrec.config import RetrieverSettings
 from leanrec.errors import ConfigError, TrainingError
-from leanrec.models.inputs import ItemInputs, UserInputs, known_index
+from leanrec.models.inputs import ItemInputs, UserInputs
 from leanrec.models.retrieval.fitted_retriever import TableRetriever
 from leanrec.schema import ModelSpec
 
@@ -48,8 +48,7 @@ class ContentBased(TableRetriever):
 
     def user_vectors(self, user: UserInputs) -> Tensor:
         """The mean words of the histories of B users, of length 1, [B, D]."""
-        history = known_index(user.history, self.spec.num_items)
-        summed = (self.item_words[history] * self.strength(user).unsqueeze(2)).sum(dim=1)
+        summed = self.past(user, self.item_words)
         return summed / summed.square().sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
 
 

@@ -12,19 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch import Tensor
 
-from leanrec.config import RetrieverSettings
-from leanrec.models.inputs import ItemInputs, UserInputs
-from leanrec.models.retrieval.fitted_retriever import TableRetriever
-from leanrec.schema import ModelSpec
+from leanrec.models.retrieval.fitted_retriever import ItemWeightsRetriever
 
 
-class EASE(TableRetriever):
+class EASE(ItemWeightsRetriever):
     """D = N: row j of the item table is column j of B."""
-
-    def __init__(self, spec: ModelSpec, settings: RetrieverSettings, items: ItemInputs) -> None:
-        super().__init__(spec, settings, items, width=spec.num_items)
 
     def fit(self, interactions: sp.csr_matrix, texts: Sequence[str] = ()) -> None:
         """Invert the regularized Gram matrix of the items."""
@@ -34,7 +27,3 @@ class EASE(TableRetriever):
         weights = -inverse / np.diag(inverse)
         np.fill_diagonal(weights, 0.0)
         self.take(torch.from_numpy(weights.T.astype(np.float32)))
-
-    def user_vectors(self, user: UserInputs) -> Tensor:
-        """The profiles of B users, [B, N]."""
-        return self.profile(user)

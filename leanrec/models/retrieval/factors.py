@@ -56,8 +56,7 @@ class FactorRetriever(TableRetriever):
 
     def folded(self, user: UserInputs) -> Tensor:
         """The vectors of B users from their histories, [B, D]."""
-        history = known_index(user.history, self.spec.num_items)
-        return (self.history_table[history] * self.strength(user).unsqueeze(2)).sum(dim=1)
+        return self.past(user, self.history_table)
 
     def user_vectors(self, user: UserInputs) -> Tensor:
         """[B, D]: out of the table, or else out of the history."""

@@ -59,8 +59,24 @@ class TableRetriever(FittedRetriever):
         empty = torch.zeros(history.shape[0], self.spec.num_items, device=history.device)
         return empty.scatter(1, history, self.strength(user))
 
+    def past(self, user: UserInputs, table: Tensor) -> Tensor:
+        """What the history of B users adds up to in rows of `table` [N, W], [B, W]."""
+        history = known_index(user.history, self.spec.num_items)
+        return (table[history] * self.strength(user).unsqueeze(2)).sum(dim=1)
+
     def strength(self, user: UserInputs) -> Tensor:
         """What each event of the history counts, [B, H]; 0 where there is none."""
         liked = user.history_ratings >= self.spec.liked_threshold
         weight = torch.where(liked, 1.0, self.settings.disliked_weight)
         return weight * (known_index(user.history, self.spec.num_items) > 0)
+
+
+class ItemWeightsRetriever(TableRetriever):
+    """A user is his profile, D = N: row j of the item table weighs the items of the past for item j."""
+
+    def __init__(self, spec: ModelSpec, settings: RetrieverSettings, items: ItemInputs) -> None:
+        super().__init__(spec, settings, items, width=spec.num_items)
+
+    def user_vectors(self, user: UserInputs) -> Tensor:
+        """The profiles of B users, [B, N]."""
+        return self.profile(user)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from leanrec.config import RetrieverSettings
 from leanrec.models.inputs import ItemInputs, UserInputs
-from leanrec.models.retrieval.fitted_retriever import TableRetriever
+from leanrec.models.retrieval.fitted_retriever import ItemWeightsRetriever, TableRetriever
 from leanrec.schema import ModelSpec
 
 TINY = 1e-9
@@ -45,14 +45,11 @@ def nearest(similarities: Tensor, count: int) -> Tensor:
     return torch.zeros_like(similarities).scatter(1, place, best.clamp(min=0.0))
 
 
-class ItemNeighbours(TableRetriever):
+class ItemNeighbours(ItemWeightsRetriever):
     """Item-based (Sarwar et al. 2001): a score is the similarity to the profile's items, added up; D = N.
 
     Row j of the item table holds the similarities of item j to its nearest neighbours, 0 elsewhere.
     """
-
-    def __init__(self, spec: ModelSpec, settings: RetrieverSettings, items: ItemInputs) -> None:
-        super().__init__(spec, settings, items, width=spec.num_items)
 
     def fit(self, interactions: sp.csr_matrix, texts: Sequence[str] = ()) -> None:
         """Compare every two items by the users who took them up."""
@@ -67,10 +64,6 @@ class ItemNeighbours(TableRetriever):
         found[unmet], found[:, unmet] = 0.0, 0.0
         found.fill_diagonal_(0.0)
         self.take(nearest(found, options.count).float())
-
-    def user_vectors(self, user: UserInputs) -> Tensor:
-        """The profiles of B users, [B, N]."""
-        return self.profile(user)
 
 
 class UserNeighbours(TableRetriever):
@@ -104,7 +97,7 @@ class UserNeighbours(TableRetriever):
     def user_vectors(self, user: UserInputs) -> Tensor:
         """The similarities of B users to their nearest neighbours, [B, U]."""
         options, profile = self.settings.neighbours, self.profile(user)
-        dot = profile @ (self.item_table / self.scaled_by)
+        dot = (profile @ self.item_table) / self.scaled_by
         squares = profile.square().sum(dim=1, keepdim=True)
         sums = profile.sum(dim=1, keepdim=True)
         found = similarity(

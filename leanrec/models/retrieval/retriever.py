@@ -13,7 +13,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import scipy.sparse as sp
-import torch
 from torch import Tensor
 
 from leanrec.config import RetrieverSettings
@@ -75,7 +74,7 @@ class LearnedRetriever(Retriever):
     def item_vectors(self, item_index: Tensor | None = None) -> Tensor:
         """The vectors of the items in item_index [M], or of all; [M or N, D]."""
         if item_index is None:
-            item_index = torch.arange(self.spec.num_items, device=self.category_indices.device)
+            item_index = self.every_item()
         return self.item_tower(item_index, self.sparse(self.item_indices(item_index)))
 
 
