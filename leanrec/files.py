@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -81,6 +82,13 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with atomic_file(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def finite(value: Any) -> Any:
+    """`value` as JSON can hold it: a number that is NaN or infinite is null, in dictionaries too."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:

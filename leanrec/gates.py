@@ -45,6 +45,11 @@ def at_most(figure: str, value: float, bound: float, detail: str = "") -> Check:
     )
 
 
+def unjudged(figure: str, bound: str, reason: str) -> Check:
+    """A check that passes because the data cannot tell, and says so; NaN is no such figure."""
+    return Check(figure=figure, value="not judged", bound=bound, passed=True, detail=reason)
+
+
 def write_gate(folder: Path, gate: str, checks: list[Check]) -> bool:
     """Write `gate.json` into `folder`; True when every check passed."""
     passed = all(check.passed for check in checks)

@@ -19,6 +19,7 @@ from leanrec.compression.selection import Choice, Measured
 from leanrec.config import CompressionSettings, Recipe
 from leanrec.evaluation.protocol import Protocol
 from leanrec.evaluation.segments import evaluate_segments
+from leanrec.files import finite
 
 MEASURED = ("recipe", "bytes", "latency_ratio", "auc_loss", "ndcg_loss")
 
@@ -91,11 +92,5 @@ def front_of(
             name: getattr(settings, name)
             for name in ("alpha", "max_auc_loss", "max_ndcg_loss", "max_bytes", "max_latency_ms")
         },
-        "candidates": [_finite(candidate) for candidate in candidates],
+        "candidates": [finite(candidate) for candidate in candidates],
     }
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,7 +20,8 @@ from leanrec.evaluation.bootstrap import Interval, bootstrap_auc_difference, boo
 from leanrec.evaluation.metrics import Floats, Ints
 from leanrec.evaluation.protocol import HEADLINE_K, Protocol
 from leanrec.evaluation.segments import Part, ndcg_in, parts_of
-from leanrec.gates import Check
+from leanrec.files import finite
+from leanrec.gates import Check, unjudged
 
 NDCG, AUC = f"ndcg@{HEADLINE_K}", "auc"
 EVERYBODY = "all users"
@@ -53,7 +54,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value; what is not a number is null."""
-        return {key: _finite(value) for key, value in asdict(self).items()}
+        return {key: finite(value) for key, value in asdict(self).items()}
 
 
 def compare(ours: Answered, theirs: Answered, protocol: Protocol, *, min_users: int) -> list[Comparison]:
@@ -103,13 +104,7 @@ def loss_check(figure: str, loss: Interval | None, bound: float, detail: str, *,
     None says that there are too few users to tell; that passes, and the line says so.
     """
     if loss is None:
-        return Check(
-            figure=figure,
-            value="not enough users",
-            bound=f"<= {bound:g}",
-            passed=True,
-            detail=f"{num_users} users",
-        )
+        return unjudged(figure, f"<= {bound:g}", f"{num_users} users are not enough")
     value = loss.value if math.isfinite(loss.value) else str(loss.value)
     return Check(
         figure=figure,
@@ -163,9 +158,3 @@ def _unjudged(part: Part, figure: str, num_users: int) -> Comparison:
 
 def _scaled(interval: Interval, factor: float) -> Interval:
     return Interval(value=interval.value * factor, low=interval.low * factor, high=interval.high * factor)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

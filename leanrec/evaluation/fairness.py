@@ -18,7 +18,7 @@ from leanrec.evaluation.bootstrap import Interval, bootstrap_auc
 from leanrec.evaluation.comparison import loss_check
 from leanrec.evaluation.metrics import Bools, Floats, Ints
 from leanrec.evaluation.protocol import HEADLINE_K
-from leanrec.gates import Check, at_least, at_most
+from leanrec.gates import Check, at_least, at_most, unjudged
 from leanrec.schema import UNKNOWN_INDEX
 
 
@@ -33,12 +33,14 @@ class GroupAuc:
 
 def popularity_lift(
     item_index: Ints, taken_up: Sequence[Ints], popularity: Floats, k: int = HEADLINE_K
-) -> float:
+) -> float | None:
     """Mean popularity of what lists [B, K] show, over that of what the same users took up (B arrays).
 
     `popularity` [N]: events of each item. 1 is no bias, above 1 lists are more popular than people's taste.
-    NaN when nothing was shown or taken up.
+    NaN when nothing was shown; None where nobody took anything up, so that there is no taste to compare with.
     """
+    if not any(len(items) for items in taken_up):
+        return None
     shown = np.asarray(item_index)[:, :k]
     lists = [popularity[row[row != UNKNOWN_INDEX]] for row in shown]
     means = [
@@ -50,17 +52,23 @@ def popularity_lift(
     return sum(ours for ours, _ in means) / base if base > 0 else math.nan
 
 
-def relative_exposure(item_index: Ints, relevant: Sequence[Ints], group: Bools, k: int = HEADLINE_K) -> float:
+def relative_exposure(
+    item_index: Ints, relevant: Sequence[Ints], group: Bools, k: int = HEADLINE_K
+) -> float | None:
     """Exposure per like of the items in `group` [N], over that of all other items; 1 is fair by merit.
 
-    Exposure of a place is 1 / log2(place + 1). NaN where the group, or the rest, has no like at all.
+    Exposure of a place is 1 / log2(place + 1). NaN when nothing outside the group is shown; None where the
+    group, or the rest, has no like at all: then neither has a merit to be shown by.
     """
     shown = np.asarray(item_index)[:, :k]
     weight = np.broadcast_to(1 / np.log2(np.arange(shown.shape[1]) + 2.0), shown.shape)
     real = shown != UNKNOWN_INDEX
     wanted = np.concatenate([np.asarray(items, dtype=np.int64) for items in relevant])
-    inside = _ratio(weight[real & group[shown]].sum(), group[wanted].sum())
-    outside = _ratio(weight[real & ~group[shown]].sum(), (~group[wanted]).sum())
+    likes = int(group[wanted].sum())
+    if likes in (0, wanted.size):
+        return None
+    inside = weight[real & group[shown]].sum() / likes
+    outside = weight[real & ~group[shown]].sum() / (wanted.size - likes)
     return _ratio(inside, outside)
 
 
@@ -84,22 +92,28 @@ def auc_by_group(
 
 
 def decide_fairness(
-    settings: EvaluationSettings, lift: float, tail_exposure: float, groups: dict[str, list[GroupAuc]]
+    settings: EvaluationSettings,
+    lift: float | None,
+    tail_exposure: float | None,
+    groups: dict[str, list[GroupAuc]],
 ) -> list[Check]:
-    """The gate's checks; `groups` holds the AUCs of each attribute's groups."""
+    """The gate's checks; `groups` holds the AUCs of each attribute's groups. None passes as unjudged."""
+    lifted, exposed = (
+        "popularity lift of the lists",
+        "exposure of tail items per like, over that of head items",
+    )
+    too_popular = "lists show what is popular, not what people like"
+    too_rare = "items off the beaten track are hardly ever shown"
+    remedy = "add candidates, or weigh popular items down"
     return [
-        at_most(
-            "popularity lift of the lists",
-            lift,
-            settings.max_popularity_lift,
-            "lists show what is popular, not what people like: add candidates, or weigh popular items down",
-        ),
-        at_least(
-            "exposure of tail items per like, over that of head items",
-            tail_exposure,
-            settings.min_tail_exposure,
-            "items off the beaten track are hardly ever shown: add candidates, or weigh popular items down",
-        ),
+        unjudged(lifted, f"<= {settings.max_popularity_lift:g}", "no user asked has a past")
+        if lift is None
+        else at_most(lifted, lift, settings.max_popularity_lift, f"{too_popular}: {remedy}"),
+        unjudged(
+            exposed, f">= {settings.min_tail_exposure:g}", "no like held out of the tail, or of the head"
+        )
+        if tail_exposure is None
+        else at_least(exposed, tail_exposure, settings.min_tail_exposure, f"{too_rare}: {remedy}"),
         *(_gap_check(attribute, found, settings) for attribute, found in groups.items()),
     ]
 

@@ -117,6 +117,11 @@ def load_protocol(
         )
     users = _sample(np.unique(relevant // num_items), max_users)
     pair_rows = _sample(np.flatnonzero(held), max_pairs)
+    if events["liked"][pair_rows].all():
+        raise DataError(
+            f"{training_set}: all {pair_rows.size} events held out in the split {split!r} are liked, so "
+            f"P(like) cannot be judged; raise features.{split}_fraction, or features.liked_threshold"
+        )
     first_rows = _first_row_of(events, held, users)
     rows = read_user_rows(Path(training_set), np.union1d(pair_rows, first_rows), spec)
     return Protocol(

@@ -34,7 +34,7 @@ from leanrec.evaluation.protocol import Protocol, load_protocol
 from leanrec.evaluation.segments import head_items, train_events
 from leanrec.export.graph_file import GRAPH_FILE, graph_path
 from leanrec.export.runtime import GraphSession, Tensors
-from leanrec.files import atomic_directory, read_json, write_json
+from leanrec.files import atomic_directory, finite, read_json, write_json
 from leanrec.gates import Check, at_most, write_gate
 from leanrec.journal import report_progress, step
 from leanrec.release.repository import ModelRepository
@@ -176,7 +176,7 @@ def _newest(values: np.ndarray, history: np.ndarray, length: int) -> np.ndarray:
     return np.take_along_axis(values, first[:, None] + np.arange(length), axis=1)
 
 
-def _exposure(answered: Answered, protocol: Protocol) -> tuple[float, float]:
+def _exposure(answered: Answered, protocol: Protocol) -> tuple[float | None, float | None]:
     """The popularity lift of the lists, and the exposure of tail items per like over that of the head's."""
     past = protocol.interactions
     taken_up = [past.item_index[past.user == user] for user in protocol.user]
@@ -221,14 +221,14 @@ def _first_release() -> Check:
 def _report(
     found: dict[str, list[Comparison]],
     groups: dict[str, list[GroupAuc]],
-    lift: float,
-    exposure: float,
+    lift: float | None,
+    exposure: float | None,
     ece: float,
 ) -> dict[str, Any]:
     return {
         "comparisons": {name: [line.to_json() for line in lines] for name, lines in found.items()},
         "calibration_error": ece,
-        "popularity_lift": lift if np.isfinite(lift) else None,
-        "tail_exposure": exposure if np.isfinite(exposure) else None,
+        "popularity_lift": finite(lift),
+        "tail_exposure": finite(exposure),
         "auc_by_group": {name: [asdict(group) for group in each] for name, each in groups.items()},
     }

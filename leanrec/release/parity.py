@@ -25,7 +25,7 @@ from leanrec.export.agreement import Differences, Tensors, compare_ranker, compa
 from leanrec.export.golden import Golden, check_golden, read_golden
 from leanrec.export.graph_file import graph_path
 from leanrec.export.runtime import GraphSession
-from leanrec.files import atomic_directory, write_json
+from leanrec.files import atomic_directory, finite, write_json
 from leanrec.gates import Check, at_least, at_most, write_gate
 from leanrec.journal import step
 from leanrec.release.requests import SPEC, read_spec, same_tensors
@@ -150,10 +150,10 @@ def _line(
     return {
         "recipe": recipes[version],
         "model": model,
-        "server_difference": _finite(compared.server_difference),
-        "max_score_difference": _finite(compared.trainer_difference),
+        "server_difference": finite(compared.server_difference),
+        "max_score_difference": finite(compared.trainer_difference),
         "bound": settings.max_score_difference if version == UNCOMPRESSED else None,
-        "score_ratio": _finite(alone.largest_ratio),
+        "score_ratio": finite(alone.largest_ratio),
         "same_top_10": alone.same_top_10,
         "shared_top_10": alone.shared_top_10,
     }
@@ -211,7 +211,3 @@ def _answers(
         for start in range(0, rows, size)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

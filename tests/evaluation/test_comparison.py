@@ -81,8 +81,8 @@ def test_too_few_users_are_not_judged_and_the_line_says_so(protocol):
     both = answered(protocol, "same", 0.5)
     found = compare(both, both, protocol, min_users=10_000)
     checks = decide_comparison(found, SETTINGS, "new", "old")
-    assert {check.value for check in checks} == {"not enough users"}
-    assert all(check.passed and check.detail.endswith(" users") for check in checks)
+    assert {check.value for check in checks} == {"not judged"}
+    assert all(check.passed and check.detail.endswith(" users are not enough") for check in checks)
 
 
 def test_a_score_that_is_not_a_number_misses_the_gate(protocol):

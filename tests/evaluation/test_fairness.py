@@ -32,7 +32,7 @@ SETTINGS = EvaluationSettings(max_popularity_lift=2.0, min_tail_exposure=0.5, ma
         ([[1, 0]], [[2]], 10.0),  # an empty place is not shown
         ([[2, 0], [3, 0]], [[1], [2]], 11 / 110),
         ([[0, 0]], [[1]], math.nan),  # nothing was shown
-        ([[1, 2]], [[]], math.nan),  # nobody took anything up
+        ([[1, 2]], [[]], None),  # nobody took anything up: nothing to compare with
     ],
 )
 def test_popularity_lift(lists, taken_up, lift):
@@ -46,7 +46,8 @@ def test_popularity_lift(lists, taken_up, lift):
         ([[3, 1], [1, 3]], [[3], [1]], 1.0),  # as much room for each like
         ([[1, 3]], [[1, 3]], 1 / np.log2(3)),  # second place: less is seen
         ([[1, 2]], [[1, 3]], 0.0),  # the group is never shown
-        ([[1, 3]], [[1]], math.nan),  # nobody likes the group
+        ([[1, 3]], [[1]], None),  # nobody likes the group: it has no merit to be shown by
+        ([[1, 3]], [[3]], None),  # nobody likes anything else
         ([[3, 3]], [[1, 3]], math.nan),  # nothing else is shown
     ],
 )
@@ -80,6 +81,7 @@ def _group(name: str, low: float, high: float) -> GroupAuc:
         (2.1, 1.0, [], [LIFT]),
         (1.0, 0.4, [], [EXPOSURE]),
         (math.nan, math.nan, [], [LIFT, EXPOSURE]),
+        (None, None, [], []),  # the data cannot tell
         (1.0, 1.0, [_group("f", 0.5, 0.52), _group("m", 0.7, 0.72)], [GAP]),
         (1.0, 1.0, [_group("f", 0.4, 0.65), _group("m", 0.7, 0.72)], []),  # may be chance
         (1.0, 1.0, [_group("f", 0.5, 0.6), GroupAuc(group="m", num_users=3, auc=None)], []),
@@ -92,4 +94,4 @@ def test_the_gate(lift, exposure, groups, missed):
 
 def test_one_group_alone_has_no_gap_and_the_line_says_so():
     checks = decide_fairness(SETTINGS, 1.0, 1.0, {"gender": [_group("f", 0.5, 0.6)]})
-    assert checks[-1].passed and checks[-1].value == "not enough users"
+    assert checks[-1].passed and checks[-1].value == "not judged"

@@ -112,6 +112,9 @@ def test_an_empty_split_and_a_split_without_likes_say_what_to_do(tmp_path, world
     unloved = write_world(tmp_path / "unloved", [{**row, "liked": False} for row in world.rows])
     with pytest.raises(DataError, match="no user likes a new item"):
         load_protocol(unloved.features, unloved.training_set)
+    loved = write_world(tmp_path / "loved", [{**row, "liked": True} for row in world.rows])
+    with pytest.raises(DataError, match=r"all \d+ events held out in the split 'test' are liked.*raise"):
+        load_protocol(loved.features, loved.training_set)
 
 
 def test_a_file_that_is_no_training_set_is_named(tmp_path, world):

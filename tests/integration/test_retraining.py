@@ -66,7 +66,6 @@ def workspace(tmp_path_factory) -> Path:
         folder,
         data={"source": "csv", "feedback": "log", **_files()},
         compression={"recipes": ["fp32"]},
-        evaluation={"max_popularity_lift": 100.0, "min_tail_exposure": 0.0, **_lenient()},
         training={"warm_start": "release", "warm_epochs": 1, **_small()},
     )
     assert yaml.safe_load(config.read_text())["data"]["feedback"] == "log"
@@ -75,17 +74,6 @@ def workspace(tmp_path_factory) -> Path:
 
 def _files() -> dict:
     return {"events": "raw/events.csv", "items": "raw/items.csv", "user_attributes": []}
-
-
-def _lenient() -> dict:
-    bounds = {"equal_within_ndcg": 1.0, "equal_within_auc": 1.0, "max_segment_ndcg_loss": 1.0}
-    return {
-        "ks": [5, 10],
-        "must_beat": [],
-        "max_calibration_error": 1.0,
-        "max_segment_auc_loss": 1.0,
-        **bounds,
-    }
 
 
 def _small() -> dict:
