@@ -5,7 +5,9 @@ times: `tests/features/test_push.py` holds the two against each other. Until the
 it right, an event that is older than the row's last one stands at the end of the history, and a click
 stays in the row that a rating of the same item followed.
 
-Reading, changing and writing a row is no transaction of the store. One process pushes one batch at a
+Reading, changing and writing a row is no transaction of the store. A push that failed may have been
+written all the same, in whole or in part: pushed again, it starts from the row as it was before, so that
+nothing counts twice. One process pushes one batch at a
 time; two that push for the same user within the same milliseconds may lose one of the changes, again
 until the next materialization, which reads the event log.
 """
@@ -52,23 +54,29 @@ class OnlineUsersWriter(OnlineUsers):
         super().__init__(store)
         self._features = features
         self._pushing = threading.Lock()
+        self._unsure: dict[str, list[UserRow | None]] = {}
+        """Of the push that failed last, user -> the row before it, and the rows that the store may hold."""
 
     def push(self, ratings: Mapping[str, Sequence[Rating]]) -> None:
         """Add each user's ratings (by pseudonym) to the rows online; a user without one gets one.
 
-        A FeatureStoreError says when the store does not take them; some users' rows may be written then.
+        A FeatureStoreError says when the store does not take them; some users' rows may be written then, and
+        the same ratings, with others or not, may be pushed again.
         """
         with self._pushing:
             users = list(ratings)
-            rows = self.rows(users)
+            found = dict(zip(users, self.rows(users), strict=True))
             updates = []
-            for user, row in zip(users, rows, strict=True):
+            for user in users:
+                row = self._row_before(user, found[user])
                 new = sorted(ratings[user], key=lambda rating: rating.timestamp)
                 after = row_after(row or unknown_user(), new, self._features)
                 if after is not row:
                     updates.append((user, row, after, new[-1]))
+            self._unsure = {user: [row, found[user], after] for user, row, after, _ in updates}
             try:
                 self._write(updates)
+                self._unsure = {}
             except sqlite3.Error as error:
                 raise FeatureStoreError(
                     f"online store in {self._settings.repository}: a row could not be written ({error}); "
@@ -76,6 +84,17 @@ class OnlineUsersWriter(OnlineUsers):
                 ) from None
             except RedisError as error:
                 raise redis_failed(self._settings, error) from None
+
+    def _row_before(self, user: str, found: UserRow | None) -> UserRow | None:
+        """`found`, or the row before a push that failed, where what was found can be that push's work."""
+        rows = self._unsure.get(user)
+        if rows is None or found is None:
+            return found
+        known = [row for row in rows if row is not None]
+        is_ours = any(_same_activity(found, row) for row in known) and any(
+            np.array_equal(found.seen, row.seen) for row in known
+        )
+        return rows[0] if is_ours else found
 
     def _write(self, updates: Sequence[tuple[str, UserRow | None, UserRow, Rating]]) -> None:
         """View by view, in the order of `Definitions.online_views`, which says why."""
@@ -122,6 +141,13 @@ def row_after(row: UserRow, ratings: Sequence[Rating], settings: FeatureSettings
         history=np.concatenate([row.history, items])[-length:],
         history_ratings=np.concatenate([row.history_ratings, values])[-length:],
         seen=np.array(sorted(seen), np.int64),
+    )
+
+
+def _same_activity(one: UserRow, other: UserRow) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("user_statistics", "history", "history_ratings")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -11,13 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pushed_rows import assert_pushed_rows_are_materialized_rows
-from small_world import LIKED, START, build, some_events
+from small_world import LIKED, START, build, event, some_events
 
 from leanrec.config import FeatureSettings, FeatureStoreSettings
 from leanrec.errors import FeatureStoreError
 from leanrec.features.online import OnlineUsers
 from leanrec.features.push import OnlineUsersWriter, Rating, row_after
-from leanrec.features.rows import unknown_user
+from leanrec.features.rows import UserRow, unknown_user
 from leanrec.features.store import materialize_features
 
 FEATURES = FeatureSettings(history_length=3, liked_threshold=LIKED)
@@ -109,3 +110,67 @@ def test_a_materialization_in_between_is_noticed(settings: FeatureStoreSettings,
     row = OnlineUsers(settings).row("u1")
     assert row is not None
     assert np.isclose(row.user_statistics[0], events_of_u1 + 1)
+
+
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+@pytest.mark.parametrize("user", ["u1", "new"])
+def test_a_push_that_failed_and_is_pushed_again_counts_once(
+    settings: FeatureStoreSettings, tmp_path: Path, written: int, user: str
+) -> None:
+    """However many views the store took before its answer was lost."""
+    world = build(tmp_path, some_events())
+    materialize_features(settings, features=world["features"], output=tmp_path / "counts.json")
+    first = Rating(item_index=1, rating=5, timestamp=START + SECOND)
+    second = Rating(item_index=2, rating=4, timestamp=START + 2 * SECOND, is_implied=user == "new")
+    writer = OnlineUsersWriter(settings, FEATURES)
+    expected = row_after(writer.row(user) or unknown_user(), [first, second], FEATURES)
+
+    store = writer._current_store()
+    write_view, calls = store.online_write_batch, 0
+
+    def loses_its_answer(*arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= written:
+            write_view(*arguments)
+        if calls >= min(written, 3 if user == "new" else 2):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    store.online_write_batch = loses_its_answer
+    with pytest.raises(FeatureStoreError, match="disk I/O error"):
+        writer.push({user: [first]})
+    calls = 0
+    with pytest.raises(FeatureStoreError, match="disk I/O error"):
+        writer.push({user: [first, second]})
+    store.online_write_batch = write_view
+    writer.push({user: [first, second]})
+    assert_same_row(writer.row(user), expected)
+
+
+def test_a_push_again_keeps_what_a_materialization_brought_meanwhile(
+    settings: FeatureStoreSettings, tmp_path: Path
+) -> None:
+    world = build(tmp_path, some_events())
+    materialize_features(settings, features=world["features"], output=tmp_path / "counts.json")
+    writer = OnlineUsersWriter(settings, FEATURES)
+    store = writer._current_store()
+    rating = Rating(item_index=1, rating=5, timestamp=START + SECOND)
+
+    def fails(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    store.online_write_batch = fails
+    with pytest.raises(FeatureStoreError):
+        writer.push({"u1": [rating]})
+    newer = build(tmp_path / "newer", [*some_events(), event(9999, "u1", "c", 10**9, 2.0)])
+    materialize_features(settings, features=newer["features"], output=tmp_path / "counts.json")
+    materialized = OnlineUsers(settings).row("u1")
+    assert materialized is not None
+    writer.push({"u1": [rating]})
+    assert_same_row(writer.row("u1"), row_after(materialized, [rating], FEATURES))
+
+
+def assert_same_row(row: UserRow | None, expected: UserRow) -> None:
+    assert row is not None
+    for name in ("user_statistics", "history", "history_ratings", "seen"):
+        np.testing.assert_allclose(getattr(row, name), getattr(expected, name), rtol=1e-6, err_msg=name)
