@@ -7,9 +7,9 @@ stays in the row that a rating of the same item followed.
 
 Reading, changing and writing a row is no transaction of the store. A push that failed may have been
 written all the same, in whole or in part: pushed again, it starts from the row as it was before, so that
-nothing counts twice. One process pushes one batch at a
-time; two that push for the same user within the same milliseconds may lose one of the changes, again
-until the next materialization, which reads the event log.
+nothing counts twice. One process pushes one batch at a time; two that push for the same user within the
+same milliseconds may lose one of the changes, again until the next materialization, which reads the event
+log.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,11 +34,14 @@ def missed_for_sure(settings: RolloutSettings, stable: Traffic, candidate: Traff
     """The first bound that is missed beyond doubt, however few requests there were; else None.
 
     A share counts as missed when even the lower end of its 99 % Wilson interval is above what is allowed;
-    clicks when the sequential test decides.
+    latency when that of the requests slower than the bound, for the slowest p99 that the stable version may
+    have, is above one in a hundred; clicks when the sequential test decides.
     """
     for figure, share, base, allowed in _shares(settings, stable, candidate):
         if candidate.requests and wilson_lower(share, candidate.requests) > _number(base) + allowed:
             return Missed(figure=figure, value=share - _number(base), bound=allowed)
+    if is_slow_for_sure(stable.seconds, candidate.seconds, max_ratio=settings.max_p99_ratio):
+        return _slow(settings, stable, candidate)
     if clicks_are_lost(stable, candidate, effect=settings.click_effect, alpha=settings.alpha):
         return Missed(figure="click-through rate", value=candidate.click_rate, bound=stable.click_rate)
     return None
@@ -54,11 +58,9 @@ def missed_at_the_end(
     for figure, share, base, allowed in _shares(settings, stable, candidate):
         if share - _number(base) > allowed:
             return Missed(figure=figure, value=share - _number(base), bound=allowed)
-    ratio = quantile(candidate.seconds, 0.99) / (quantile(stable.seconds, 0.99) or math.nan)
-    if ratio > settings.max_p99_ratio:
-        return Missed(
-            figure="p99 latency over the stable version's", value=ratio, bound=settings.max_p99_ratio
-        )
+    slow = _slow(settings, stable, candidate)
+    if slow.value > slow.bound:
+        return slow
     drift = score_psi(stable.scores, candidate.scores)
     allowed = settings.max_score_psi + psi_noise(stable.scores.total(), candidate.scores.total())
     if same_users and drift > allowed:
@@ -85,6 +87,20 @@ def num_judged(candidate: Traffic, *, same_users: bool) -> int:
 def wilson_lower(share: float, total: float, z: float = CONFIDENT_Z) -> float:
     """The lower end of the Wilson interval of a share seen in `total` trials."""
     return wilson_interval(share, total, z)[0]
+
+
+def is_slow_for_sure(stable: Buckets, candidate: Buckets, *, max_ratio: float) -> bool:
+    """Whether the candidate's p99 is beyond `max_ratio` times the stable one's, by 99 % intervals of both.
+
+    An observation counts as slow when all of its bucket is. Without observations nothing is sure.
+    """
+    if not stable.total() or not candidate.total():
+        return False
+    slowest = wilson_interval(0.99, stable.total(), CONFIDENT_Z)[1]
+    limit = max_ratio * quantile(stable, slowest)
+    bounds = sorted(stable.keys() | candidate.keys())
+    slow = sum(candidate[bound] for lower, bound in itertools.pairwise([0.0, *bounds]) if lower >= limit > 0)
+    return wilson_lower(slow / candidate.total(), candidate.total()) > 0.01
 
 
 def score_psi(stable: Buckets, candidate: Buckets) -> float:
@@ -132,6 +148,12 @@ def clicks_are_lost(stable: Traffic, candidate: Traffic, *, effect: float, alpha
     mixed = variance + effect**2
     log_ratio = 0.5 * math.log(variance / mixed) + difference**2 * effect**2 / (2 * variance * mixed)
     return log_ratio >= -math.log(alpha)
+
+
+def _slow(settings: RolloutSettings, stable: Traffic, candidate: Traffic) -> Missed:
+    """The ratio of the 99th percentiles, NaN without requests of both."""
+    ratio = quantile(candidate.seconds, 0.99) / (quantile(stable.seconds, 0.99) or math.nan)
+    return Missed(figure="p99 latency over the stable version's", value=ratio, bound=settings.max_p99_ratio)
 
 
 def _shares(
