@@ -17,6 +17,7 @@ from benchmarks import (
     retrieval,
     serving,
     training,
+    zoo,
 )
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -30,8 +31,9 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "retrieval": retrieval.measure,
     "serving": serving.measure,
     "training": training.measure,
+    "zoo": zoo.measure,
 }
 """Name -> what measures, given the folder of the model repository."""
 
-OF_A_RUN = frozenset({"compression", "gateway", "retraining"})
+OF_A_RUN = frozenset({"compression", "gateway", "retraining", "zoo"})
 """Benchmarks that are given the run's folder too, for what lies only there: model, feature store."""
