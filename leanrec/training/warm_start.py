@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from leanrec.config import TrainingSettings
 from leanrec.data.vocabulary import Vocabularies
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.files import read_json
@@ -125,13 +126,17 @@ def _grown(name: str, old: Tensor | None, new: Tensor, folder: Path) -> Tensor:
 
 
 def _refuse_another_model(described: dict[str, Any], recommender: Recommender, folder: Path) -> None:
-    settings, spec = described.get("settings", {}), described.get("spec", {})
-    ours = recommender.settings.model_dump(mode="json")
-    shapes = {"retriever": ("dim", "hidden"), "ranker": ("dim", "cross_layers", "hidden")}
+    # What an older release does not name yet has the default, which was the only choice then.
+    theirs = TrainingSettings.parse(described.get("settings", {})).model_dump(mode="json")
+    ours, spec = recommender.settings.model_dump(mode="json"), described.get("spec", {})
+    kept = {
+        "retriever": ("model", "dim", "hidden"),
+        "ranker": ("model", "task", "dim", "cross_layers", "hidden"),
+    }
     before_and_now = {
         **{
-            f"training.{part}.{name}": (settings.get(part, {}).get(name), ours[part][name])
-            for part, names in shapes.items()
+            f"training.{part}.{name}": (theirs[part][name], ours[part][name])
+            for part, names in kept.items()
             for name in names
         },
         "features.history_length": (spec.get("history_length"), recommender.spec.history_length),

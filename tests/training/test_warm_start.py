@@ -100,6 +100,8 @@ def test_a_table_with_the_unknown_row_alone_grows_by_it():
     [
         ({"retriever": {"dim": 16}}, {}, "training.retriever.dim is 16, .* trained with 8"),
         ({"ranker": {"hidden": (4,)}}, {}, r"training.ranker.hidden is \[4\]"),
+        ({"retriever": {"model": "matrix_factorization"}}, {}, "training.retriever.model is matrix_fact"),
+        ({"ranker": {"task": "click"}}, {}, "training.ranker.task is click, .* trained with multi_task"),
         ({"ranker": {"cross_layers": 1}}, {}, "training.ranker.cross_layers"),
         ({}, {"history_length": 9}, "features.history_length is 9"),
         ({}, {"liked_threshold": 3.0}, "features.liked_threshold"),
