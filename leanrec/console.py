@@ -25,6 +25,7 @@ TITLES = {
     "publish_release": "Publish release",
     "smoke_test_release": "Smoke-test release",
     "write_report": "Write report",
+    "roll_out_release": "Roll out release",
 }
 
 QUIET_STEPS = ("enforce_gate",)

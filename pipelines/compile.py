@@ -25,6 +25,9 @@ SECTIONS = (
     "compression",
     "release",
     "retraining",
+    "rollout",
+    "gateway",
+    "serving",
 )
 
 
@@ -55,6 +58,7 @@ def arguments_of(
     return {
         "name": settings.name,
         **sections,
+        "roll_out": settings.rollout.after_publish,
         "lineage": {
             "run": run,
             "code_version": code_version,

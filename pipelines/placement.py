@@ -13,6 +13,7 @@ from leanrec.data.pseudonyms import KEY_VARIABLE
 
 SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - the mount point that NCCL and gloo use
 WORKSPACE_PATH = "/workspace"
+ROLLOUT_LABEL = "leanrec/rollout-controller"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,11 @@ class Placement:
         if self.num_gpus:
             task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(self.num_gpus)
         return task
+
+    def place_rollout(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """Let a step watch the gateways and ask the Tritons (k8s/base/network-policies.yaml)."""
+        kubernetes.add_pod_label(task, label_key=ROLLOUT_LABEL, label_value="true")
+        return self.place(task)
 
     def give_key(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
         """Let a step read the pseudonym key from the cluster's Secret."""

@@ -10,6 +10,7 @@
 8. Export the graphs, try the compression recipes, choose one; a missed bound stops the run.
 9. Prove parity in a real Triton, and hold what is chosen against what serves; a missed bound stops the run.
 10. Materialize the newest user rows, publish release N+1, ask it for recommendations, draw the report.
+11. Where `rollout.after_publish` says so, take the release to all users, step by step; or back.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from components.ingest_events import ingest_events
 from components.judge_release import judge_release
 from components.materialize_features import materialize_features
 from components.publish_release import publish_release
+from components.roll_out_release import roll_out_release
 from components.smoke_test_release import smoke_test_release
 from components.train_models import train_models
 from components.validate_tables import validate_tables
@@ -55,6 +57,10 @@ def build_pipeline(placement: Placement) -> Callable:
         compression: dict,
         release: dict,
         retraining: dict,
+        rollout: dict,
+        gateway: dict,
+        serving: dict,
+        roll_out: bool,
         lineage: dict,
         key_fingerprint: str,
         raw_fingerprint: str,
@@ -87,8 +93,7 @@ def build_pipeline(placement: Placement) -> Callable:
         joined = place(
             build_training_set(feature_store=feature_store, events=tables["events"], features=feature_tables),
             memory="8Gi",
-        )
-        joined.set_display_name("Build training set")
+        ).set_display_name("Build training set")
         known = {"features": feature_tables, "training_set": joined.outputs["training_set"]}
 
         looked = place(
@@ -179,15 +184,32 @@ def build_pipeline(placement: Placement) -> Callable:
                     name=name,
                     lineage=lineage,
                     validation=valid.outputs["report"],
+                    drift=looked.outputs["report"],
                     model=model,
                     evaluation=evaluated.outputs["report"],
                     compressed=compressed,
                     parity=proven.outputs["report"],
+                    judgement=judged.outputs["report"],
                     published=published.outputs["published"],
                     smoke=answered.outputs["answers"],
                 )
             )
             report.set_display_name("Write report").set_caching_options(False)
+
+            with dsl.If(roll_out == True, name="roll-out"):  # noqa: E712 - KFP's own comparison
+                moved = placement.place_rollout(
+                    roll_out_release(
+                        name=name,
+                        data=data,
+                        feature_store=feature_store,
+                        release=release,
+                        rollout=rollout,
+                        gateway=gateway,
+                        serving=serving,
+                        published=published.outputs["published"],
+                    )
+                )
+                moved.set_display_name("Roll out release").after(report).set_caching_options(False)
         return looked.outputs["report"]
 
     return recommender

@@ -31,36 +31,32 @@ def retrain(
     """
     from leanrec.release.retraining import refuse_to_start, standing
 
-    settings = _settings_for(load_settings(config), if_drifted=if_drifted, full=full)
-    if to_all and settings.release.strategy != "canary":
-        raise ConfigError(
-            f"release.strategy is {settings.release.strategy}, so a release is stable at once and none is "
-            "rolled out; set it to canary, or leave --roll-out away"
-        )
+    settings = _settings_for(load_settings(config), if_drifted=if_drifted, full=full, to_all=to_all)
     refuse_to_start(settings)
     now = standing(settings.data, settings.release)
     if now.newest is not None and now.num_new_acts == 0:
         reason = f"nothing to do: no rating or click since release {now.newest}"
         print(json.dumps({"retrain": False, "reason": reason, "release": None}) if json_output else reason)
         return
-    _run(settings, json_output, to_all=to_all)
+    _run(settings, json_output)
 
 
-def _settings_for(settings: RunSettings, *, if_drifted: bool, full: bool) -> RunSettings:
+def _settings_for(settings: RunSettings, *, if_drifted: bool, full: bool, to_all: bool) -> RunSettings:
     if settings.data.feedback is None:
         raise ConfigError(
             "data.feedback is null, so there is no event log to learn from; name the folder that "
             "gateway.event_log writes to"
         )
     trigger = "drift" if if_drifted else "new-events"
-    training = settings.training.model_copy(update={"warm_start": None if full else "release"})
-    retraining = settings.retraining.model_copy(update={"trigger": trigger})
-    return settings.model_copy(update={"training": training, "retraining": retraining})
+    values = settings.model_dump()
+    values["training"]["warm_start"] = None if full else "release"
+    values["retraining"]["trigger"] = trigger
+    values["rollout"]["after_publish"] |= to_all
+    return RunSettings.parse(values)
 
 
-def _run(settings: RunSettings, json_output: bool, *, to_all: bool) -> None:
+def _run(settings: RunSettings, json_output: bool) -> None:
     from leanrec.release.repository import ModelRepository
-    from leanrec.release.rollout.session import roll_out
     from pipelines.local import run_here
 
     with RunDisplay(quiet=json_output) as display:
@@ -68,9 +64,6 @@ def _run(settings: RunSettings, json_output: bool, *, to_all: bool) -> None:
     drift, release = outcome.figures["drift"], outcome.figures["release"]
     repository = ModelRepository(Path(settings.release.repository).absolute())
     is_candidate = release is not None and repository.required_state().rollout is not None
-    if to_all and is_candidate:
-        roll_out(settings, release["version"])
-        is_candidate = False
     if json_output:
         print(json.dumps({"retrain": drift["retrain"], "reason": drift["reason"], **outcome.figures}))
         return

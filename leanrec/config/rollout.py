@@ -13,8 +13,11 @@ class RolloutSettings(Section):
     The bounds compare the candidate with the stable version over the same time.
     """
 
+    after_publish: bool = False
+    """Whether a run of the pipeline rolls out the candidate that it published; else it waits."""
     gateways: tuple[str, ...] = ()
-    """URLs of the gateways, whose /metrics are the evidence; none: the one of the section `gateway`."""
+    """URLs of the gateways, whose /metrics are the evidence; none: the one of the section `gateway`. An http
+    URL stands for every address of its host, as that of a headless Service."""
     load_s: float = Field(default=120, gt=0)
     """Seconds that a Triton gets to load the candidate."""
     shadow_percent: float = Field(default=20, ge=0, le=100)

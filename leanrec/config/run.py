@@ -59,6 +59,15 @@ class RunSettings(Section):
         return {**values, "data": {**data, "click_rating": threshold}}
 
     @model_validator(mode="after")
+    def _what_is_rolled_out_is_a_candidate(self) -> Self:
+        if self.rollout.after_publish and self.release.strategy != "canary":
+            raise ValueError(
+                f"release.strategy is {self.release.strategy}, so a release is stable at once and none is "
+                "rolled out; set it to canary, or leave rollout.after_publish (--roll-out) away"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _lists_are_long_enough(self) -> Self:
         if max(self.evaluation.ks) > self.training.top_k:
             raise ValueError(

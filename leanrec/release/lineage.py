@@ -43,6 +43,7 @@ REQUIRED_FILES = (
             "front.json",
             "evaluation.json",
             "parity.json",
+            "judgement.json",
         )
     ),
 )

@@ -62,6 +62,7 @@ def collect_figures(inputs: ReportInputs, content: Content) -> dict[str, Any]:
         "rows": content.num_rows,
         "gates": content.gates,
         "validation": content.validation,
+        "drift": content.drift,
         "curves": content.curves,
         "evaluation": content.evaluation,
         "compression": content.front,

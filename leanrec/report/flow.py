@@ -27,6 +27,9 @@ PIPELINE = {
 }
 """The steps in the order of the data's way, by component name."""
 
+ON_DEMAND = {"roll_out_release": "Rollout"}
+"""Steps of those runs only that ask for them."""
+
 GATES = {
     "validation": "validate_tables",
     "evaluation": "evaluate_models",
@@ -69,12 +72,14 @@ def trace_steps(run: RunFacts, journal: Sequence[StepRecord], missed_gates: Sequ
     A failure that belongs to none of them (and to no gate) is added as a step of its own.
     """
     missed = {GATES[gate] for gate in missed_gates if gate in GATES}
-    steps = [_trace(name, title, run, journal) for name, title in PIPELINE.items()]
+    ran = {record.step for record in journal}
+    shown = PIPELINE | {name: title for name, title in ON_DEMAND.items() if name in ran}
+    steps = [_trace(name, title, run, journal) for name, title in shown.items()]
     steps = [
         replace(step, status=FAILED, error="its gate was missed") if step.step in missed else step
         for step in steps
     ]
-    others = [record for record in journal if record.step not in PIPELINE and record.error]
+    others = [record for record in journal if record.step not in shown and record.error]
     if missed:
         others = [record for record in others if record.error and record.error["type"] != "GateError"]
     return steps + [

@@ -68,6 +68,7 @@ class Content:
     validation: list[dict[str, Any]] | None
     gates: list[dict[str, Any]]
     """Every gate.json, in the order of the pipeline."""
+    drift: dict[str, Any] | None
     model: dict[str, Any] | None
     curves: dict[str, Any] | None
     evaluation: dict[str, Any] | None
@@ -104,6 +105,7 @@ def read_content(inputs: ReportInputs) -> Content:
         num_rows=_count_rows(tables, unreadable),
         validation=_expectations(read(inputs.validation, "validation.json")),
         gates=[gate for gate in gates if gate],
+        drift=read(inputs.drift, "drift.json"),
         model=read(inputs.model, "model.json"),
         curves=read(inputs.model, "curves.json"),
         evaluation=read(inputs.evaluation, "evaluation.json"),

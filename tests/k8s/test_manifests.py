@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -12,6 +13,7 @@ from k8s_manifests import OVERLAYS, ROOT, containers_of, named, of_kind, rendere
 from leanrec import __version__
 from leanrec.config import load_settings
 from leanrec.data.pseudonyms import KEY_FILE
+from pipelines.placement import ROLLOUT_LABEL
 
 VERSIONS = ("1.33", "1.34", "1.35", "1.36")
 IMAGES = {"leanrec/serving-cpu", "leanrec/pipeline", "leanrec/gateway"}
@@ -127,6 +129,28 @@ def test_the_gateways_find_every_ready_triton_by_one_name():
     assert int(port) in [entry["port"] for entry in service["ports"]]
 
 
+def test_a_rollout_reads_the_counters_of_every_gateway_by_one_name():
+    (url,) = load_settings(ROOT / "k8s" / LOCAL / "run.yaml").rollout.gateways
+    found = urlsplit(url)
+    service = named(LOCAL, "Service", found.hostname)["spec"]
+    assert service["clusterIP"] == "None"
+    assert service["selector"] == {"app.kubernetes.io/name": "gateway"}
+    assert found.port in [entry["port"] for entry in service["ports"]]
+
+
+def test_a_rollout_may_ask_gateways_tritons_and_names_and_no_more():
+    policy = named(LOCAL, "NetworkPolicy", "rollout-controller-out")["spec"]
+    assert policy["podSelector"]["matchLabels"] == {ROLLOUT_LABEL: "true"}
+    asked = [rule["to"][0].get("podSelector", {}).get("matchLabels") for rule in policy["egress"]]
+    assert asked == [
+        {"app.kubernetes.io/name": "gateway"},
+        {"app.kubernetes.io/name": "triton"},
+        None,  # the cluster's DNS
+    ]
+    (rule,) = named(LOCAL, "NetworkPolicy", "gateway-clients-to-gateway")["spec"]["ingress"]
+    assert {"podSelector": policy["podSelector"]} in rule["from"]
+
+
 def test_traffic_is_denied_unless_a_policy_allows_it():
     everything = named(LOCAL, "NetworkPolicy", "default-deny")["spec"]
     assert everything == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
@@ -201,7 +225,7 @@ def test_the_gateway_has_time_to_drain():
 def test_the_local_run_is_the_demo_under_the_addresses_of_the_cluster():
     demo, local = (load_settings(ROOT / path) for path in ("configs/demo.yaml", f"k8s/{LOCAL}/run.yaml"))
     changed = {name for name in type(demo).model_fields if getattr(demo, name) != getattr(local, name)}
-    assert changed == {"feature_store", "release", "gateway"}
+    assert changed == {"feature_store", "release", "rollout", "gateway"}
 
 
 def test_a_new_cluster_serves_only_after_its_first_release():

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pipelines.compile import compile_pipeline
-from pipelines.placement import Placement
+from pipelines.placement import ROLLOUT_LABEL, Placement
 
 CLUSTER = Placement(
     image="registry.example/leanrec/pipeline:1",
@@ -106,3 +106,17 @@ def test_only_what_makes_a_release_depends_on_drift(spec: dict) -> None:
     assert not {"train-models", "publish-release", "materialize-features"} & outside
     (condition,) = (task for task in spec["root"]["dag"]["tasks"].values() if "triggerPolicy" in task)
     assert "check-drift" in condition["dependentTasks"]
+
+
+def test_a_rollout_comes_last_where_asked_for_and_may_reach_gateways_and_tritons(
+    spec: dict, platform: dict
+) -> None:
+    tasks = tasks_of(spec)
+    (condition,) = (name for name, task in tasks.items() if "roll_out" in str(task.get("triggerPolicy")))
+    (inside,) = spec["components"][f"comp-{condition}"]["dag"]["tasks"].values()
+    assert inside["taskInfo"]["name"] == "Roll out release"
+    assert {"write-report", "publish-release"} <= set(tasks[condition]["dependentTasks"])
+    labels = platform["exec-roll-out-release"]["podMetadata"]["labels"]
+    assert labels == {ROLLOUT_LABEL: "true"}
+    labelled = [name for name, found in platform.items() if "podMetadata" in found]
+    assert labelled == ["exec-roll-out-release"]

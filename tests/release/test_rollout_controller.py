@@ -255,6 +255,34 @@ def test_the_commands_show_end_and_finish_a_rollout(models: Path, gateway: Gatew
     assert [line["action"] for line in shown["history"][-2:]] == ["canary 50 %", "promote"]
 
 
+def test_a_name_stands_for_every_replica_behind_it(gateway: Gateway) -> None:
+    other = Gateway()
+    behind = [gateway.url.removeprefix("http://")]
+
+    def resolve(name: str) -> list[str]:
+        assert name == "gateway-replicas:8080"
+        if not behind:
+            raise OSError("nobody knows the name")
+        return behind
+
+    with contextlib.closing(other):
+        for each in (gateway, other):
+            each.rate = 0
+        time.sleep(0.05)
+        metrics = GatewayMetrics(["http://gateway-replicas:8080/"], resolve)
+        metrics.look()
+        behind.append(other.url.removeprefix("http://"))
+        metrics.look()  # a replica that is new begins to count now
+        for each, requests in ((gateway, 3), (other, 4)):
+            for _ in range(requests):
+                each.answer("2", "candidate", "ok", 0.002)
+        assert metrics.look()[2].requests == 7
+        assert metrics.answered == [gateway.url, other.url]
+        behind.clear()
+        with pytest.raises(ServingError, match="no gateway answers at http://gateway-replicas:8080"):
+            metrics.require_one()
+
+
 def test_a_replica_that_restarts_is_counted_from_nought(gateway: Gateway) -> None:
     gateway.rate = 0
     time.sleep(0.05)

@@ -50,3 +50,9 @@ def test_orchestration_is_what_no_step_covers_and_steps_within_steps_count_once(
 
 def test_a_run_without_a_journal_is_all_orchestration():
     assert measure_durations(make_facts(total_seconds=3.0), []).orchestration_share == 1.0
+
+
+def test_a_rollout_is_shown_where_the_run_made_one():
+    record = StepRecord(step="roll_out_release", started=1.0, seconds=9.0)
+    assert trace_steps(make_facts(), [*make_journal(), record])[-1].title == "Rollout"
+    assert "roll_out_release" not in [step.step for step in trace_steps(make_facts(), make_journal())]

@@ -234,3 +234,28 @@ def test_what_tuning_measured_is_shown(whole_run, tmp_path):
 def write_release(path: Path, repository: Path) -> Path:
     write_json(path, {"name": "tiny", "version": 1, "repository": str(repository)})
     return path
+
+
+def test_what_is_new_since_the_last_release_is_held_against_the_rest(whole_run, tmp_path):
+    signal = {
+        "name": "rating", "value": 0.3124, "bound": 0.1, "chance": 0.02, "num_reference": 90_000,
+        "num_new": 1_234, "drifted": True,
+    }  # fmt: skip
+    found = {
+        "retrain": True, "reason": "drift since release 6: rating", "newest": 6, "num_new": 5_678,
+        "num_new_acts": 1_234, "signals": [signal], "feedback": {"num_unknown_items": 3},
+    }  # fmt: skip
+    write_json(tmp_path / "drift" / "drift.json", found)
+    path = build_report(replace(whole_run, drift=tmp_path / "drift"), tmp_path / "out")
+    words = " ".join(Page(path.read_text(encoding="utf-8")).words.split())
+    assert "What is new since release 6" in words
+    assert "5,678 events in the log, 1,234 of them ratings or clicks. Trained: drift since release 6" in words
+    assert "Set aside: 3 on items" in words and "rating0.3120.1000.0201,23490,000yes" in words
+    assert read_json(tmp_path / "out" / "report.json")["drift"]["newest"] == 6
+
+
+def test_a_first_release_has_nothing_that_is_new(whole_run, tmp_path):
+    found = {"retrain": True, "reason": "there is no release yet", "newest": None, "signals": []}
+    write_json(tmp_path / "drift" / "drift.json", found)
+    path = build_report(replace(whole_run, drift=tmp_path / "drift"), tmp_path / "out")
+    assert "What is new since" not in path.read_text(encoding="utf-8")

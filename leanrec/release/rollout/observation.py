@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from leanrec.errors import ServingError
 from leanrec.release.rollout.traffic import Traffic
+from leanrec.triton.replicas import addresses_of
 
 TIMEOUT_S = 5.0
 ROUTE = "/v1/recommendations"
@@ -29,25 +31,33 @@ BUCKETS = {
 class GatewayMetrics:
     """Counters of every gateway replica, as they grew since the first look.
 
-    A replica that restarted begins again at 0: what it counts then has grown by that. One that does not
-    answer is left out until it does.
+    An http URL stands for every address that its host has, as that of a headless Service: behind a Service
+    with one address each look would meet another replica's counters. A replica that restarted begins again at
+    0: what it counts then has grown by that. One that does not answer is left out until it does.
     """
 
-    def __init__(self, urls: Iterable[str]) -> None:
-        self._urls = [url.rstrip("/") for url in urls]
+    def __init__(self, urls: Iterable[str], resolve: Callable[[str], list[str]] = addresses_of) -> None:
+        """`resolve`: host:port -> every host:port behind it; an OSError when nobody knows the name."""
+        self._urls = [_checked(url.rstrip("/")) for url in urls]
+        self._resolve = resolve
         self._last: dict[str, Samples] = {}
         self._grown: Samples = defaultdict(float)
         self.silent: list[str] = []
-        """Replicas that did not answer the last look."""
+        """Replicas that did not answer the last look, and names that nobody knew."""
+        self.answered: list[str] = []
+        """Replicas that did."""
 
     def look(self) -> dict[int, Traffic]:
         """Version -> what it answered since the first look."""
-        self.silent = []
+        self.silent, self.answered = [], []
         for url in self._urls:
             try:
-                self._add(url, _scrape(url))
-            except (OSError, http.client.HTTPException, ValueError):
+                replicas = _replicas(url, self._resolve)
+            except OSError:
                 self.silent.append(url)
+                continue
+            for replica in replicas:
+                self._look_at(replica)
         return traffic_of(self._grown)
 
     def start_over(self) -> None:
@@ -57,11 +67,19 @@ class GatewayMetrics:
     def require_one(self) -> None:
         """A ServingError when no replica answers."""
         self.look()
-        if len(self.silent) == len(self._urls):
+        if not self.answered:
             raise ServingError(
                 f"no gateway answers at {', '.join(self.silent)}, so nothing would watch the candidate;"
                 " start one with `leanrec gateway`, or name it with --gateway"
             )
+
+    def _look_at(self, replica: str) -> None:
+        try:
+            self._add(replica, _scrape(replica))
+        except (OSError, http.client.HTTPException, ValueError):
+            self.silent.append(replica)
+        else:
+            self.answered.append(replica)
 
     def _add(self, url: str, samples: Samples) -> None:
         before = self._last.get(url)
@@ -120,9 +138,22 @@ def _apart(cumulative: Counter[float]) -> Counter[float]:
     return +apart
 
 
-def _scrape(url: str) -> Samples:
+def _checked(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ServingError(f"gateway {url!r} is not a URL; name it as http://host:port")
+    return url
+
+
+def _replicas(url: str, resolve: Callable[[str], list[str]]) -> list[str]:
+    """The URL of every replica behind `url`; a certificate is for a name, so an https URL stays as it is."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None:
+        return [url]
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return [parts._replace(netloc=address).geturl() for address in resolve(f"{host}:{parts.port or 80}")]
+
+
+def _scrape(url: str) -> Samples:
     with urllib.request.urlopen(f"{url}/metrics", timeout=TIMEOUT_S) as answer:  # noqa: S310
         text = answer.read().decode()
     return {

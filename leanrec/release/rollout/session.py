@@ -1,4 +1,4 @@
-"""A rollout put together from a run's settings."""
+"""A rollout put together from a run's settings, by a person's command or as the pipeline's last step."""
 
 from __future__ import annotations
 
@@ -7,10 +7,44 @@ from functools import partial
 from pathlib import Path
 
 from leanrec.config import RunSettings
+from leanrec.files import read_json, write_json
+from leanrec.journal import report_progress, step
 from leanrec.release.repository import ModelRepository
 from leanrec.release.rollout.controller import Controller, Observation
 from leanrec.release.rollout.observation import GatewayMetrics
 from leanrec.release.rollout.verification import fault_of_candidate
+
+STEP = "roll_out_release"
+
+
+@step(STEP)
+def roll_out_published(settings: RunSettings, *, published: Path, output: Path) -> None:
+    """Roll out the release that the run published; write how it went to the file `output`.
+
+    The first release of a repository is stable already: there was none to hold it against.
+
+    Args:
+        settings: sections release, rollout, gateway and serving.
+        published: what `publish_release` wrote.
+        output: JSON to write: version, and the transitions of its rollout.
+
+    Raises what `Controller.run` raises; after a GateError the release before goes on serving.
+    """
+    version = int(read_json(published)["version"])
+    stages = 1 + len(settings.rollout.canary_percents) + (settings.rollout.shadow_percent > 0)
+    passed: list[str] = []
+
+    def watch(seen: Observation) -> None:
+        if seen.rollout.shown() not in passed:
+            passed.append(seen.rollout.shown())
+        requests = f"{seen.candidate.requests:,} requests in {seen.seconds:.0f} s"
+        report_progress(STEP, len(passed), stages, f"{passed[-1]}: {requests}")
+
+    repository = ModelRepository(Path(settings.release.repository).absolute())
+    if repository.required_state().stable != version:
+        roll_out(settings, version, watch=watch)
+    history = [line for line in repository.required_state().history if line["to"] == version]
+    write_json(output, {"version": version, "history": history})
 
 
 def roll_out(
