@@ -7,6 +7,8 @@ the split `test` how good it is.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -40,7 +42,8 @@ def measure(_repository: Path, run: Path) -> dict[str, Any]:
 
         def judge(training: TrainingSettings) -> dict[str, Any]:
             began = time.perf_counter()
-            train_models(training, **data, output=folder / "model")
+            with contextlib.redirect_stdout(sys.stderr):  # the figures alone go to standard output
+                train_models(training, **data, output=folder / "model")
             seconds = time.perf_counter() - began
             model = load_model(folder / "model")
             return {"seconds": seconds} | {

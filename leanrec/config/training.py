@@ -194,7 +194,13 @@ class TrainingSettings(Section):
     warm_epochs: int = Field(default=2, ge=1)
     """Passes over the training events, at most, of each model that goes on from a release."""
     checkpoint: str | None = None
-    """Folder that keeps the state after each epoch, so that a killed run goes on; null: beside the output."""
+    """Folder of the checkpoints, from which a killed run goes on; null: beside the output."""
+    checkpoint_every_s: float = Field(default=600, ge=0)
+    """Seconds between two checkpoints within an epoch; 0: after each epoch only."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """The newest checkpoints of a model that stay: where one is corrupt, the one before it is taken up."""
+    max_restarts: int = Field(default=2, ge=0)
+    """How often training goes on from its newest checkpoint by itself when a process was killed."""
     train_job: TrainJobSettings | None = None
     """Train on the nodes of a cluster by a Kubeflow TrainJob; null: on this machine."""
     retriever: RetrieverSettings = RetrieverSettings()

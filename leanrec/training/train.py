@@ -42,9 +42,9 @@ def train_models(
         output: Folder to write: model.safetensors, model.json, curves.json, optimizer.safetensors.
         warm_start: The `release` folder of a release to go on from.
 
-    A run that was killed goes on from its last whole epoch when it is started again with the same settings
-    and data. Raises a TrainingError with one sentence when training cannot start or go on; then `output` is
-    as it was.
+    Where a process is killed, training goes on from its newest checkpoint, `settings.max_restarts` times; a
+    run that was killed as a whole does so when it is started again with the same settings and data. Raises a
+    TrainingError with one sentence when training cannot start or go on; then `output` is as it was.
     """
     if settings.train_job is not None:
         from leanrec.training.train_job import train_on_cluster
@@ -71,12 +71,26 @@ def train_models(
             parent=os.getpid(),
         )
         (Path(folder) / "job.json").write_text(json.dumps(asdict(job)), encoding="utf-8")
-        status, last_line = _run(_torchrun(settings.num_processes, Path(folder) / "job.json"))
-        if status != 0:
-            raise TrainingError(_reason(Path(folder), status, last_line))
+        _run_to_the_end(settings, Path(folder))
         summary: dict[str, Any] = read_json(Path(folder) / SUMMARY_FILE)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return summary
+
+
+def _run_to_the_end(settings: TrainingSettings, folder: Path) -> None:
+    """Run the job in `folder`, again where a process was killed; a TrainingError says why it cannot end."""
+    command = _torchrun(settings.num_processes, folder / "job.json")
+    for restart in range(settings.max_restarts + 1):
+        status, last_line = _run(command)
+        if status == 0:
+            return
+        reason, is_final = _reason(folder, status, last_line)
+        if is_final or restart == settings.max_restarts:
+            raise TrainingError(reason)
+        count = f"{restart + 1} of {settings.max_restarts}"
+        print(f"training: {reason}; restart {count}, from the newest checkpoint", flush=True)
+        for file in folder.glob(f"*{ERROR_FILE}"):
+            file.unlink()
 
 
 def _torchrun(num_processes: int, job: Path) -> list[str]:
@@ -135,11 +149,13 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def _reason(folder: Path, status: int, last_line: str) -> str:
-    for file in sorted(folder.glob(f"*{ERROR_FILE}")):
-        return str(read_json(file)["message"])
+def _reason(folder: Path, status: int, last_line: str) -> tuple[str, bool]:
+    """Why training ended, and whether it would end so again."""
+    words = [read_json(file) for file in sorted(folder.glob(f"*{ERROR_FILE}"))]
+    for word in sorted(words, key=lambda word: not word["final"]):
+        return str(word["message"]), bool(word["final"])
     told = f" ({last_line})" if last_line else ""
     return (
-        f"the training processes ended with status {status}{told}; start again to go on from the last epoch, "
-        "with a smaller training.retriever.batch_size if memory ran out"
-    )
+        f"the training processes ended with status {status}{told}; start again to go on from the newest "
+        "checkpoint, with a smaller training.retriever.batch_size if memory ran out"
+    ), False

@@ -26,7 +26,7 @@ from leanrec.models.recommender import WEIGHTS_FILE, Recommender, save_model
 from leanrec.models.retrieval.retriever import FittedRetriever, LearnedRetriever
 from leanrec.schema import ModelSpec
 from leanrec.training.candidates import CandidateSampler
-from leanrec.training.checkpoint import identity_of
+from leanrec.training.checkpoint import Checkpoints, identity_of
 from leanrec.training.examples import TRAIN, VALID, Examples, interactions_of, read_examples
 from leanrec.training.fitting import fit_retriever, temperature_of
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
@@ -37,7 +37,10 @@ from leanrec.training.sparse import collective_device
 from leanrec.training.validation import Holdout
 from leanrec.training.warm_start import WEIGHTS_FOLDER, WarmStart, load_warm_start, save_sums
 
-ELSEWHERE = ("num_processes", "checkpoint", "train_job")
+ELSEWHERE = (
+    *("num_processes", "train_job", "max_restarts"),
+    *("checkpoint", "checkpoint_every_s", "keep_checkpoints"),
+)
 """Settings that say where it is learnt, not what."""
 
 
@@ -59,12 +62,13 @@ def main(path: str) -> int:
         dist.barrier()
         dist.destroy_process_group()
     except LeanRecError as error:
-        _leave_word(job, str(error))
+        _leave_word(job, str(error), final=True)
         return error.exit_status
     except Exception as error:  # whatever it is, the parent must be told in one sentence
         traceback.print_exc()
         reason = (str(error).splitlines() or ["no message"])[0]
-        _leave_word(job, f"training stopped with {type(error).__name__}: {reason}; the log has the traceback")
+        told = f"training stopped with {type(error).__name__}: {reason}; the log has the traceback"
+        _leave_word(job, told, final=False)
         return 1
     return 0
 
@@ -76,9 +80,10 @@ def _num_threads() -> int:
     return max(1, min(limit, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def _leave_word(job: Job, message: str) -> None:
+def _leave_word(job: Job, message: str, *, final: bool) -> None:
+    """Tell the parent; `final`: it would end so again, where a process that was killed may not."""
     file = Path(job.folder) / f"{os.environ.get('RANK', '0')}-{ERROR_FILE}"
-    write_json(file, {"message": message})
+    write_json(file, {"message": message, "final": final})
 
 
 def train(settings: TrainingSettings, job: Job) -> None:
@@ -97,8 +102,9 @@ def train(settings: TrainingSettings, job: Job) -> None:
     recommender = Recommender(spec, settings, items)
     warm = _go_on(recommender, Path(job.warm_start), features) if job.warm_start else None
     recommender.to(collective_device())
-    common = {
+    common: dict[str, Any] = {
         "seed": settings.seed,
+        "checkpoint_every_s": settings.checkpoint_every_s,
         "examples": learnt_from,
         "probe": held_out.take(torch.arange(min(PROBE_EVENTS, len(held_out)))),
         "log": partial(_log, job.progress),
@@ -108,12 +114,22 @@ def train(settings: TrainingSettings, job: Job) -> None:
     files = [training_set, features / "items.parquet", features / "spec.json"]
     if warm is not None:
         files.append(Path(job.warm_start) / WEIGHTS_FOLDER / WEIGHTS_FILE)
-    common["identity"] = identity_of(learning, *files)
+    identity = identity_of(learning, *files) if dist.get_rank() == 0 else ""  # who alone looks at it
+
+    def checkpoints(model: str) -> Checkpoints:
+        return Checkpoints(
+            folder=Path(job.checkpoints) / model,
+            identity=identity,
+            keep=settings.keep_checkpoints,
+            log=lambda line: _log(job.progress, f"{model}: {line}"),
+        )
+
+    items_file = features / "items.parquet"
     fitted = {
         "retriever": _train_retriever(
-            recommender, holdout, common, Path(job.checkpoints), warm, features / "items.parquet"
+            recommender, holdout, common, checkpoints("retriever"), warm, items_file
         ),
-        "ranker": _train_ranker(recommender, holdout, common, Path(job.checkpoints), warm),
+        "ranker": _train_ranker(recommender, holdout, common, checkpoints("ranker"), warm),
     }
     if dist.get_rank() == 0:
         _write(recommender, holdout, fitted, job)
@@ -130,7 +146,7 @@ def _train_retriever(
     recommender: Recommender,
     holdout: Holdout,
     common: dict[str, Any],
-    checkpoints: Path,
+    checkpoints: Checkpoints,
     warm: WarmStart | None,
     items: Path,
 ) -> Fitted:
@@ -154,7 +170,7 @@ def _train_retriever(
         settings=settings.model_copy(update={"batch_size": size}),
         prepare=lambda batch, draw: (batch, draw),
         validate=lambda: {"ndcg": holdout.retrieval_ndcg(retriever)},
-        checkpoint=checkpoints / "retriever.safetensors",
+        checkpoints=checkpoints,
         sums=warm.sums["retriever"] if warm else None,
         **{**common, "examples": rows},
     )
@@ -165,7 +181,7 @@ def _train_ranker(
     recommender: Recommender,
     holdout: Holdout,
     common: dict[str, Any],
-    checkpoints: Path,
+    checkpoints: Checkpoints,
     warm: WarmStart | None,
 ) -> Fitted:
     settings = _for_start(recommender.settings, recommender.settings.ranker, warm)
@@ -179,7 +195,7 @@ def _train_ranker(
         settings=settings,
         prepare=lambda batch, draw: (batch, sampler.draw(batch, draw)),
         validate=lambda: holdout.chain_figures(recommender),
-        checkpoint=checkpoints / "ranker.safetensors",
+        checkpoints=checkpoints,
         sums=warm.sums["ranker"] if warm else None,
         merit=recommender.ranker.task.merit,
         **common,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(tmp_path
 
     arguments = [sys.executable, "-c", RUN, str(tmp_path), json.dumps(TWO.model_dump(mode="json"))]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path / "model.checkpoint" / "retriever.safetensors"
+    checkpoint = tmp_path / "model.checkpoint" / "retriever" / "000001"
     wait_until(lambda: checkpoint.exists() or process.poll() is not None, "the first checkpoint")
     started = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
@@ -77,10 +78,70 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(tmp_path
     train(tmp_path, TWO)
     assert "going on after epoch" in capfd.readouterr().out
     assert not checkpoint.exists()
-    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "model"))
-    assert whole.keys() == resumed.keys()
-    for name, value in whole.items():
-        assert torch.equal(value, resumed[name]), name
+    assert_same_weights(tmp_path / "whole", tmp_path / "model")
+
+
+@pytest.mark.parametrize("model", ["retriever", "ranker"])
+def test_a_process_killed_in_mid_epoch_is_started_again_and_ends_with_the_same_weights(tmp_path, model):
+    write_world(tmp_path)
+    train(tmp_path, TWO, "whole")
+    often = TWO.model_copy(update={"checkpoint_every_s": 1e-6, "keep_checkpoints": 1})
+    arguments = [sys.executable, "-c", RUN, str(tmp_path), json.dumps(often.model_dump(mode="json"))]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    wait_until(lambda: in_mid_epoch(tmp_path / "model.checkpoint" / model), "a checkpoint in mid-epoch")
+    (torchrun,) = psutil.Process(process.pid).children()
+    workers = torchrun.children()
+    assert len(workers) == 2
+    workers[1].kill()
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    assert "restart 1 of 2, from the newest checkpoint" in printed
+    assert re.search(rf"{model}: going on after epoch \d+( and \d+ steps)? of an earlier run", printed)
+    assert not any(worker.is_running() for worker in workers)
+    assert not (tmp_path / "model.checkpoint").exists()
+    assert_same_weights(tmp_path / "whole", tmp_path / "model")
+
+
+def in_mid_epoch(folder: Path) -> bool:
+    """Whether the newest checkpoint there was made within an epoch."""
+    manifests = sorted(folder.glob("[0-9]*/checkpoint.json"))
+    try:
+        return bool(manifests) and read_json(manifests[-1])["progress"]["step"] > 0
+    except (OSError, ValueError):  # it was removed for a newer one
+        return False
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (first, second))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_a_run_killed_in_mid_epoch_goes_on_with_another_number_of_processes(tmp_path, capfd):
+    write_world(tmp_path)
+    often = TWO.model_copy(update={"checkpoint_every_s": 1e-6})
+    arguments = [sys.executable, "-c", RUN, str(tmp_path), json.dumps(often.model_dump(mode="json"))]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: in_mid_epoch(tmp_path / "model.checkpoint" / "ranker"), "a checkpoint in mid-epoch")
+    started = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not any(child.is_running() for child in started), "the processes to end")
+    newest = sorted((tmp_path / "model.checkpoint" / "ranker").glob("[0-9]*"))[-1]
+    (newest / "state.safetensors").write_bytes(b"cut off")
+
+    summary = train(tmp_path, SMALL)
+    printed = capfd.readouterr().out
+    assert f"ranker: checkpoint {newest} is not taken up: state.safetensors is not what was" in printed
+    assert "ranker: going on after epoch" in printed
+    assert summary["num_processes"] == 1 and summary["valid_ndcg"] > 0.3
+    assert [curve["epoch"] for curve in read_json(tmp_path / "model" / "curves.json")["ranker"]] == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_one_process_learns_the_taste_too_and_one_class_alone_is_refused(tmp_path):
@@ -101,6 +162,7 @@ def test_one_process_learns_the_taste_too_and_one_class_alone_is_refused(tmp_pat
 def test_a_loss_that_is_no_number_names_model_epoch_and_step(tmp_path):
     write_world(tmp_path)
     wild = SMALL.retriever.model_copy(update={"table_learning_rate": 1e30})
-    with pytest.raises(TrainingError, match=r"retriever's loss is (nan|inf) in epoch 1, step \d"):
+    said = r"retriever's loss is (nan|inf) in epoch 1, step \d, on a batch that begins with rows \d+, \d+"
+    with pytest.raises(TrainingError, match=said):
         train(tmp_path, SMALL.model_copy(update={"retriever": wild}))
     assert not (tmp_path / "model").exists()
