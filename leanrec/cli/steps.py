@@ -14,6 +14,7 @@ from leanrec.cli.front import (
     app,
     console,
 )
+from leanrec.cli.training import train
 from leanrec.config import load_settings
 
 
@@ -34,4 +35,7 @@ def _step_command(name: str) -> None:
 
 
 for _name in steps.STEPS:
-    _step_command(_name)
+    if _name == "train":
+        app.command(_name)(train)
+    else:
+        _step_command(_name)

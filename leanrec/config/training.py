@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from leanrec.config.optimizer import OptimizerSettings
 from leanrec.config.section import Section
 from leanrec.config.train_job import TrainJobSettings
 from leanrec.config.zoo import (
@@ -63,7 +64,8 @@ class RetrieverSettings(ModelSettings):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout in the user tower."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay of the dense part."""
+    """Weight decay of the dense part."""
+    optimizer: OptimizerSettings = OptimizerSettings()
     temperature: float = Field(default=1.0, gt=0)
     """Softmax temperature."""
     disliked_weight: float = Field(default=0.3, ge=0, le=1)
@@ -152,7 +154,8 @@ class RankerSettings(ModelSettings):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout in the deep part."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay of the dense part."""
+    """Weight decay of the dense part."""
+    optimizer: OptimizerSettings = OptimizerSettings()
     disliked_weight: float = Field(default=0.3, ge=0, le=1)
     """Weight in the watch loss of an event whose rating is below the liked threshold."""
     watch_weight: float = Field(default=0.2, ge=0)
@@ -178,6 +181,9 @@ class RankerSettings(ModelSettings):
         return self
 
 
+ShardingName = Literal["table_wise", "row_wise", "column_wise"]
+
+
 class TrainingSettings(Section):
     """How the two models are trained."""
 
@@ -185,6 +191,8 @@ class TrainingSettings(Section):
     """Seed of every random draw."""
     num_processes: int = Field(default=2, ge=1)
     """torchrun processes (GPUs on a GPU host)."""
+    sharding: dict[str, ShardingName] = Field(default_factory=dict)
+    """Table (both models') -> how it is sharded over the processes; those not named are the planner's."""
     num_candidates: int = Field(default=200, ge=1)
     """Items that the retriever hands to the ranker."""
     top_k: int = Field(default=100, ge=1)
@@ -201,6 +209,10 @@ class TrainingSettings(Section):
     """The newest checkpoints of a model that stay: where one is corrupt, the one before it is taken up."""
     max_restarts: int = Field(default=2, ge=0)
     """How often training goes on from its newest checkpoint by itself when a process was killed."""
+    tensorboard: str | None = None
+    """Folder for TensorBoard events, a folder a model; null: none."""
+    profile: str | None = None
+    """Folder for the profiler's traces of some steps of each model's first epoch; null: none."""
     train_job: TrainJobSettings | None = None
     """Train on the nodes of a cluster by a Kubeflow TrainJob; null: on this machine."""
     retriever: RetrieverSettings = RetrieverSettings()

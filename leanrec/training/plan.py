@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.nn.parallel import DistributedDataParallel
 from torchrec.distributed import DistributedModelParallel
-from torchrec.distributed.embedding import EmbeddingCollectionSharder
-from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
-from torchrec.distributed.types import ShardingType
+from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
 
-from leanrec.models.layers import SparseArch
-from leanrec.training.sparse import ShardedSparseArch, copy_rows, gather_rows
-
-MODEL_PARALLEL = [
-    ShardingType.TABLE_WISE.value,
-    ShardingType.ROW_WISE.value,
-    ShardingType.COLUMN_WISE.value,
-    ShardingType.TABLE_COLUMN_WISE.value,
-    ShardingType.TABLE_ROW_WISE.value,
-    ShardingType.GRID_SHARD.value,
-]
-"""What the planner may choose from. Data-parallel tables would need an optimizer of their own."""
+from leanrec.config.optimizer import OptimizerSettings
+from leanrec.training.optimizers import dense_optimizer
+from leanrec.training.sharding import sharding_of, with_sharded_tables
+from leanrec.training.sparse import copy_rows, gather_rows
+from leanrec.training.watching import EpochWatch
 
 TABLE = "model.sparse.collection.embeddings."
 PLAIN_TABLE = "sparse.tables."
@@ -50,48 +44,99 @@ class ShardedModel:
         learning_rate: float,
         weight_decay: float,
         table_learning_rate: float,
+        optimizer: OptimizerSettings,
+        by_hand: Mapping[str, str],
         device: torch.device,
     ) -> None:
-        plain: Any = copy.deepcopy(objective)
-        sparse: SparseArch = plain.model.sparse
-        weights = {name: value.clone() for name, value in plain.model.state_dict().items()}
-        plain.model.sparse = ShardedSparseArch(sparse)
-        sharder = EmbeddingCollectionSharder(
-            fused_params={
-                "optimizer": EmbOptimType.EXACT_ADAGRAD,
-                "learning_rate": table_learning_rate,
-                "eps": 1e-8,
-            }
+        """`by_hand`: table -> its sharding, where the planner shall not choose."""
+        model: Any = objective.model
+        sharding = sharding_of(
+            model.sparse.num_rows,
+            by_hand,
+            world_size=dist.get_world_size(),
+            local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size())),
+            device=device.type,
+            table_learning_rate=table_learning_rate,
         )
-        constraints = {
-            table: ParameterConstraints(sharding_types=MODEL_PARALLEL) for table in sparse.num_rows
-        }
-        planner = EmbeddingShardingPlanner(
-            topology=Topology(world_size=dist.get_world_size(), compute_device=device.type),
-            constraints=constraints,
-        )
+        plain = with_sharded_tables(objective)
         group = dist.GroupMember.WORLD
         assert group is not None
-        self.plan = planner.collective_plan(plain, [sharder], group)
-        self.parallel = DistributedModelParallel(plain, device=device, plan=self.plan, sharders=[sharder])
+        self.plan = sharding.planner.collective_plan(plain, [sharding.sharder], group)
+        # A static graph exchanges gradients in every backward pass, from the first on.
+        accumulates = optimizer.accumulate > 1
+        self.parallel = DistributedModelParallel(
+            plain,
+            device=device,
+            plan=self.plan,
+            sharders=[sharding.sharder],
+            data_parallel_wrapper=DefaultDataParallelWrapper(
+                static_graph=not accumulates, find_unused_parameters=accumulates
+            ),
+        )
         dense = [p for name, p in self.parallel.named_parameters() if not name.startswith(TABLE)]
-        self.dense = torch.optim.AdamW(dense, lr=learning_rate, weight_decay=weight_decay)
-        self.load(weights)
+        self.dense = dense_optimizer(optimizer, dense, learning_rate=learning_rate, weight_decay=weight_decay)
+        self._settings = optimizer
+        self._rates = (learning_rate, table_learning_rate)
+        self._device = device
+        self.load(model.state_dict())
 
     @property
     def objective(self) -> nn.Module:
         """The objective without the wrapping that synchronises gradients."""
         return self.parallel.module
 
-    def step(self, *batch: object) -> float:
-        """One step of both optimizers on this process's share of a batch; answers its loss."""
-        self.dense.zero_grad(set_to_none=True)
-        loss: Tensor = self.parallel(*batch)
-        value = float(loss.detach())
-        if math.isfinite(value):
-            loss.backward()
-            self.dense.step()
+    def step(
+        self, *batch: object, rate: float = 1.0, place: int = 0, size: int = 1, watch: EpochWatch
+    ) -> float:
+        """One step on this process's share of a batch; answers its loss.
+
+        Learning rates are multiplied by `rate`. The step is number `place` of `size` whose dense gradients
+        are averaged: the dense part moves, and processes exchange its gradients, with the last of them.
+        """
+        self._set_rate(rate)
+        if place == 0:
+            self.dense.zero_grad(set_to_none=True)
+        is_last = place + 1 == size
+        with nullcontext() if is_last else self._without_exchange():
+            with watch.phase("forward"), self._in_precision():
+                loss: Tensor = self.parallel(*batch)
+                value = float(loss.detach())
+            if not math.isfinite(value):
+                return value
+            with watch.phase("backward"):
+                loss.backward()
+        if is_last:
+            with watch.phase("update"):
+                self._move(size)
         return value
+
+    def _move(self, size: int) -> None:
+        """The dense part's optimizer, on the mean of `size` gradients."""
+        dense = [p for group in self.dense.param_groups for p in group["params"] if p.grad is not None]
+        if size > 1:
+            for parameter in dense:
+                parameter.grad /= size
+        if self._settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(dense, self._settings.clip_norm)
+        self.dense.step()
+
+    def _set_rate(self, rate: float) -> None:
+        if self._settings.schedule == "constant" and not self._settings.warmup_steps:
+            return
+        for optimizer, base in zip((self.dense, self.parallel.fused_optimizer), self._rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = base * rate
+        self.parallel.fused_optimizer.step()  # hands the rate to the tables, which move in the backward pass
+
+    def _in_precision(self) -> AbstractContextManager[Any]:
+        if self._settings.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=torch.bfloat16)
+
+    def _without_exchange(self) -> AbstractContextManager[Any]:
+        """Inside it a backward pass leaves the dense gradients on their process."""
+        wrapped = self.parallel._dmp_wrapped_module
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Take over the plain model's weights; each process keeps its share of the tables."""
@@ -164,6 +209,7 @@ def quiet_planner() -> None:
     """Keep TorchRec's and torch's notes to developers out of a user's log."""
     for name in ("torchrec", "torch.fx._symbolic_trace"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="torchrec")
 
 
 def _adagrad_sums(state: dict[str, dict[str, ShardedTensor]], table: str) -> ShardedTensor | None:

@@ -15,30 +15,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import psutil
 import torch
 import torch.distributed as dist
 
 from leanrec.config import RankerSettings, RetrieverSettings, TrainingSettings
 from leanrec.errors import LeanRecError, TrainingError
 from leanrec.files import read_json, write_json
-from leanrec.models.inputs import read_item_inputs
+from leanrec.models.inputs import ItemInputs, read_item_inputs
 from leanrec.models.recommender import WEIGHTS_FILE, Recommender, save_model
 from leanrec.models.retrieval.retriever import FittedRetriever, LearnedRetriever
 from leanrec.schema import ModelSpec
 from leanrec.training.candidates import CandidateSampler
 from leanrec.training.checkpoint import Checkpoints, identity_of
+from leanrec.training.course import Course
 from leanrec.training.examples import TRAIN, VALID, Examples, interactions_of, read_examples
 from leanrec.training.fitting import fit_retriever, temperature_of
+from leanrec.training.footprint import misfit, nearest_that_fits, plan_training
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
-from leanrec.training.loop import PROBE_EVENTS, Course, Fitted, fit
+from leanrec.training.loop import PROBE_EVENTS, Fitted, fit
 from leanrec.training.objectives import RankerObjective, lesson_of
 from leanrec.training.plan import quiet_planner
 from leanrec.training.sparse import collective_device
 from leanrec.training.validation import Holdout
 from leanrec.training.warm_start import WEIGHTS_FOLDER, WarmStart, load_warm_start, save_sums
+from leanrec.training.watching import Watch
 
 ELSEWHERE = (
-    *("num_processes", "train_job", "max_restarts"),
+    *("num_processes", "sharding", "train_job", "max_restarts", "tensorboard", "profile"),
     *("checkpoint", "checkpoint_every_s", "keep_checkpoints"),
 )
 """Settings that say where it is learnt, not what."""
@@ -98,6 +102,8 @@ def train(settings: TrainingSettings, job: Job) -> None:
     holdout = Holdout(learnt_from, held_out, spec).to(collective_device())
     if len(holdout) == 0:
         raise TrainingError(f"{training_set}: no user likes anything in split 'valid'; add events")
+    if dist.get_rank() == 0:
+        _refuse_what_does_not_fit(settings, spec, items)
     torch.manual_seed(settings.seed)
     recommender = Recommender(spec, settings, items)
     warm = _go_on(recommender, Path(job.warm_start), features) if job.warm_start else None
@@ -105,6 +111,7 @@ def train(settings: TrainingSettings, job: Job) -> None:
     common: dict[str, Any] = {
         "seed": settings.seed,
         "checkpoint_every_s": settings.checkpoint_every_s,
+        "sharding": settings.sharding,
         "examples": learnt_from,
         "probe": held_out.take(torch.arange(min(PROBE_EVENTS, len(held_out)))),
         "log": partial(_log, job.progress),
@@ -133,6 +140,23 @@ def train(settings: TrainingSettings, job: Job) -> None:
     }
     if dist.get_rank() == 0:
         _write(recommender, holdout, fitted, job)
+
+
+def _refuse_what_does_not_fit(settings: TrainingSettings, spec: ModelSpec, items: ItemInputs) -> None:
+    """A TrainingError where tables and weights alone are more than is there; one host runs its own share."""
+    gpu = torch.cuda.is_available()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    plan = plan_training(
+        settings, spec, items, num_processes=dist.get_world_size(), device="cuda" if gpu else "cpu"
+    )
+    if here < plan.num_processes:  # several hosts: nobody knows the others' memory from here
+        return
+    memory = torch.cuda.mem_get_info()[0] if gpu else None
+    room = {"device": memory, "host": psutil.virtual_memory().available}
+    fault = misfit(plan, **room)
+    if fault:
+        way_out = nearest_that_fits(plan, settings, spec, items, **room)
+        raise TrainingError(f"training with {plan.num_processes} processes does not fit: {fault}; {way_out}")
 
 
 def _go_on(recommender: Recommender, release: Path, features: Path) -> WarmStart:
@@ -171,6 +195,7 @@ def _train_retriever(
         prepare=lambda batch, draw: (batch, draw),
         validate=lambda: {"ndcg": holdout.retrieval_ndcg(retriever)},
         checkpoints=checkpoints,
+        watch=_watch("retriever", recommender.settings),
         sums=warm.sums["retriever"] if warm else None,
         **{**common, "examples": rows},
     )
@@ -196,11 +221,19 @@ def _train_ranker(
         prepare=lambda batch, draw: (batch, sampler.draw(batch, draw)),
         validate=lambda: holdout.chain_figures(recommender),
         checkpoints=checkpoints,
+        watch=_watch("ranker", recommender.settings),
         sums=warm.sums["ranker"] if warm else None,
         merit=recommender.ranker.task.merit,
         **common,
     )
     return fit(RankerObjective(recommender.ranker, settings), course)
+
+
+def _watch(name: str, settings: TrainingSettings) -> Watch:
+    """Rank 0 writes what is to be watched, for all."""
+    if dist.get_rank() != 0:
+        return Watch(name)
+    return Watch(name, tensorboard=settings.tensorboard, profile=settings.profile)
 
 
 S = TypeVar("S", RetrieverSettings, RankerSettings)
@@ -225,6 +258,12 @@ def _write(recommender: Recommender, holdout: Holdout, fitted: dict[str, Fitted]
         "retriever_epochs": len(curves["retriever"]),
         "ranker_epochs": len(curves["ranker"]),
         "warm_start": bool(job.warm_start),
+        **{
+            f"{part}_{name}": epochs[-1][name]
+            for part, epochs in curves.items()
+            for name in ("loss", "samples_per_s")
+            if name in epochs[-1]
+        },
         **{f"valid_{name}": value for name, value in figures.items()},
     }
     write_json(Path(job.folder) / SUMMARY_FILE, summary)

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_world import SMALL, training_table, write_world
 
 from leanrec.config import TrainingSettings
+from leanrec.config.optimizer import OptimizerSettings
 from leanrec.errors import TrainingError
 from leanrec.files import read_json
 from leanrec.models.recommender import load_model
@@ -159,10 +161,86 @@ def test_one_process_learns_the_taste_too_and_one_class_alone_is_refused(tmp_pat
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
 
 
-def test_a_loss_that_is_no_number_names_model_epoch_and_step(tmp_path):
+def test_a_loss_that_is_no_number_names_model_epoch_and_step(tmp_path, capfd):
     write_world(tmp_path)
     wild = SMALL.retriever.model_copy(update={"table_learning_rate": 1e30})
     said = r"retriever's loss is (nan|inf) in epoch 1, step \d, on a batch that begins with rows \d+, \d+"
     with pytest.raises(TrainingError, match=said):
         train(tmp_path, SMALL.model_copy(update={"retriever": wild}))
+    assert "restart" not in capfd.readouterr().out
     assert not (tmp_path / "model").exists()
+
+
+def test_weights_that_are_no_numbers_are_never_a_checkpoint(tmp_path, capfd):
+    write_world(tmp_path)
+    broken = SMALL.retriever.model_copy(update={"table_learning_rate": 1e39})  # beyond float32
+    settings = TWO.model_copy(update={"retriever": broken, "checkpoint_every_s": 1e-6})
+    said = r"retriever's weights \S+ hold what is no number after epoch 1, step 1; the last checkpoint is kept"
+    with pytest.raises(TrainingError, match=said):
+        train(tmp_path, settings)
+    assert "restart" not in capfd.readouterr().out
+    assert not list((tmp_path / "model.checkpoint").rglob("state.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "optimizer"),
+    [
+        (1, {"dense": "adagrad", "schedule": "cosine", "warmup_steps": 5, "clip_norm": 1.0}),
+        (1, {"dense": "adam", "schedule": "step", "step_epochs": 2, "precision": "bf16"}),
+        (2, {"accumulate": 2, "clip_norm": 0.5}),
+    ],
+)
+def test_other_optimizers_learn_the_taste_too(tmp_path, num_processes, optimizer):
+    write_world(tmp_path)
+    parts = {
+        part: getattr(SMALL, part).model_copy(update={"optimizer": OptimizerSettings.parse(optimizer)})
+        for part in ("retriever", "ranker")
+    }
+    summary = train(tmp_path, SMALL.model_copy(update={**parts, "num_processes": num_processes}))
+    assert summary["valid_ndcg"] > 0.3 and summary["valid_auc"] > 0.8
+    curves = read_json(tmp_path / "model" / "curves.json")
+    for epochs in curves.values():
+        assert epochs[-1]["loss"] < epochs[0]["loss"]
+        falls = epochs[-1]["learning_rate"] < epochs[0]["learning_rate"]
+        assert falls == ("schedule" in optimizer)
+
+
+def test_however_tables_are_sharded_the_weights_are_the_same(tmp_path):
+    write_world(tmp_path)
+    tables = ("user", "item", "history", "category")
+    for sharding in ("row_wise", "table_wise", "column_wise"):
+        by_hand = TWO.model_copy(update={"sharding": dict.fromkeys(tables, sharding)})
+        train(tmp_path, by_hand, sharding)
+    ours = load_file(tmp_path / "row_wise" / "model.safetensors")
+    for sharding in ("table_wise", "column_wise"):
+        theirs = load_file(tmp_path / sharding / "model.safetensors")
+        assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+
+
+def test_what_cannot_fit_is_refused_before_it_starts(tmp_path):
+    write_world(tmp_path)
+    wide = SMALL.retriever.model_copy(update={"dim": 2**30})
+    with pytest.raises(TrainingError, match=r"does not fit: the host needs .* GiB; .* lower training"):
+        train(tmp_path, SMALL.model_copy(update={"retriever": wide}))
+    assert not (tmp_path / "model").exists()
+
+
+def test_what_is_watched_can_be_looked_at(tmp_path):
+    write_world(tmp_path)
+    watched = {"tensorboard": str(tmp_path / "events"), "profile": str(tmp_path / "traces")}
+    train(tmp_path, TWO.model_copy(update=watched))
+    curves = read_json(tmp_path / "model" / "curves.json")
+    for model in ("retriever", "ranker"):
+        events = EventAccumulator(str(tmp_path / "events" / model)).Reload()
+        points = events.Scalars("epoch/loss")
+        assert [point.step for point in points] == [curve["epoch"] for curve in curves[model]]
+        assert [point.value for point in points] == pytest.approx([curve["loss"] for curve in curves[model]])
+        for phase in ("data", "forward", "backward", "update"):
+            assert all(point.value > 0 for point in events.Scalars(f"seconds/{phase}"))
+            assert curves[model][0]["phases"][phase] > 0
+        named = {
+            event.get("name") for event in read_json(tmp_path / "traces" / f"{model}.json")["traceEvents"]
+        }
+        assert {"forward", "backward", "update"} <= named
+    steps = EventAccumulator(str(tmp_path / "events" / "ranker")).Reload().Scalars("step/loss")
+    assert [point.step for point in steps][:2] == [10, 28]  # 18 steps an epoch

@@ -14,7 +14,6 @@ from leanrec.models.inputs import read_item_inputs
 from leanrec.models.recommender import Recommender
 from leanrec.schema import ModelSpec
 from leanrec.training.candidates import CandidateSampler
-from leanrec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from leanrec.training.examples import read_examples
 from leanrec.training.objectives import RankerObjective, RetrieverObjective
 from leanrec.training.validation import Holdout, area_under_curve, ndcg
@@ -102,15 +101,3 @@ def test_the_holdout_asks_for_liked_items_of_users_as_they_were_before(world):
         assert set(seen.tolist()) == set(train.item_index[train.user.user_index[:, 0] == user].tolist())
     assert 0 <= holdout.retrieval_ndcg(recommender.retriever) <= 1
     assert set(holdout.chain_figures(recommender)) == {"ndcg", "auc", "rmse"}
-
-
-def test_a_checkpoint_comes_back_whole_and_a_foreign_or_damaged_one_is_not_taken_up(tmp_path):
-    path = tmp_path / "retriever.safetensors"
-    progress = Progress(identity="a", epochs_done=2, best_epoch=1, best_figure=0.5, curves=[{"epoch": 1}])
-    save_checkpoint(path, progress, {"weights": {"w": torch.ones(2, 3)}, "best": {"w": torch.zeros(2, 3)}})
-    found = load_checkpoint(path, "a")
-    assert found is not None and found[0] == progress
-    assert torch.equal(found[1]["weights"]["w"], torch.ones(2, 3))
-    assert load_checkpoint(path, "b") is None
-    path.write_bytes(path.read_bytes()[:40])
-    assert load_checkpoint(path, "a") is None

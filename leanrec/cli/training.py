@@ -1,0 +1,103 @@
+"""Training by hand, and what it would hold before it starts."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from leanrec import steps
+from leanrec.cli.front import BY_HAND, ConfigArgument, JsonOption, WorkOption, console
+from leanrec.config import RunSettings, load_settings
+from leanrec.errors import ConfigError
+
+SIZES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def train(
+    config: ConfigArgument,
+    work: WorkOption = BY_HAND,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what each process would hold.")] = False,
+    processes: Annotated[int | None, typer.Option(min=1, help="With --plan: so many processes.")] = None,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="With --plan: on what.")] = "cpu",
+    device_memory: Annotated[
+        str | None, typer.Option(help="With --plan: of each device (80GiB), or of the host of CPUs.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Folder for a profiler's trace of some steps (chrome://tracing).")
+    ] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard events.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Train the retriever and the ranker."""
+    settings = load_settings(config)
+    if plan:
+        memory = size_of(device_memory) if device_memory else None
+        _show_plan(settings, work, processes or settings.training.num_processes, device, memory, json_output)
+        return
+    given = {"profile": profile, "tensorboard": tensorboard}
+    watched = {name: str(folder.absolute()) for name, folder in given.items() if folder}
+    training = settings.training.model_copy(update=watched)
+    figures = steps.train(settings.model_copy(update={"training": training}), steps.WorkFolder(path=work))
+    if json_output:
+        print(json.dumps(figures))
+    else:
+        console.print("train: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
+
+
+def size_of(text: str) -> int:
+    """Bytes of "80GiB" and the like; a ConfigError names what is wrong."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]iB)?", text)
+    if found is None:
+        raise ConfigError(f"--device-memory {text!r} is not a size; write 80GiB, or a number of bytes")
+    return int(float(found[1]) * SIZES[found[2] or ""])
+
+
+def _show_plan(
+    settings: RunSettings, work: Path, processes: int, device: str, memory: int | None, json_output: bool
+) -> None:
+    import psutil
+
+    from leanrec.files import read_json
+    from leanrec.models.inputs import read_item_inputs
+    from leanrec.schema import ModelSpec
+    from leanrec.training.footprint import misfit, nearest_that_fits, plan_training, size_in_words
+    from leanrec.training.plan import quiet_planner
+
+    quiet_planner()
+    features = steps.WorkFolder(path=work).made("features")
+    spec = ModelSpec(**{**read_json(features / "spec.json"), "top_k": settings.training.top_k})
+    items = read_item_inputs(features / "items.parquet")
+    found = plan_training(settings.training, spec, items, num_processes=processes, device=device)
+    there = psutil.virtual_memory().available
+    room = (
+        {"device": memory, "host": there} if device == "cuda" else {"device": None, "host": memory or there}
+    )
+    fault = misfit(found, **room)
+    answer = "it fits"
+    if fault:
+        answer = f"{fault}; {nearest_that_fits(found, settings.training, spec, items, **room)}"
+    if json_output:
+        print(json.dumps({**found.to_json(), "fits": fault is None, "answer": answer}))
+        return
+    table = Table("model", "table", "rows x width", "sharding", "ranks", "a rank holds at most")
+    for line in found.tables:
+        ranks = str(line.ranks[0]) if len(line.ranks) == 1 else f"{line.ranks[0]} to {line.ranks[-1]}"
+        most = size_in_words(max(line.bytes_a_rank.values()))
+        table.add_row(line.model, line.table, f"{line.rows:,} x {line.dim}", line.sharding, ranks, most)
+    console.print(table)
+    for name, size in (
+        ("tables and their sums, the fullest rank", max(found.table_bytes)),
+        ("dense part with gradients and averages, a rank", found.dense_bytes),
+        ("plain models on the host, a process", found.plain_bytes),
+        ("rank 0's host while it writes a checkpoint", found.checkpoint_bytes),
+        ("sent by a rank in a step, at most", found.sent_bytes),
+        ("in all on the fullest device", found.on_device),
+        ("in all on the host", found.on_host),
+    ):
+        console.print(f"{name:<50} {size_in_words(size):>12}")
+    console.print(f"{processes} processes on {device}: {answer}.")

@@ -1,0 +1,112 @@
+"""One epoch, from its beginning or from where a checkpoint stands in it."""
+
+from __future__ import annotations
+
+import math
+import time
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from leanrec.errors import TrainingError
+from leanrec.training.course import Course, State, refuse_no_numbers, save
+from leanrec.training.examples import batches
+from leanrec.training.optimizers import group_of, rate_at
+from leanrec.training.plan import ShardedModel
+from leanrec.training.random_state import gather_random, take_up_random
+from leanrec.training.sparse import collective_device
+
+
+def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str, Any]:
+    """Train the epoch and tell how it went: loss, seconds, samples_per_s, learning_rate, phases (seconds).
+
+    Raises a TrainingError when the loss is not a number, or when the events do not fill the processes.
+    """
+    progress, settings = state.progress, course.settings.optimizer
+    epoch, world_size = progress.epochs_done, dist.get_world_size()
+    draw = _draw_from(course.seed, progress.epochs_done, progress.step)
+    take_up_random(state.random, draw)
+    steps = _steps(course, epoch)
+    sharded.parallel.train()
+    started = saved = time.perf_counter()
+    done, before, loss_sum = progress.step, progress.seconds, progress.loss_sum / world_size
+    rate = 1.0  # where more processes go on than began, no step may be left
+    with course.watch.epoch(epoch, len(steps)) as watch:
+        for rows in islice(steps, done, None):
+            with watch.phase("data"):
+                batch = course.examples.take(rows).to(collective_device())
+                prepared = course.prepare(batch, draw)
+            place, size = group_of(done, len(steps), settings.accumulate)
+            rate = rate_at(settings, epoch * len(steps) + done, len(steps), course.settings.epochs)
+            loss = sharded.step(*prepared, rate=rate, place=place, size=size, watch=watch)
+            if not math.isfinite(loss):
+                raise TrainingError(_no_number(course, loss, epoch, done, rows))
+            loss_sum, done = loss_sum + loss, done + 1
+            watch.step(done, loss, rate * course.settings.learning_rate, len(rows) * world_size)
+            if place + 1 == size and done < len(steps) and _is_due(saved, course.checkpoint_every_s):
+                progress.step, progress.seconds = done, before + time.perf_counter() - started
+                progress.loss_sum = _sum(loss_sum)
+                weights = sharded.gather()
+                refuse_no_numbers(course, f"epoch {epoch + 1}, step {done}", weights)
+                save(course, state, weights, sharded.gather_optimizers(), gather_random(draw))
+                saved = time.perf_counter()
+    seconds = before + time.perf_counter() - started
+    return {
+        "epoch": epoch + 1,
+        "loss": _sum(loss_sum / len(steps)) / world_size,
+        "seconds": seconds,
+        "samples_per_s": sum(map(len, steps)) * world_size / seconds,
+        "learning_rate": rate * course.settings.learning_rate,
+        "phases": dict(watch.seconds),
+    }
+
+
+def _draw_from(seed: int, epoch: int, step: int) -> torch.Generator:
+    """Random draws begin anew with each epoch, so that a run that goes on draws what it would have drawn."""
+    first = (seed * 1000 + epoch) * 1000 + dist.get_rank() + step
+    torch.manual_seed(first)
+    return torch.Generator().manual_seed(first + 500)
+
+
+def _steps(course: Course, epoch: int) -> list[Tensor]:
+    """This process's rows of each step."""
+    world_size = dist.get_world_size()
+    size, seed = course.settings.batch_size, course.seed
+    steps = list(
+        batches(
+            len(course.examples), size, seed=seed, epoch=epoch, rank=dist.get_rank(), world_size=world_size
+        )
+    )
+    if not steps:
+        raise TrainingError(
+            f"{len(course.examples)} training events do not fill {world_size} processes; lower num_processes"
+        )
+    return steps
+
+
+def _no_number(course: Course, loss: float, epoch: int, done: int, rows: Tensor) -> str:
+    shown = ", ".join(str(row) for row in rows[:5].tolist())
+    return (
+        f"the {course.name}'s loss is {loss} in epoch {epoch + 1}, step {done + 1}, on a batch that begins "
+        f"with rows {shown} of its training data (0 is the oldest); the last checkpoint is kept: lower "
+        f"training.{course.name}.learning_rate or table_learning_rate, or look at these rows"
+    )
+
+
+def _is_due(saved: float, every_s: float) -> bool:
+    """Whether it is time for a checkpoint by rank 0's clock; every process must ask."""
+    if every_s == 0:
+        return False
+    due = torch.tensor([time.perf_counter() - saved >= every_s], device=collective_device())
+    dist.broadcast(due, src=0)
+    return bool(due)
+
+
+def _sum(value: float) -> float:
+    """Of all processes."""
+    total = torch.tensor([value], dtype=torch.float64, device=collective_device())
+    dist.all_reduce(total)
+    return float(total)

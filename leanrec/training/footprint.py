@@ -1,0 +1,243 @@
+"""Will it fit? What each process of a training would hold and send, before any of them starts.
+
+    tables      a process's part of the embedding tables and of Adagrad's sums, in float32
+    dense       all other weights, their gradients and the optimizer's two averages
+    plain       both plain models, which every process keeps on the host while it trains
+    checkpoint  what rank 0 gathers on the host: weights, sums, the best of both, and all that once more
+
+Activations are not counted. What is sent is an upper bound: each distinct index of a step travels once, and
+here none is taken to repeat beyond its table's rows. On CPUs all four lie in the same memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from leanrec.config import RankerSettings, RetrieverSettings, TrainingSettings
+from leanrec.models.inputs import ItemInputs, UserInputs
+from leanrec.models.recommender import Recommender
+from leanrec.models.retrieval.retriever import LearnedRetriever
+from leanrec.schema import USER_STATISTICS, ModelSpec
+from leanrec.training.sharding import refuse_unknown_tables, sharding_of, with_sharded_tables
+
+FLOAT, INDEX = 4, 8
+"""Bytes of a weight and of an index."""
+COPIES = 4
+"""Of a dense weight: itself, its gradient, Adam's two averages."""
+GATHERED = 8
+"""Of each table, on rank 0 while it writes a checkpoint: weights and sums, now and at the best, twice."""
+Settings = RetrieverSettings | RankerSettings
+GPUS_A_HOST = 8
+"""What a plan for more GPUs takes a host to have."""
+MORE_PROCESSES = (2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTable:
+    """One table of one model."""
+
+    model: str
+    table: str
+    rows: int
+    dim: int
+    sharding: str
+    ranks: tuple[int, ...]
+    bytes_a_rank: dict[int, int]
+    """Rank -> bytes of its part and of Adagrad's sums."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What processes would hold (bytes of each rank) and send (bytes a step of one rank, at most)."""
+
+    num_processes: int
+    device: str
+    tables: tuple[PlannedTable, ...]
+    table_bytes: tuple[int, ...]
+    """Of each rank, of the larger model: one is trained after the other."""
+    dense_bytes: int
+    plain_bytes: int
+    checkpoint_bytes: int
+    sent_bytes: int
+
+    @property
+    def on_device(self) -> int:
+        """Bytes that the fullest process needs in its device's memory; on CPUs that is the host's."""
+        on_host = self.plain_bytes + self.checkpoint_bytes if self.device == "cpu" else 0
+        return max(self.table_bytes) + self.dense_bytes + on_host
+
+    @property
+    def on_host(self) -> int:
+        """Bytes that all processes together need on one host."""
+        on_devices = sum(self.table_bytes) + self.num_processes * self.dense_bytes
+        everywhere = on_devices if self.device == "cpu" else 0
+        return everywhere + self.num_processes * self.plain_bytes + self.checkpoint_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON value."""
+        return {**asdict(self), "on_device": self.on_device, "on_host": self.on_host}
+
+
+def plan_training(
+    settings: TrainingSettings, spec: ModelSpec, items: ItemInputs, *, num_processes: int, device: str
+) -> TrainingPlan:
+    """The plan for `num_processes` processes on `device` ("cpu", "cuda"), of which none need be there.
+
+    Raises a ConfigError for a table that no model has, a TrainingError where tables cannot be sharded so.
+    """
+    with torch.device("meta"):
+        recommender = Recommender(spec, settings, items)
+    models: dict[str, Any] = {
+        name: model
+        for name, model in (("retriever", recommender.retriever), ("ranker", recommender.ranker))
+        if name == "ranker" or isinstance(model, LearnedRetriever)
+    }
+    refuse_unknown_tables(
+        settings.sharding, {table for model in models.values() for table in model.sparse.num_rows}
+    )
+    tables, held, dense, sent = [], [], [], []
+    for name, model in models.items():
+        own: Settings = getattr(settings, name)
+        planned = _tables_of(name, model, own, settings.sharding, num_processes, device)
+        tables += planned
+        held.append([sum(t.bytes_a_rank.get(rank, 0) for t in planned) for rank in range(num_processes)])
+        weights = sum(p.numel() for p in model.parameters()) - _table_weights(model)
+        dense.append(weights * FLOAT * COPIES)
+        sent.append(_sent(model, own, spec, num_processes, weights))
+    return TrainingPlan(
+        num_processes=num_processes,
+        device=device,
+        tables=tuple(tables),
+        table_bytes=tuple(max(held, key=max)),
+        dense_bytes=max(dense),
+        plain_bytes=sum(p.numel() for p in recommender.parameters()) * FLOAT,
+        checkpoint_bytes=GATHERED * FLOAT * max(_table_weights(model) for model in models.values()),
+        sent_bytes=max(sent),
+    )
+
+
+def misfit(plan: TrainingPlan, *, device: int | None, host: int) -> str | None:
+    """What does not fit into the bytes of each `device` and of the one `host`; None where all does.
+
+    `device` is None for CPUs, whose memory is the host's.
+    """
+    if device is not None and plan.on_device > device:
+        return f"the fullest device needs {size_in_words(plan.on_device)}, each has {size_in_words(device)}"
+    if plan.on_host > host:
+        return f"the host needs {size_in_words(plan.on_host)}, {size_in_words(host)} are there"
+    return None
+
+
+def nearest_that_fits(
+    plan: TrainingPlan,
+    settings: TrainingSettings,
+    spec: ModelSpec,
+    items: ItemInputs,
+    *,
+    device: int | None,
+    host: int,
+) -> str:
+    """The smallest number of processes that would fit, in words; else what else would help."""
+    for number in sorted({1, *MORE_PROCESSES} - {plan.num_processes}):
+        other = plan_training(settings, spec, items, num_processes=number, device=plan.device)
+        if misfit(other, device=device, host=host) is None:
+            return f"training.num_processes: {number} fits"
+    return "no number of processes on one host fits: lower training.retriever.dim and training.ranker.dim"
+
+
+def size_in_words(size: float) -> str:
+    """GiB, or MiB where that is more telling."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"
+
+
+def _tables_of(
+    name: str,
+    model: Any,
+    settings: Settings,
+    by_hand: dict[str, Any],
+    num_processes: int,
+    device: str,
+) -> list[PlannedTable]:
+    is_on_hosts_of_eight = device == "cuda" and num_processes % GPUS_A_HOST == 0
+    sharding = sharding_of(
+        model.sparse.num_rows,
+        by_hand,
+        world_size=num_processes,
+        local_world_size=GPUS_A_HOST if is_on_hosts_of_eight else num_processes,
+        device=device,
+        table_learning_rate=settings.table_learning_rate,
+    )
+    plan = sharding.plan(with_sharded_tables(_Holder(model)))
+    (found,) = plan.plan.values()
+    return [
+        PlannedTable(
+            model=name,
+            table=table,
+            rows=model.sparse.num_rows[table],
+            dim=model.sparse.dim,
+            sharding=placed.sharding_type,
+            ranks=tuple(sorted(set(placed.ranks))),
+            bytes_a_rank=_bytes_by_rank(placed.sharding_spec.shards),
+        )
+        for table, placed in found.items()
+    ]
+
+
+def _table_weights(model: Any) -> int:
+    return sum(rows * model.sparse.dim for rows in model.sparse.num_rows.values())
+
+
+class _Holder(nn.Module):
+    """What the planner walks through: a model in the place where an objective has it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+
+def _bytes_by_rank(shards: Sequence[Any]) -> dict[int, int]:
+    held: Counter[int] = Counter()
+    for shard in shards:
+        rows, columns = shard.shard_sizes
+        held[shard.placement.rank()] += 2 * rows * columns * FLOAT
+    return dict(held)
+
+
+def _sent(
+    model: Any,
+    settings: Settings,
+    spec: ModelSpec,
+    num_processes: int,
+    weights: int,
+) -> int:
+    """Bytes that one process sends a step at most: indices, vectors, their gradients, dense gradients."""
+    share = settings.batch_size / num_processes
+    elsewhere = (num_processes - 1) / num_processes
+    lookups: Counter[str] = Counter()
+    user = UserInputs(
+        torch.zeros(1, 1, dtype=torch.long),
+        torch.zeros(1, spec.num_attribute_columns, dtype=torch.long),
+        torch.zeros(1, len(USER_STATISTICS)),
+        torch.zeros(1, spec.history_length, dtype=torch.long),
+        torch.zeros(1, spec.history_length),
+    )
+    for feature, index in model.user_indices(user).items():
+        lookups[model.sparse.features[feature]] += round(share * index.numel())
+    num_items = _items_a_step(settings, spec, share)
+    for feature, index in model.item_indices(torch.zeros(1, dtype=torch.long)).items():
+        lookups[model.sparse.features[feature]] += round(num_items * index.numel())
+    distinct = sum(min(count, model.sparse.num_rows[table]) for table, count in lookups.items())
+    return round(elsewhere * (distinct * (INDEX + 2 * model.sparse.dim * FLOAT) + 2 * weights * FLOAT))
+
+
+def _items_a_step(settings: Settings, spec: ModelSpec, share: float) -> float:
+    if isinstance(settings, RankerSettings):
+        return share * (1 + settings.negatives)
+    exact = settings.loss == "softmax" and spec.num_items <= settings.full_softmax_items
+    return share + (spec.num_items if exact else settings.softmax_negatives)

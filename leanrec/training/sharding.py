@@ -1,0 +1,97 @@
+"""Which process holds which part of a table: by TorchRec's planner, or as the settings say."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from torch import nn
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
+from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.planner.types import PlannerError
+from torchrec.distributed.types import ShardingPlan, ShardingType
+
+from leanrec.config.section import nearest
+from leanrec.errors import ConfigError, TrainingError
+from leanrec.training.sparse import ShardedSparseArch
+
+MODEL_PARALLEL = [
+    ShardingType.TABLE_WISE.value,
+    ShardingType.ROW_WISE.value,
+    ShardingType.COLUMN_WISE.value,
+]
+"""What the planner may choose from: all that TorchRec offers for lookups that are not pooled, data-parallel
+tables aside, which would need an optimizer of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """A planner, the sharder that carries its plan out, and whose tables it plans."""
+
+    planner: EmbeddingShardingPlanner
+    sharder: EmbeddingCollectionSharder
+
+    def plan(self, objective: nn.Module) -> ShardingPlan:
+        """The plan for the tables of `objective`; a TrainingError where there is none."""
+        try:
+            return self.planner.plan(objective, [self.sharder])
+        except PlannerError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(f"no plan shards the tables so ({reason}); {WAY_OUT}") from None
+
+
+WAY_OUT = "let the planner choose (training.sharding: {}), or change training.num_processes"
+
+
+def sharding_of(
+    tables: Mapping[str, int],
+    by_hand: Mapping[str, str],
+    *,
+    world_size: int,
+    local_world_size: int,
+    device: str,
+    table_learning_rate: float,
+) -> Sharding:
+    """For `tables` (name -> rows) over `world_size` processes on `device` ("cpu", "cuda").
+
+    `local_world_size` of them share a host. `by_hand` fixes the sharding of the tables that it names.
+    """
+    constraints = {
+        table: ParameterConstraints(sharding_types=[by_hand[table]] if table in by_hand else MODEL_PARALLEL)
+        for table in tables
+    }
+    sharder = EmbeddingCollectionSharder(
+        fused_params={
+            "optimizer": EmbOptimType.EXACT_ADAGRAD,
+            "learning_rate": table_learning_rate,
+            "eps": 1e-8,
+        }
+    )
+    planner = EmbeddingShardingPlanner(
+        topology=Topology(world_size=world_size, local_world_size=local_world_size, compute_device=device),
+        constraints=constraints,
+    )
+    return Sharding(planner=planner, sharder=sharder)
+
+
+def refuse_unknown_tables(by_hand: Mapping[str, str], tables: set[str]) -> None:
+    """A ConfigError for a table of `training.sharding` that neither model has."""
+    for name in by_hand:
+        if name not in tables:
+            raise ConfigError(
+                f"training.sharding names the table {name!r}, which no model has; {nearest(name, tables)}"
+            )
+
+
+def with_sharded_tables(objective: nn.Module) -> Any:
+    """A copy of `objective` whose tables TorchRec may shard; they hold no memory until it does."""
+    model: Any = objective.model
+    sparse = model.sparse
+    model.sparse = ShardedSparseArch(sparse)
+    try:
+        return copy.deepcopy(objective)
+    finally:
+        model.sparse = sparse

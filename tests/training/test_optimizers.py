@@ -1,0 +1,150 @@
+"""Learning rates by the step, and dense gradients added up over steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from training_world import SMALL, write_world
+
+from leanrec.config.optimizer import OptimizerSettings
+from leanrec.files import read_json
+from leanrec.models.inputs import read_item_inputs
+from leanrec.models.recommender import Recommender
+from leanrec.schema import ModelSpec
+from leanrec.training.examples import TRAIN, Examples, read_examples
+from leanrec.training.objectives import RetrieverObjective
+from leanrec.training.optimizers import group_of, rate_at
+from leanrec.training.plan import ShardedModel
+from leanrec.training.watching import Watch
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        ({}, {0: 1.0, 39: 1.0}),
+        ({"warmup_steps": 4}, {0: 0.25, 1: 0.5, 3: 1.0, 39: 1.0}),
+        ({"schedule": "step"}, {0: 1.0, 9: 1.0, 10: 0.5, 39: 0.125}),
+        ({"schedule": "step", "step_epochs": 2, "step_factor": 0.1}, {19: 1.0, 20: 0.1, 39: 0.1}),
+        ({"schedule": "cosine"}, {0: 1.0, 20: 0.5, 40: 0.0, 99: 0.0}),
+        ({"schedule": "cosine", "warmup_steps": 20}, {0: 0.05, 19: 1.0, 20: 1.0, 30: 0.5, 40: 0.0}),
+        ({"schedule": "cosine", "warmup_steps": 99}, {0: 1 / 99, 39: 40 / 99}),
+    ],
+)
+def test_the_rate_at_a_step_of_four_epochs_of_ten(settings: dict, rates: dict[int, float]) -> None:
+    found = {step: rate_at(OptimizerSettings(**settings), step, 10, 4) for step in rates}
+    assert found == pytest.approx(rates, abs=1e-12)
+
+
+def test_steps_are_grouped_and_the_last_group_holds_what_is_left() -> None:
+    assert [group_of(step, 7, 3) for step in range(7)] == [
+        *((0, 3), (1, 3), (2, 3)),
+        *((0, 3), (1, 3), (2, 3)),
+        (0, 1),
+    ]
+    assert [group_of(step, 2, 1) for step in range(2)] == [(0, 1), (0, 1)]
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> tuple[Examples, Recommender]:
+    """64 events, and a model whose loss is their plain mean."""
+    features, training_set = write_world(tmp_path)
+    spec = ModelSpec(**{**read_json(features / "spec.json"), "top_k": SMALL.top_k})
+    retriever = SMALL.retriever.model_copy(update={"disliked_weight": 1.0, "dropout": 0.0})
+    settings = SMALL.model_copy(update={"retriever": retriever})
+    torch.manual_seed(1)
+    recommender = Recommender(spec, settings, read_item_inputs(features / "items.parquet"))
+    return read_examples(training_set, TRAIN, spec).take(torch.arange(64)), recommender
+
+
+def sharded(recommender: Recommender, **settings: object) -> ShardedModel:
+    objective = RetrieverObjective(recommender.retriever, recommender.settings.retriever)
+    return ShardedModel(
+        objective,
+        learning_rate=0.01,
+        weight_decay=0.0,
+        table_learning_rate=0.0,
+        optimizer=OptimizerSettings.parse(settings),
+        by_hand={},
+        device=torch.device("cpu"),
+    )
+
+
+def dense_of(model: ShardedModel) -> dict[str, torch.Tensor]:
+    weights = model.gather()
+    assert weights is not None
+    return {name: value for name, value in weights.items() if "sparse.tables" not in name}
+
+
+def gradient_of(model: ShardedModel) -> torch.Tensor:
+    """The gradient that the dense part moved by last."""
+    return torch.cat([p.grad.flatten() for group in model.dense.param_groups for p in group["params"]])
+
+
+def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_the_dense_part_moves_as_by_one_batch_when_its_halves_are_added_up(
+    examples: tuple[Examples, Recommender],
+) -> None:
+    events, recommender = examples
+    with Watch("retriever").epoch(0, 2) as watch:
+        whole, halves = sharded(recommender), sharded(recommender, accumulate=2)
+        before = dense_of(halves)
+        draw = torch.Generator()
+        whole.step(events, draw, watch=watch)
+        for place in range(2):
+            assert largest_difference(before, dense_of(halves)) == 0
+            half = events.take(torch.arange(32) + 32 * place)
+            halves.step(half, draw, place=place, size=2, watch=watch)
+    assert largest_difference(before, dense_of(halves)) > 1e-3
+    torch.testing.assert_close(gradient_of(halves), gradient_of(whole), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_gradient_beyond_its_norm_is_scaled_down(examples: tuple[Examples, Recommender]) -> None:
+    events, recommender = examples
+    norms = {}
+    for clip_norm in (None, 1e-3):
+        model = sharded(recommender, clip_norm=clip_norm)
+        with Watch("retriever").epoch(0, 1) as watch:
+            model.step(events, torch.Generator(), watch=watch)
+        norms[clip_norm] = float(gradient_of(model).norm())
+    assert norms[None] > 1e-2 and norms[1e-3] == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_rate_of_nothing_moves_neither_the_dense_part_nor_the_tables(
+    examples: tuple[Examples, Recommender],
+) -> None:
+    events, recommender = examples
+    objective = RetrieverObjective(recommender.retriever, recommender.settings.retriever)
+    model = ShardedModel(
+        objective,
+        learning_rate=0.01,
+        weight_decay=0.0,
+        table_learning_rate=0.1,
+        optimizer=OptimizerSettings(schedule="cosine"),
+        by_hand={},
+        device=torch.device("cpu"),
+    )
+    before = model.gather()
+    with Watch("retriever").epoch(0, 2) as watch:
+        model.step(events, torch.Generator(), rate=0.0, watch=watch)
+        assert largest_difference(before, model.gather()) == 0
+        model.step(events, torch.Generator(), rate=1.0, watch=watch)
+    moved = model.gather()
+    changed = {name for name in moved if not torch.equal(moved[name], before[name])}
+    assert {name.startswith("sparse.tables") for name in changed} == {True, False}
