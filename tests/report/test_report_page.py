@@ -169,6 +169,13 @@ def test_an_artifact_cut_off_midway_is_named_and_left_out(tmp_path):
     assert "cannot be read: events, compressed/front.json" in Page(text).words
 
 
+def test_training_is_told_with_its_phases_where_they_are_known(tmp_path):
+    words = Page(build_report(make_inputs(tmp_path), tmp_path / "report").read_text(encoding="utf-8")).words
+    assert "Retriever: 20 epochs in 38.0 s, 41,000 samples a second.\n" in words
+    phases = "data 2.4 s, forward 5.6 s, backward 4.8 s, update 800 ms; learning rate at the end 0.002."
+    assert f"41,000 samples a second. Time by phase: {phases}" in words
+
+
 def test_nan_in_an_artifact_becomes_a_gap(tmp_path):
     inputs = make_inputs(tmp_path)
     curves = read_json(inputs.model / "curves.json")
