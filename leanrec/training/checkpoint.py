@@ -53,6 +53,18 @@ def identity_of(settings: dict[str, Any], *files: Path) -> str:
     return hashlib.sha256(described.encode()).hexdigest()
 
 
+def _flattened(groups: Groups) -> dict[str, Tensor]:
+    """Tensors by "group:name", none of which shares memory with another: safetensors takes no such ones."""
+    flat: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for group, members in groups.items():
+        for name, value in members.items():
+            own = value.contiguous()
+            flat[f"{group}:{name}"] = own.clone() if own.untyped_storage().data_ptr() in seen else own
+            seen.add(own.untyped_storage().data_ptr())
+    return flat
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
     """The checkpoints of one model, numbered as they were made."""
@@ -72,11 +84,7 @@ class Checkpoints:
         """
         numbers = self._numbers()
         path = self._path(max(numbers, default=0) + 1)
-        flat = {
-            f"{group}:{name}": value.contiguous().clone()
-            for group, members in groups.items()
-            for name, value in members.items()
-        }
+        flat = _flattened(groups)
         try:
             with atomic_directory(path) as beside:
                 save_file(flat, beside / STATE_FILE)

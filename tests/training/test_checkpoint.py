@@ -29,7 +29,7 @@ class World:
     def save(self, epochs: int, rows: int = 3) -> None:
         weights = {"table": torch.full((rows, 2), float(epochs)), "transposed": torch.eye(3)[:, :2].T}
         progress = Progress(epochs_done=epochs, curves=[{"epoch": epochs, "loss": 0.5}])
-        self.checkpoints.save(progress, {"weights": weights, "best": {}})
+        self.checkpoints.save(progress, {"weights": weights, "best": dict(weights)})
 
     def file(self, number: int, name: str) -> Path:
         return self.folder / f"{number:06d}" / name
@@ -45,8 +45,9 @@ def test_what_was_saved_comes_back(world: World) -> None:
     progress, groups = world.checkpoints.load(2)
     assert progress == Progress(epochs_done=2, curves=[{"epoch": 2, "loss": 0.5}])
     assert progress.best_figure == float("-inf")
-    assert torch.equal(groups["weights"]["table"], torch.full((3, 2), 2.0))
-    assert torch.equal(groups["weights"]["transposed"], torch.eye(3)[:, :2].T)
+    for group in ("weights", "best"):
+        assert torch.equal(groups[group]["table"], torch.full((3, 2), 2.0))
+        assert torch.equal(groups[group]["transposed"], torch.eye(3)[:, :2].T)
     assert world.log == []
 
 

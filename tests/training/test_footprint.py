@@ -1,0 +1,114 @@
+"""What a training would hold, before any process starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from training_world import NUM_ITEMS, NUM_USERS, SMALL, write_world
+from typer.testing import CliRunner
+
+from leanrec.cli import app
+from leanrec.cli.training import size_of
+from leanrec.config import TrainingSettings
+from leanrec.config.zoo import RANKERS, RETRIEVERS
+from leanrec.errors import ConfigError
+from leanrec.files import read_json
+from leanrec.models.inputs import ItemInputs, read_item_inputs
+from leanrec.schema import ModelSpec
+from leanrec.training.footprint import TrainingPlan, misfit, nearest_that_fits, plan_training
+
+World = tuple[ModelSpec, ItemInputs]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    features, _ = write_world(tmp_path_factory.mktemp("world"))
+    spec = ModelSpec(**{**read_json(features / "spec.json"), "top_k": SMALL.top_k})
+    return spec, read_item_inputs(features / "items.parquet")
+
+
+def planned(world: World, processes: int = 2, device: str = "cpu", **training: object) -> TrainingPlan:
+    settings = TrainingSettings.parse({**SMALL.model_dump(), **training})
+    return plan_training(settings, *world, num_processes=processes, device=device)
+
+
+@pytest.mark.parametrize("processes", [1, 3, 16])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_parts_of_a_table_are_the_table_and_its_sums(world: World, processes: int, device: str) -> None:
+    plan = planned(world, processes, device)
+    assert len(plan.table_bytes) == processes
+    for table in plan.tables:
+        assert sum(table.bytes_a_rank.values()) == 2 * 4 * table.rows * table.dim
+    rows = {(table.model, table.table): table.rows for table in plan.tables}
+    assert rows["retriever", "user"] == rows["ranker", "user"] == NUM_USERS + 1
+    assert rows["retriever", "item"] == NUM_ITEMS
+    assert (plan.sent_bytes == 0) == (processes == 1)
+
+
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise"])
+def test_a_table_is_sharded_as_told(world: World, sharding: str) -> None:
+    retriever = {**SMALL.retriever.model_dump(), "dim": 512}
+    plan = planned(world, sharding={"item": sharding}, retriever=retriever)
+    (item,) = (table for table in plan.tables if (table.model, table.table) == ("retriever", "item"))
+    assert item.sharding == sharding
+
+
+def test_a_table_that_no_model_has_is_refused_with_the_nearest(world: World) -> None:
+    with pytest.raises(ConfigError, match=r"table 'itme', which no model has; .*'item'"):
+        planned(world, sharding={"itme": "row_wise"})
+
+
+@pytest.mark.parametrize("part", ["retriever", "ranker"])
+def test_every_model_of_the_zoo_can_be_planned(world: World, part: str) -> None:
+    for model in RETRIEVERS if part == "retriever" else RANKERS:
+        plan = planned(world, **{part: {"model": model, "dim": 8}})
+        assert plan.on_device > 0 and plan.on_host >= plan.on_device
+
+
+def test_what_does_not_fit_is_said_with_what_would(world: World) -> None:
+    spec, items = world
+    retriever = SMALL.retriever.model_copy(update={"dim": 256, "hidden": (4,)})
+    settings = SMALL.model_copy(update={"retriever": retriever})
+    plan = plan_training(settings, spec, items, num_processes=1, device="cuda")
+    assert misfit(plan, device=plan.on_device, host=plan.on_host) is None
+    fault = misfit(plan, device=plan.on_device - 1, host=10**12)
+    assert fault and "the fullest device needs" in fault
+    room = {"device": plan.dense_bytes + plan.table_bytes[0] * 3 // 4, "host": 10**12}
+    assert nearest_that_fits(plan, settings, spec, items, **room) == "training.num_processes: 2 fits"
+    nothing = nearest_that_fits(plan, settings, spec, items, device=10, host=10**12)
+    assert "lower training.retriever.dim" in nothing
+    on_cpu = plan_training(settings, spec, items, num_processes=1, device="cpu")
+    assert misfit(on_cpu, device=None, host=on_cpu.on_host) is None
+    assert "the host needs" in str(misfit(on_cpu, device=None, host=on_cpu.on_host - 1))
+
+
+@pytest.mark.parametrize(("text", "size"), [("80GiB", 80 * 2**30), ("1.5 MiB", 3 * 2**19), ("12", 12)])
+def test_sizes_in_words(text: str, size: int) -> None:
+    assert size_of(text) == size
+
+
+def test_a_size_that_is_none_is_named() -> None:
+    with pytest.raises(ConfigError, match="--device-memory '2Gb' is not a size; write 80GiB"):
+        size_of("2Gb")
+
+
+def test_the_command_answers_before_anything_starts(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    settings = {
+        "name": "tiny",
+        "data": {"source": "synthetic"},
+        "feature_store": {"repository": str(tmp_path / "store")},
+        "release": {"repository": str(tmp_path / "models")},
+        "evaluation": {"ks": [5]},
+        "training": SMALL.model_dump(mode="json", exclude_none=True),
+    }
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(settings))
+    command = ["train", str(config), "--work", str(tmp_path), "--plan", "--device", "cuda"]
+    fits = json.loads(CliRunner().invoke(app, [*command, "--device-memory", "1GiB", "--json"]).stdout)
+    assert fits["fits"] and fits["num_processes"] == 1
+    shown = CliRunner().invoke(app, [*command, "--processes", "4", "--device-memory", "1"])
+    assert "4 processes on cuda: the fullest device needs" in " ".join(shown.stdout.split())
+    assert not (tmp_path / "model").exists()
