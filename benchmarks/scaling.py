@@ -1,0 +1,113 @@
+"""Training on two processes beside one: samples a second where tables are nearly all of the work.
+
+Eight tables whose rows are drawn evenly, three lookups each a sample, and one small dense layer: tables go
+over the processes as the planner says, the dense part by DDP. The batch is the same for one process and for
+two, each with one thread. What the machine itself allows is measured in the same run: two single processes
+that know nothing of each other, side by side, share memory and caches as the two of one training do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from leanrec.errors import HostError
+
+SETTINGS: dict[str, Any] = {
+    "tables": 8,
+    "rows": 200_000,
+    "dim": 64,
+    "lookups": 3,
+    "hidden": 16,
+    "batch_size": 4096,
+    "warm_up_steps": 3,
+    "steps": 20,
+    "sharding": "planner",
+}
+ROUNDS = 3
+ROOT = Path(__file__).parents[1]
+
+
+def measure(repository: Path | None = None, rounds: int = ROUNDS, **settings: Any) -> dict[str, Any]:
+    """Samples a second of two processes, of one, and of two alone; `repository` is not needed."""
+    job = {**SETTINGS, **settings}
+    one, two, ceiling = [], [], []
+    for _ in range(rounds):
+        one.append(_speed([1], job))
+        two.append(_speed([2], job))
+        ceiling.append(_speed([1, 1], job))
+    ratio = statistics.median(b / a for a, b in zip(one, two, strict=True))
+    most = statistics.median(c / a for a, c in zip(one, ceiling, strict=True))
+    return {
+        "name": "scaling",
+        "ours": statistics.median(two),
+        "baseline": statistics.median(one),
+        "ratio": ratio,
+        "unit": "samples a second, two processes beside one",
+        "ceiling": {
+            "samples_per_s": statistics.median(ceiling),
+            "ratio": most,
+            "reached": statistics.median(b / c for b, c in zip(two, ceiling, strict=True)),
+            "what": "two single processes side by side that share nothing",
+        },
+        "rounds": {"one": one, "two": two, "ceiling": ceiling},
+        "settings": {**job, "rounds": rounds, "threads_a_process": 1, "cores": os.cpu_count()},
+    }
+
+
+def _speed(groups: list[int], job: dict[str, Any]) -> float:
+    """Samples a second of trainings of so many processes each, side by side, added up."""
+    with tempfile.TemporaryDirectory(prefix="leanrec-bench-") as folder:
+        jobs = [Path(folder) / f"{i}.json" for i in range(len(groups))]
+        # A training's clock starts when all of them are ready.
+        all_ready = [f"{path}.ready" for path in jobs]
+        running: dict[Path, subprocess.Popen[bytes]] = {}
+        try:
+            for path, size in zip(jobs, groups, strict=True):
+                told = {"outcome": f"{path}.out", "ready": f"{path}.ready", "wait_for": all_ready}
+                path.write_text(json.dumps(job | told), encoding="utf-8")
+                running[path] = _start(size, path)
+            _wait(running)
+            return sum(float(Path(f"{path}.out").read_text("utf-8")) for path in jobs)
+        finally:
+            for process in running.values():
+                if process.poll() is None:
+                    process.terminate()  # torchrun ends its own processes
+                    process.wait()
+
+
+def _start(num_processes: int, job: Path) -> subprocess.Popen[bytes]:
+    with Path(f"{job}.err").open("wb") as words:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                *(f"--nproc-per-node={num_processes}", "-m", "benchmarks.scaling_worker", str(job)),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=words,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"},
+        )
+
+
+def _wait(running: dict[Path, subprocess.Popen[bytes]]) -> None:
+    """Until all have ended; a HostError as soon as one fails, for the others may be waiting for it."""
+    while any(process.poll() is None for process in running.values()):
+        _refuse_failures(running)
+        time.sleep(0.05)
+    _refuse_failures(running)
+
+
+def _refuse_failures(running: dict[Path, subprocess.Popen[bytes]]) -> None:
+    for path, process in running.items():
+        if process.poll():
+            lines = Path(f"{path}.err").read_text("utf-8", errors="replace").splitlines()
+            reason = next((line.strip() for line in lines if "Error: " in line), "it left no word")
+            raise HostError(f"a training that was timed ended with status {process.returncode}: {reason}")

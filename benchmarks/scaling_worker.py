@@ -1,0 +1,115 @@
+"""One process of a training that is timed: `torchrun ... -m benchmarks.scaling_worker JOB.json`.
+
+JOB.json holds the settings of benchmarks/scaling.py, and the files `outcome`, `ready` and `wait_for`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leanrec.config.optimizer import OptimizerSettings
+from leanrec.models.layers import SparseArch
+from leanrec.training.plan import ShardedModel, quiet_planner
+from leanrec.training.watching import Watch
+
+BATCHES = 8
+"""Batches drawn beforehand, and taken in turns."""
+
+
+class EmbeddingBound(nn.Module):
+    """Tables, their vectors added up, and one small layer."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        super().__init__()
+        tables = {f"table_{i}": int(job["rows"]) for i in range(job["tables"])}
+        self.sparse = SparseArch(tables, {name: name for name in tables}, job["dim"])
+        self.mlp = nn.Sequential(nn.Linear(job["dim"], job["hidden"]), nn.ReLU(), nn.Linear(job["hidden"], 1))
+
+    def forward(self, indices: dict[str, Tensor]) -> Tensor:
+        """Logits [B] of indices, table -> [B, lookups]."""
+        vectors = self.sparse(indices)
+        summed = torch.stack([vector.sum(dim=1) for vector in vectors.values()]).sum(dim=0)
+        logits: Tensor = self.mlp(summed).squeeze(1)
+        return logits
+
+
+class ClickObjective(nn.Module):
+    """Binary cross-entropy of a click."""
+
+    def __init__(self, model: EmbeddingBound) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, indices: dict[str, Tensor], clicked: Tensor) -> Tensor:
+        """The mean loss of a batch."""
+        return functional.binary_cross_entropy_with_logits(self.model(indices), clicked)
+
+
+def main(path: str) -> None:
+    """Train as the job says; rank 0 writes the samples a second of all its processes."""
+    job = json.loads(Path(path).read_text("utf-8"))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    quiet_planner()
+    torch.manual_seed(1)
+    objective = ClickObjective(EmbeddingBound(job))
+    tables = objective.model.sparse.num_rows
+    sharded = ShardedModel(
+        objective,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        table_learning_rate=0.05,
+        optimizer=OptimizerSettings(),
+        by_hand={} if job["sharding"] == "planner" else dict.fromkeys(tables, job["sharding"]),
+        device=torch.device("cpu"),
+    )
+    drawn = [_draw(job) for _ in range(BATCHES)]
+    with Watch("scaling").epoch(0, 1) as watch:
+
+        def train(steps: int) -> None:
+            for step in range(steps):
+                loss = sharded.step(*drawn[step % BATCHES], watch=watch)
+                assert math.isfinite(loss)
+
+        train(job["warm_up_steps"])
+        _wait_for_all(job)
+        started = time.perf_counter()
+        train(job["steps"])
+        dist.barrier()
+        seconds = time.perf_counter() - started
+    if dist.get_rank() == 0:
+        Path(job["outcome"]).write_text(str(job["steps"] * job["batch_size"] / seconds), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+def _draw(job: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
+    """This process's share of a batch."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    size = job["batch_size"]
+    shape = (size, job["lookups"])
+    share = slice(size * rank // world_size, size * (rank + 1) // world_size)
+    # Every process draws the whole batch, so that all see one batch whatever their number.
+    indices = {f"table_{i}": torch.randint(1, job["rows"], shape)[share] for i in range(job["tables"])}
+    return indices, (torch.rand(size) < 0.3).float()[share]
+
+
+def _wait_for_all(job: dict[str, Any]) -> None:
+    if dist.get_rank() == 0:
+        Path(job["ready"]).touch()
+        while not all(Path(path).exists() for path in job["wait_for"]):
+            time.sleep(0.01)
+    dist.barrier()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,27 @@
+"""Trainings timed in processes of their own."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import scaling
+from leanrec.errors import HostError
+
+TINY = {"tables": 2, "rows": 50, "dim": 8, "lookups": 2, "batch_size": 16, "warm_up_steps": 1, "steps": 2}
+
+
+@pytest.mark.integration
+def test_two_processes_are_held_against_one_and_against_what_the_machine_allows():
+    outcome = scaling.measure(rounds=1, **TINY)
+    (one,), (two,), (ceiling,) = (outcome["rounds"][name] for name in ("one", "two", "ceiling"))
+    assert one > 0 and two > 0 and ceiling > 0
+    assert outcome["ratio"] == pytest.approx(two / one)
+    assert outcome["ceiling"]["ratio"] == pytest.approx(ceiling / one)
+    assert outcome["ceiling"]["reached"] == pytest.approx(two / ceiling)
+    assert outcome["settings"]["rows"] == 50
+
+
+@pytest.mark.integration
+def test_a_training_that_fails_is_told_with_its_reason():
+    with pytest.raises(HostError, match=r"ended with status 1: .*Error: "):
+        scaling._speed([1], {**scaling.SETTINGS, **TINY, "sharding": "no_such_sharding"})
