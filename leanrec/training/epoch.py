@@ -82,7 +82,8 @@ def _steps(course: Course, epoch: int) -> list[Tensor]:
     )
     if not steps:
         raise TrainingError(
-            f"{len(course.examples)} training events do not fill {world_size} processes; lower num_processes"
+            f"a batch of {min(size, len(course.examples))} training events leaves some of {world_size} "
+            f"processes without one; lower training.num_processes, or raise training.{course.name}.batch_size"
         )
     return steps
 

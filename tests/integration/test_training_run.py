@@ -29,7 +29,7 @@ from leanrec.training.train import train_models
 pytestmark = pytest.mark.integration
 
 TWO = SMALL.model_copy(update={"num_processes": 2})
-PATIENCE_S = 60
+PATIENCE_S = 600
 RUN = """
 import sys, json
 from pathlib import Path
@@ -57,14 +57,22 @@ def wait_until(condition, what: str) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(tmp_path, capfd):
-    write_world(tmp_path)
-    summary = train(tmp_path, TWO, "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A model that two processes trained without being disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_world(folder)
+    summary = train(folder, TWO)
     assert summary["num_processes"] == 2 and summary["valid_ndcg"] > 0.3
-    curves = read_json(tmp_path / "whole" / "curves.json")
-    assert [curve["epoch"] for curve in curves["ranker"]] == [1, 2, 3, 4]
-    assert load_model(tmp_path / "whole").spec.top_k == 5
+    return folder / "model"
 
+
+def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(tmp_path, whole, capfd):
+    curves = read_json(whole / "curves.json")
+    assert [curve["epoch"] for curve in curves["ranker"]] == [1, 2, 3, 4]
+    assert load_model(whole).spec.top_k == 5
+
+    write_world(tmp_path)
     arguments = [sys.executable, "-c", RUN, str(tmp_path), json.dumps(TWO.model_dump(mode="json"))]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "model.checkpoint" / "retriever" / "000001"
@@ -80,28 +88,37 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(tmp_path
     train(tmp_path, TWO)
     assert "going on after epoch" in capfd.readouterr().out
     assert not checkpoint.exists()
-    assert_same_weights(tmp_path / "whole", tmp_path / "model")
+    assert_same_weights(whole, tmp_path / "model")
 
 
 @pytest.mark.parametrize("model", ["retriever", "ranker"])
-def test_a_process_killed_in_mid_epoch_is_started_again_and_ends_with_the_same_weights(tmp_path, model):
+def test_a_process_killed_in_mid_epoch_is_started_again_and_ends_with_the_same_weights(
+    tmp_path, whole, model
+):
     write_world(tmp_path)
-    train(tmp_path, TWO, "whole")
     often = TWO.model_copy(update={"checkpoint_every_s": 1e-6, "keep_checkpoints": 1})
     arguments = [sys.executable, "-c", RUN, str(tmp_path), json.dumps(often.model_dump(mode="json"))]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    wait_until(lambda: in_mid_epoch(tmp_path / "model.checkpoint" / model), "a checkpoint in mid-epoch")
+    wait_for_mid_epoch(tmp_path / "model.checkpoint" / model, process)
     (torchrun,) = psutil.Process(process.pid).children()
     workers = torchrun.children()
     assert len(workers) == 2
     workers[1].kill()
-    printed, _ = process.communicate(timeout=240)
+    printed, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, printed
     assert "restart 1 of 2, from the newest checkpoint" in printed
     assert re.search(rf"{model}: going on after epoch \d+( and \d+ steps)? of an earlier run", printed)
     assert not any(worker.is_running() for worker in workers)
     assert not (tmp_path / "model.checkpoint").exists()
-    assert_same_weights(tmp_path / "whole", tmp_path / "model")
+    assert_same_weights(whole, tmp_path / "model")
+
+
+def wait_for_mid_epoch(folder: Path, process: subprocess.Popen, num_checkpoints: int = 1) -> None:
+    def is_there() -> bool:
+        return len(list(folder.glob("[0-9]*"))) >= num_checkpoints and in_mid_epoch(folder)
+
+    wait_until(lambda: is_there() or process.poll() is not None, "a checkpoint in mid-epoch")
+    assert process.poll() is None, "the run ended before it could be killed"
 
 
 def in_mid_epoch(folder: Path) -> bool:
@@ -125,7 +142,7 @@ def test_a_run_killed_in_mid_epoch_goes_on_with_another_number_of_processes(tmp_
     often = TWO.model_copy(update={"checkpoint_every_s": 1e-6})
     arguments = [sys.executable, "-c", RUN, str(tmp_path), json.dumps(often.model_dump(mode="json"))]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_until(lambda: in_mid_epoch(tmp_path / "model.checkpoint" / "ranker"), "a checkpoint in mid-epoch")
+    wait_for_mid_epoch(tmp_path / "model.checkpoint" / "ranker", process, num_checkpoints=2)
     started = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -171,11 +188,21 @@ def test_a_loss_that_is_no_number_names_model_epoch_and_step(tmp_path, capfd):
     assert not (tmp_path / "model").exists()
 
 
+def test_more_processes_than_a_batch_has_events_are_refused(tmp_path):
+    write_world(tmp_path)
+    alone = SMALL.retriever.model_copy(update={"batch_size": 1})
+    said = (
+        r"a batch of 1 training events leaves some of 2 processes without one; lower training\.num_processes"
+    )
+    with pytest.raises(TrainingError, match=said):
+        train(tmp_path, TWO.model_copy(update={"retriever": alone}))
+
+
 def test_weights_that_are_no_numbers_are_never_a_checkpoint(tmp_path, capfd):
     write_world(tmp_path)
     broken = SMALL.retriever.model_copy(update={"table_learning_rate": 1e39})  # beyond float32
     settings = TWO.model_copy(update={"retriever": broken, "checkpoint_every_s": 1e-6})
-    said = r"retriever's weights \S+ hold what is no number after epoch 1, step 1; the last checkpoint is kept"
+    said = r"retriever's weights \S+ hold what is no number after epoch 1, step 1; the last checkpoint"
     with pytest.raises(TrainingError, match=said):
         train(tmp_path, settings)
     assert "restart" not in capfd.readouterr().out
