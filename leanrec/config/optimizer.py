@@ -10,10 +10,13 @@ from leanrec.config.section import Section
 
 
 class OptimizerSettings(Section):
-    """The dense part's optimizer, the course of the learning rates, precision; tables have fused Adagrad."""
+    """The optimizers, the course of the learning rates, precision."""
 
     dense: Literal["adamw", "adam", "adagrad"] = "adamw"
     """Of all weights but the tables'. AdamW decouples the weight decay, the others take it as L2."""
+    tables: Literal["adagrad", "rowwise_adagrad"] = "adagrad"
+    """Of the embedding tables, fused in the backward pass: a sum of squares a weight, or one a row (and a
+    process that holds a part of it), which takes half the memory."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
     """How learning rates fall: not at all, by `step_factor` every `step_epochs`, along half a cosine."""
     warmup_steps: int = Field(default=0, ge=0)

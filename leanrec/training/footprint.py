@@ -171,6 +171,7 @@ def _tables_of(
         world_size=num_processes,
         local_world_size=GPUS_A_HOST if is_on_hosts_of_eight else num_processes,
         device=device,
+        table_optimizer=settings.optimizer.tables,
         table_learning_rate=settings.table_learning_rate,
     )
     plan = sharding.plan(with_sharded_tables(_Holder(model)))
@@ -183,7 +184,7 @@ def _tables_of(
             dim=model.sparse.dim,
             sharding=placed.sharding_type,
             ranks=tuple(sorted(set(placed.ranks))),
-            bytes_a_rank=_bytes_by_rank(placed.sharding_spec.shards),
+            bytes_a_rank=_bytes_by_rank(placed.sharding_spec.shards, settings.optimizer.tables),
         )
         for table, placed in found.items()
     ]
@@ -201,11 +202,12 @@ class _Holder(nn.Module):
         self.model = model
 
 
-def _bytes_by_rank(shards: Sequence[Any]) -> dict[int, int]:
+def _bytes_by_rank(shards: Sequence[Any], optimizer: str) -> dict[int, int]:
     held: Counter[int] = Counter()
     for shard in shards:
         rows, columns = shard.shard_sizes
-        held[shard.placement.rank()] += 2 * rows * columns * FLOAT
+        sums = rows * (1 if optimizer == "rowwise_adagrad" else columns)
+        held[shard.placement.rank()] += (rows * columns + sums) * FLOAT
     return dict(held)
 
 

@@ -21,7 +21,7 @@ from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.training.optimizers import dense_optimizer
 from leanrec.training.sharding import sharding_of, with_sharded_tables
-from leanrec.training.sparse import copy_rows, gather_rows
+from leanrec.training.sparse import Parts, copy_rows, gather_rows, parts_of
 from leanrec.training.watching import EpochWatch
 
 TABLE = "model.sparse.collection.embeddings."
@@ -56,6 +56,7 @@ class ShardedModel:
             world_size=dist.get_world_size(),
             local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size())),
             device=device.type,
+            table_optimizer=optimizer.tables,
             table_learning_rate=table_learning_rate,
         )
         plain = with_sharded_tables(objective)
@@ -144,7 +145,7 @@ class ShardedModel:
             for name, own in self.parallel.state_dict().items():
                 full = weights[_plain_name(name)]
                 if isinstance(own, ShardedTensor):
-                    copy_rows(full, own)
+                    copy_rows(full, parts_of(own))
                 else:
                     own.copy_(full)
 
@@ -152,28 +153,26 @@ class ShardedModel:
         """The plain model's weights on rank 0, None elsewhere; every process must call it."""
         gathered: dict[str, Tensor | None] = {}
         for name, own in sorted(self.parallel.state_dict().items()):
-            full = gather_rows(own, own) if isinstance(own, ShardedTensor) else own.detach().cpu().clone()
+            is_table = isinstance(own, ShardedTensor)
+            full = gather_rows(own, parts_of(own)) if is_table else own.detach().cpu().clone()
             gathered[_plain_name(name)] = full
         return cast(Gathered, gathered) if dist.get_rank() == 0 else None
 
     def gather_optimizers(self) -> Gathered:
         """The state of both optimizers on rank 0, None elsewhere; every process must call it."""
-        state = self.parallel.fused_optimizer.state_dict()["state"]
+        sums = self._sums()
         gathered: dict[str, Tensor | None] = {}
         for name, table in sorted(self.parallel.state_dict().items()):
             if isinstance(table, ShardedTensor):
-                gathered[f"tables/{name}"] = gather_rows(table, _adagrad_sums(state, name))
+                gathered[f"tables/{name}"] = gather_rows(table, sums.get(name, []))
         for i, values in self.dense.state_dict()["state"].items():
             gathered |= {f"dense/{i}/{name}": value.detach().cpu().clone() for name, value in values.items()}
         return cast(Gathered, gathered) if dist.get_rank() == 0 else None
 
     def load_optimizers(self, state: dict[str, Tensor]) -> None:
         """Take over what `gather_optimizers` gave; each process keeps its share."""
-        own = self.parallel.fused_optimizer.state_dict()["state"]
-        for name in own:
-            sums = _adagrad_sums(own, name)
-            if sums is not None:
-                copy_rows(state[f"tables/{name}"], sums)
+        for name, parts in self._sums().items():
+            copy_rows(state[f"tables/{name}"], parts)
         dense = self.dense.state_dict()
         for key, value in state.items():
             if key.startswith("dense/"):
@@ -183,11 +182,20 @@ class ShardedModel:
 
     def load_sums(self, sums: dict[str, Tensor]) -> None:
         """Take over Adagrad's sums of the tables, by table; the dense part's optimizer stays as it is."""
-        own = self.parallel.fused_optimizer.state_dict()["state"]
-        for name in own:
-            target, table = _adagrad_sums(own, name), name.removeprefix(TABLE).removesuffix(".weight")
-            if target is not None and table in sums:
-                copy_rows(sums[table], target)
+        for name, parts in self._sums().items():
+            table = name.removeprefix(TABLE).removesuffix(".weight")
+            if table in sums:
+                copy_rows(sums[table], parts)
+
+    def _sums(self) -> dict[str, Parts]:
+        """Adagrad's sums of squared gradients of the tables that this process holds a part of."""
+        optimizer = self.parallel.fused_optimizer
+        return {
+            name: parts_of(optimizer.params[name], values)
+            for name, state in optimizer.state_dict()["state"].items()
+            for key, values in state.items()
+            if key.endswith("momentum1")
+        }
 
     def describe(self) -> dict[str, str]:
         """Table -> how the planner shards it and where."""
@@ -210,11 +218,6 @@ def quiet_planner() -> None:
     for name in ("torchrec", "torch.fx._symbolic_trace"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="torchrec")
-
-
-def _adagrad_sums(state: dict[str, dict[str, ShardedTensor]], table: str) -> ShardedTensor | None:
-    """Adagrad's sums of squared gradients of a table, where this process holds a part of it."""
-    return next((value for key, value in state.get(table, {}).items() if key.endswith("momentum1")), None)
 
 
 def _plain_name(sharded: str) -> str:

@@ -18,6 +18,12 @@ from leanrec.config.section import nearest
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.training.sparse import ShardedSparseArch
 
+FUSED = {
+    "adagrad": EmbOptimType.EXACT_ADAGRAD,
+    "rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+}
+ENOUGH = 2**60
+"""Bytes of memory that the planner takes to be there: whether it is, footprint.py says."""
 MODEL_PARALLEL = [
     ShardingType.TABLE_WISE.value,
     ShardingType.ROW_WISE.value,
@@ -53,6 +59,7 @@ def sharding_of(
     world_size: int,
     local_world_size: int,
     device: str,
+    table_optimizer: str,
     table_learning_rate: float,
 ) -> Sharding:
     """For `tables` (name -> rows) over `world_size` processes on `device` ("cpu", "cuda").
@@ -65,13 +72,19 @@ def sharding_of(
     }
     sharder = EmbeddingCollectionSharder(
         fused_params={
-            "optimizer": EmbOptimType.EXACT_ADAGRAD,
+            "optimizer": FUSED[table_optimizer],
             "learning_rate": table_learning_rate,
             "eps": 1e-8,
         }
     )
     planner = EmbeddingShardingPlanner(
-        topology=Topology(world_size=world_size, local_world_size=local_world_size, compute_device=device),
+        topology=Topology(
+            world_size=world_size,
+            local_world_size=local_world_size,
+            compute_device=device,
+            hbm_cap=ENOUGH,
+            ddr_cap=ENOUGH,
+        ),
         constraints=constraints,
     )
     return Sharding(planner=planner, sharder=sharder)

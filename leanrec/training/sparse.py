@@ -1,7 +1,8 @@
 """Embedding tables while they train: TorchRec's EmbeddingCollection in the place of `SparseArch`.
 
 The planner decides which process holds which rows or columns of a table; the optimizer of the tables is fused
-into the backward pass (Adagrad, Duchi et al. 2011), so a step costs what its rows cost and not the table.
+into the backward pass (Adagrad, Duchi et al. 2011, or one sum a row), so a step costs what its rows cost and
+not the table.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed._shard.sharding_spec import ShardMetadata
 from torch.nn import functional
 from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
@@ -71,22 +73,37 @@ class ShardedSparseArch(nn.Module):
         }
 
 
-def copy_rows(full: Tensor, sharded: ShardedTensor) -> None:
-    """Copy the part of `full` that this process holds into `sharded`, in place."""
+Parts = list[tuple[ShardMetadata, Tensor]]
+"""What this process holds of a table [rows, columns], or of a value a row of it [rows], with its place."""
+
+
+def parts_of(table: ShardedTensor, values: ShardedTensor | None = None) -> Parts:
+    """This process's parts of `table`, or of `values` of an optimizer that go with its weights."""
+    values = table if values is None else values
+    shards = zip(table.local_shards(), values.local_shards(), strict=True)
+    return [(weights.metadata, value.tensor) for weights, value in shards]
+
+
+def copy_rows(full: Tensor, parts: Parts) -> None:
+    """Copy from `full` into `parts`, in place; a value a row is the mean of the row."""
     with torch.no_grad():
-        for shard in sharded.local_shards():
-            (row, column), (rows, columns) = shard.metadata.shard_offsets, shard.metadata.shard_sizes
-            shard.tensor.copy_(full[row : row + rows, column : column + columns])
+        for place, part in parts:
+            (row, column), (rows, columns) = place.shard_offsets, place.shard_sizes
+            taken = full[row : row + rows, column : column + columns]
+            # In float64 the mean of equal numbers is that number, to the last bit.
+            part.copy_(taken if part.dim() == 2 else taken.double().mean(dim=1))
 
 
-def gather_rows(layout: ShardedTensor, local: ShardedTensor | None) -> Tensor | None:
+def gather_rows(layout: ShardedTensor, parts: Parts) -> Tensor | None:
     """The full tensor on rank 0 (in CPU memory), None elsewhere; every process must call it.
 
-    `layout` tells which process holds what, `local` is the tensor laid out like it (None: no part here).
+    `layout` tells which process holds what, and `parts` what this one holds. A value a row stands in each
+    column of the row, so that what is gathered has one shape, however tables are sharded.
     """
     rank = dist.get_rank()
     own = {
-        tuple(s.metadata.shard_offsets): s.tensor for s in (local.local_shards() if local is not None else [])
+        tuple(place.shard_offsets): part if part.dim() == 2 else part[:, None].expand(*place.shard_sizes)
+        for place, part in parts
     }
     full = torch.empty(tuple(layout.size())) if rank == 0 else None
     for shard in layout.metadata().shards_metadata:

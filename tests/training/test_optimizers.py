@@ -18,7 +18,7 @@ from leanrec.schema import ModelSpec
 from leanrec.training.examples import TRAIN, Examples, read_examples
 from leanrec.training.objectives import RetrieverObjective
 from leanrec.training.optimizers import group_of, rate_at
-from leanrec.training.plan import ShardedModel
+from leanrec.training.plan import ShardedModel, sums_of
 from leanrec.training.watching import Watch
 
 
@@ -123,6 +123,30 @@ def test_a_gradient_beyond_its_norm_is_scaled_down(examples: tuple[Examples, Rec
             model.step(events, torch.Generator(), watch=watch)
         norms[clip_norm] = float(gradient_of(model).norm())
     assert norms[None] > 1e-2 and norms[1e-3] == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_row_wise_sums_are_the_means_of_adagrads_and_come_back_to_the_last_bit(
+    examples: tuple[Examples, Recommender],
+) -> None:
+    events, recommender = examples
+    sums, models = {}, {}
+    with Watch("retriever").epoch(0, 2) as watch:
+        for tables in ("adagrad", "rowwise_adagrad"):
+            models[tables] = sharded(recommender, tables=tables)
+            models[tables].step(events, torch.Generator(), watch=watch)
+            sums[tables] = sums_of(models[tables].gather_optimizers())
+    assert sums["adagrad"].keys() == sums["rowwise_adagrad"].keys() >= {"user", "item"}
+    for table, value in sums["rowwise_adagrad"].items():
+        means = sums["adagrad"][table].mean(dim=1, keepdim=True).expand_as(value)
+        torch.testing.assert_close(value, means, rtol=1e-4, atol=1e-12)
+    assert float(sums["rowwise_adagrad"]["item"].max()) > 0
+
+    fresh = sharded(recommender, tables="rowwise_adagrad")
+    left = models["rowwise_adagrad"].gather_optimizers()
+    fresh.load_optimizers(left)
+    taken_up = fresh.gather_optimizers()
+    assert all(torch.equal(value, taken_up[name]) for name, value in left.items())
 
 
 @pytest.mark.usefixtures("one_process")
