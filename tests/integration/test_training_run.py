@@ -214,7 +214,7 @@ def test_weights_that_are_no_numbers_are_never_a_checkpoint(tmp_path, capfd):
     [
         (1, {"dense": "adagrad", "schedule": "cosine", "warmup_steps": 5, "clip_norm": 1.0}),
         (1, {"dense": "adam", "schedule": "step", "step_epochs": 2, "precision": "bf16"}),
-        (2, {"accumulate": 2, "clip_norm": 0.5}),
+        (2, {"tables": "rowwise_adagrad", "accumulate": 2, "clip_norm": 0.5}),
     ],
 )
 def test_other_optimizers_learn_the_taste_too(tmp_path, num_processes, optimizer):
@@ -246,9 +246,11 @@ def test_however_tables_are_sharded_the_weights_are_the_same(tmp_path):
 
 def test_what_cannot_fit_is_refused_before_it_starts(tmp_path):
     write_world(tmp_path)
-    wide = SMALL.retriever.model_copy(update={"dim": 2**30})
-    with pytest.raises(TrainingError, match=r"does not fit: the host needs .* GiB; .* lower training"):
-        train(tmp_path, SMALL.model_copy(update={"retriever": wide}))
+    spec = tmp_path / "features" / "spec.json"
+    spec.write_text(json.dumps({**read_json(spec), "num_users": 10**10}))
+    said = r"does not fit: the host needs .* GiB are there; .* lower training"
+    with pytest.raises(TrainingError, match=said):
+        train(tmp_path, SMALL)
     assert not (tmp_path / "model").exists()
 
 
