@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.models.layers import SparseArch
-from leanrec.training.plan import ShardedModel, quiet_planner
+from leanrec.training.sharded_model import ShardedModel, quiet_planner
 from leanrec.training.watching import Watch
 
 BATCHES = 8

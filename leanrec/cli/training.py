@@ -66,7 +66,7 @@ def _show_plan(
     from leanrec.models.inputs import read_item_inputs
     from leanrec.schema import ModelSpec
     from leanrec.training.footprint import misfit, nearest_that_fits, plan_training, size_in_words
-    from leanrec.training.plan import quiet_planner
+    from leanrec.training.sharded_model import quiet_planner
 
     quiet_planner()
     features = steps.WorkFolder(path=work).made("features")

@@ -14,7 +14,7 @@ from leanrec.config import RankerSettings, RetrieverSettings
 from leanrec.errors import TrainingError
 from leanrec.training.checkpoint import Checkpoints, Groups, Progress
 from leanrec.training.examples import Examples
-from leanrec.training.plan import Gathered
+from leanrec.training.sharded_model import Gathered
 from leanrec.training.watching import Watch
 
 Prepare = Callable[[Examples, torch.Generator], tuple[Any, ...]]

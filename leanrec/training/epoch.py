@@ -15,8 +15,8 @@ from leanrec.errors import TrainingError
 from leanrec.training.course import Course, State, refuse_no_numbers, save
 from leanrec.training.examples import batches
 from leanrec.training.optimizers import group_of, rate_at
-from leanrec.training.plan import ShardedModel
 from leanrec.training.random_state import gather_random, take_up_random
+from leanrec.training.sharded_model import ShardedModel
 from leanrec.training.sparse import collective_device
 
 

@@ -14,7 +14,7 @@ from leanrec.errors import TrainingError
 from leanrec.training.checkpoint import Progress
 from leanrec.training.course import Course, State, refuse_no_numbers, save
 from leanrec.training.epoch import train_epoch
-from leanrec.training.plan import ShardedModel, sums_of
+from leanrec.training.sharded_model import ShardedModel, sums_of
 from leanrec.training.sparse import collective_device
 
 MAX_GATHER_DIFFERENCE = 1e-5

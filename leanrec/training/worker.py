@@ -35,7 +35,7 @@ from leanrec.training.footprint import misfit, nearest_that_fits, plan_training
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
 from leanrec.training.loop import PROBE_EVENTS, Fitted, fit
 from leanrec.training.objectives import RankerObjective, lesson_of
-from leanrec.training.plan import quiet_planner
+from leanrec.training.sharded_model import quiet_planner
 from leanrec.training.sparse import collective_device
 from leanrec.training.validation import Holdout
 from leanrec.training.warm_start import WEIGHTS_FOLDER, WarmStart, load_warm_start, save_sums

@@ -18,7 +18,7 @@ from leanrec.schema import ModelSpec
 from leanrec.training.examples import TRAIN, Examples, read_examples
 from leanrec.training.objectives import RetrieverObjective
 from leanrec.training.optimizers import group_of, rate_at
-from leanrec.training.plan import ShardedModel, sums_of
+from leanrec.training.sharded_model import ShardedModel, sums_of
 from leanrec.training.watching import Watch
 
 

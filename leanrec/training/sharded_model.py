@@ -1,4 +1,4 @@
-"""The parallel plan: tables model-parallel by TorchRec's planner, the dense part data-parallel by DDP."""
+"""A model over several processes: tables model-parallel by TorchRec, the dense part data-parallel by DDP."""
 
 from __future__ import annotations
 
