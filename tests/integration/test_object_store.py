@@ -1,5 +1,8 @@
 """Releases on S3-compatible storage, through a real service over HTTP."""
 
+import select
+import socket
+import socketserver
 import threading
 import time
 from collections.abc import Iterator
@@ -133,6 +136,64 @@ def test_a_follower_outlives_a_folder_that_cannot_be_written(
         stopping.set()
         follower.join()
     assert "File exists" in told[0]
+
+
+class Door(socketserver.ThreadingTCPServer):
+    """What lies between a follower and its store; shut, nobody gets through, nor goes on talking."""
+
+    daemon_threads = True
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(("127.0.0.1", 0), Passage)
+        host, _, port = endpoint.removeprefix("http://").rpartition(":")
+        self.behind = (host, int(port))
+        self.is_open = True
+        self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Passage(socketserver.BaseRequestHandler):
+    """One connection through the door."""
+
+    server: Door
+
+    def handle(self) -> None:
+        if not self.server.is_open:
+            return
+        with socket.create_connection(self.server.behind) as behind:
+            other = {self.request: behind, behind: self.request}
+            while self.server.is_open:
+                for side in select.select(list(other), [], [], 0.05)[0]:
+                    words = side.recv(65536)
+                    if not words:
+                        return
+                    other[side].sendall(words)
+
+
+def test_a_follower_outlives_a_store_that_is_away(tmp_path: Path, bucket: ObjectStoreSettings) -> None:
+    ours, theirs, store = tmp_path / "ours", tmp_path / "theirs", ObjectStore(bucket)
+    publish(ours)
+    push(ours, store)
+    stopping, told = threading.Event(), []
+    with Door(bucket.endpoint or "") as door:
+        threading.Thread(target=door.serve_forever, daemon=True).start()
+        through = ObjectStore(bucket.model_copy(update={"endpoint": door.endpoint}))
+        follower = threading.Thread(target=follow, args=(through, theirs, stopping, 0.05, told.append))
+        follower.start()
+        try:
+            wait_for(lambda: any("version 1 is stable" in line for line in told))
+            before = content(theirs)
+            door.is_open = False
+            publish(ours)
+            push(ours, store)
+            wait_for(lambda: any(line.startswith("problem: ") for line in told), timeout_s=300)
+            assert content(theirs) == before
+            door.is_open = True
+            wait_for(lambda: any("version 2 is stable" in line for line in told), timeout_s=300)
+            assert content(theirs) == content(ours)
+        finally:
+            stopping.set()
+            follower.join()
+            door.shutdown()
 
 
 class Dying(ObjectStore):
