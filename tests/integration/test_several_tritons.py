@@ -26,7 +26,9 @@ def test_replicas_die_join_and_change_their_release_together(tmp_path: Path) -> 
     store = FeatureStoreSettings(repository=str(tmp_path / "store"))
     users = fill_store(store, tmp_path)
     first, second, late = (Triton(tmp_path / "models") for _ in range(3))
-    settings = settings_of(tmp_path, store, triton=[triton.grpc for triton in (first, second, late)])
+    addresses = [triton.grpc for triton in (first, second, late)]
+    # The machine of the tests may be busy: what is slow is not what is tested.
+    settings = settings_of(tmp_path, store, triton=addresses, deadline_ms=20_000)
     with ended(first, second, late):
         first.start()
         second.start()

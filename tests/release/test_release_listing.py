@@ -9,6 +9,7 @@ from tiny_release import SPEC, write_artifacts
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ReleaseError
 from leanrec.files import read_json, write_json
+from leanrec.gates import write_gate
 from leanrec.release.diff import diff_releases
 from leanrec.release.lineage import missing_from
 from leanrec.release.listing import list_releases
@@ -25,10 +26,14 @@ def publish(folder: Path, number: int, *, factor: float = 1.0, spec=SPEC, **sett
     artifacts = write_artifacts(folder / f"artifacts-{number}", factor, spec)
     front = {"chosen": "int8", "candidates": [{"recipe": "int8", "test": {"auc": 0.7 + number / 100}}]}
     write_json(artifacts["compressed"] / "front.json", front)
+    judgement = folder / f"artifacts-{number}" / "judgement"
+    write_json(judgement / "judgement.json", {"comparisons": {}})
+    write_gate(judgement, "judgement", [])
     figures = publish_release(
         ReleaseSettings(repository=str(folder / "models"), keep=5),
         name="tiny",
         **artifacts,
+        judgement=judgement,
         lineage={**LINEAGE, "settings": {"training": {"seed": 1, **settings}}},
         output=folder / "release.json",
     )
