@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -219,18 +219,26 @@ def _work_folder() -> Iterator[Path]:
 
     A launcher that was killed could not clean up; its folder is known by its free lock and goes now.
     """
-    for stale in Path(tempfile.gettempdir()).glob(f"{WORK_PREFIX}*"):
-        # OSError: another launcher holds the folder, or has just made or removed it.
-        with suppress(OSError), (stale / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(stale)
-    work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX))
-    with (work / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield work
-        finally:
-            _remove(work)
+    with ExitStack() as held:
+        with _locked(Path(tempfile.gettempdir())):  # nobody meets a folder between its making and its lock
+            for stale in Path(tempfile.gettempdir()).glob(f"{WORK_PREFIX}*"):
+                with suppress(OSError), _locked(stale, fcntl.LOCK_NB):  # OSError: another launcher holds it
+                    _remove(stale)
+            work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX))
+            held.enter_context(_locked(work))
+        held.callback(_remove, work)
+        yield work
+
+
+@contextmanager
+def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
+    """A folder locked for this process alone; OSError with LOCK_NB where another holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove(work: Path) -> None:

@@ -91,22 +91,20 @@ def test_however_the_launcher_ends_no_process_is_left(repository: Path, tmp_path
 
 
 def test_what_a_killed_launcher_left_on_disk_and_in_memory_goes_with_the_next_launch(
-    repository: Path,
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def left() -> set[str]:
-        folders = [*Path("/tmp").glob("leanrec-triton-*"), *Path("/dev/shm").glob("leanrec-triton-*")]
-        return {str(path) for path in folders}
-
-    before = left()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of their own: other launchers clean up the shared one
     with launched(repository) as (launcher, _):
         below = descendants(launcher.pid)
         launcher.kill()
         launcher.wait()
         assert wait_until_gone(below) == set()
-    stale = left() - before
-    assert stale
+    (stale,) = tmp_path.glob("leanrec-triton-*")
+    regions = {path.name for path in Path("/dev/shm").glob(f"{stale.name}*")}
+    assert regions
     with launched(repository) as (launcher, _):
-        assert not stale & left()
+        assert not stale.exists()
+        assert not regions & {path.name for path in Path("/dev/shm").iterdir()}
         launcher.terminate()
         assert launcher.wait(20) == 0
 
