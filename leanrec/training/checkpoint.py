@@ -1,9 +1,10 @@
 """The state of training on disk: the newest few, each whole or not there, each proven before it is taken up.
 
-    <folder>/000007/checkpoint.json     schema, identity, progress, SHA-256 of the tensors
-                    state.safetensors   weights, optimizers, the best so far, random states
+    <folder>/000007/checkpoint.json     schema, identity, progress, SHA-256 of each file
+                    *.safetensors       what each process holds of weights, optimizers, the best so far
 
-Tensors are stored in full, so a run may go on with another number of processes.
+torch.distributed.checkpoint writes and reads them: every process its own parts, and after a restart with
+another number of processes those that it then holds.
 """
 
 from __future__ import annotations
@@ -11,23 +12,29 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.planner import WriteItem
 
 from leanrec.errors import LeanRecError, TrainingError
 from leanrec.files import atomic_directory, read_json, sha256_of
+from leanrec.training.sparse import Held
 
-SCHEMA = 2
-MANIFEST_FILE, STATE_FILE = "checkpoint.json", "state.safetensors"
-
-Groups = dict[str, dict[str, Tensor]]
-"""Tensors by group ("weights", "optimizers", "best", "sums", "random") and name."""
+SCHEMA = 3
+MANIFEST_FILE = "checkpoint.json"
 
 
 @dataclass
@@ -53,18 +60,6 @@ def identity_of(settings: dict[str, Any], *files: Path) -> str:
     return hashlib.sha256(described.encode()).hexdigest()
 
 
-def _flattened(groups: Groups) -> dict[str, Tensor]:
-    """Tensors by "group:name", none of which shares memory with another: safetensors takes no such ones."""
-    flat: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for group, members in groups.items():
-        for name, value in members.items():
-            own = value.contiguous()
-            flat[f"{group}:{name}"] = own.clone() if own.untyped_storage().data_ptr() in seen else own
-            seen.add(own.untyped_storage().data_ptr())
-    return flat
-
-
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
     """The checkpoints of one model, numbered as they were made."""
@@ -77,30 +72,48 @@ class Checkpoints:
     log: Callable[[str], None]
     """Told of every checkpoint that cannot be taken up, or not be written."""
 
-    def save(self, progress: Progress, groups: Groups) -> None:
-        """Write the next checkpoint, then remove those beyond `keep`.
+    def save(self, progress: Progress, held: Held) -> None:
+        """Write the next checkpoint, then remove those beyond `keep`; every process must call it.
 
         Where it cannot be written (a full disk) those before stay, and training goes on: that is logged.
         """
         numbers = self._numbers()
         path = self._path(max(numbers, default=0) + 1)
-        flat = _flattened(groups)
         try:
-            with atomic_directory(path) as beside:
-                save_file(flat, beside / STATE_FILE)
-                manifest = {
-                    "schema": SCHEMA,
-                    "identity": self.identity,
-                    "sha256": sha256_of(beside / STATE_FILE),
-                    "progress": asdict(progress),
-                }
-                (beside / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
-        except (OSError, SafetensorError, LeanRecError) as error:
+            with _beside(path) as beside:
+                dcp.save(_contiguous(held), storage_writer=_Writer(str(beside), save_distributed=True))
+                self._seal(beside, progress)
+        except (OSError, LeanRecError, CheckpointException) as error:
             kept = f"{self._path(max(numbers))} stays" if numbers else "there is none before it"
-            self.log(f"checkpoint {path} could not be written ({error}); {kept}, and training goes on")
+            self.log(
+                f"checkpoint {path} could not be written ({_cause(error)}); {kept}, and training goes on"
+            )
             return
-        for number in sorted(numbers)[: max(0, len(numbers) + 1 - self.keep)]:
-            shutil.rmtree(self._path(number), ignore_errors=True)
+        if dist.get_rank() == 0:
+            for number in sorted(numbers)[: max(0, len(numbers) + 1 - self.keep)]:
+                shutil.rmtree(self._path(number), ignore_errors=True)
+
+    def _seal(self, beside: Path, progress: Progress) -> None:
+        """Write the manifest, on rank 0, of what all processes have written; every process must call it."""
+        everybody: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everybody, _digests(beside))
+        if dist.get_rank() != 0:
+            return
+        digests: dict[str, str] = {}
+        for rank, own in enumerate(everybody):
+            if own is None or not all((beside / name).exists() for name in own):
+                raise OSError(
+                    f"what process {rank} wrote cannot be read; every process must see the folder "
+                    "training.checkpoint"
+                )
+            digests |= own
+        manifest = {
+            "schema": SCHEMA,
+            "identity": self.identity,
+            "files": digests,
+            "progress": asdict(progress),
+        }
+        (beside / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
 
     def newest(self) -> int | None:
         """The number of the newest checkpoint that is whole and of this identity; None without one.
@@ -111,7 +124,7 @@ class Checkpoints:
             path = self._path(number)
             try:
                 manifest = read_json(path / MANIFEST_FILE)
-                schema, identity, digest = (manifest[key] for key in ("schema", "identity", "sha256"))
+                schema, identity = manifest["schema"], manifest["identity"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 self._pass_over(path, f"{MANIFEST_FILE} cannot be read ({error!r})")
                 continue
@@ -123,30 +136,37 @@ class Checkpoints:
             if identity != self.identity:
                 self.log(f"checkpoint {path} is of other settings or data, so training begins anew")
                 return None
-            if not (path / STATE_FILE).is_file():
-                self._pass_over(path, f"{STATE_FILE} is missing")
-            elif sha256_of(path / STATE_FILE) != digest:
-                self._pass_over(path, f"{STATE_FILE} is not what was written (its SHA-256 differs)")
-            else:
+            fault = _fault(path, manifest)
+            if fault is None:
                 return number
+            self._pass_over(path, fault)
         return None
 
-    def load(self, number: int) -> tuple[Progress, Groups]:
-        """What `save` wrote under `number`; a TrainingError where this process cannot read it."""
+    def load(self, number: int, parts: Held) -> tuple[Progress, Held]:
+        """What `save` was given under `number`; every process must call it.
+
+        A tensor that `parts` names is read into the memory there, each process its own part, however it was
+        divided when it was saved. All others come whole.
+
+        Raises a TrainingError where this process cannot read it.
+        """
         path = self._path(number)
         try:
             progress = Progress(**read_json(path / MANIFEST_FILE)["progress"])
-            flat = load_file(path / STATE_FILE)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            reader = HuggingFaceStorageReader(str(path))
+            stored = reader.read_metadata().state_dict_metadata
+            held = {
+                name: parts[name] if name in parts else torch.empty(of.size, dtype=of.properties.dtype)
+                for name, of in stored.items()
+                if isinstance(of, TensorStorageMetadata)
+            }
+            dcp.load(held, storage_reader=reader)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, CheckpointException) as error:
             raise TrainingError(
-                f"{path}: the checkpoint cannot be read ({error}); every process must see the folder "
+                f"{path}: the checkpoint cannot be read ({_cause(error)}); every process must see the folder "
                 "training.checkpoint"
             ) from None
-        groups: Groups = {}
-        for key, value in flat.items():
-            group, name = key.split(":", 1)
-            groups.setdefault(group, {})[name] = value
-        return progress, groups
+        return progress, held
 
     def _pass_over(self, path: Path, fault: str) -> None:
         self.log(f"checkpoint {path} is not taken up: {fault}; the one before it is tried")
@@ -158,3 +178,70 @@ class Checkpoints:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}"
+
+
+class _Writer(HuggingFaceStorageWriter):
+    """A safetensors file for each group of tensors ("weights/..."), of each process.
+
+    A file is put together in memory, and names a tensor once: of several parts of one table that a process
+    holds, the second goes into a file of its own, and so on.
+    """
+
+    def _split_by_storage_plan(
+        self, storage_plan: dict[str, int] | None, items: list[WriteItem]
+    ) -> dict[int, list[WriteItem]]:
+        files: dict[tuple[str, int], list[WriteItem]] = {}
+        seen: Counter[str] = Counter()
+        for item in items:
+            name = item.index.fqn
+            files.setdefault((name.split("/")[0], seen[name]), []).append(item)
+            seen[name] += 1
+        return dict(enumerate(files.values(), start=1))
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A folder that all processes write into; rank 0 makes it, and puts it at `path` in the end."""
+    with ExitStack() as held:
+        made: list[Any] = [None]
+        if dist.get_rank() == 0:
+            try:
+                made = [str(held.enter_context(atomic_directory(path)))]
+            except (OSError, LeanRecError) as error:
+                made = [error]
+        dist.broadcast_object_list(made, src=0)
+        if isinstance(made[0], Exception):
+            raise made[0]
+        yield Path(made[0])
+
+
+def _contiguous(held: Held) -> Held:
+    """As safetensors takes them; the parts of tables are so in any case."""
+    return {n: v if isinstance(v, ShardedTensor) else v.contiguous() for n, v in held.items()}
+
+
+def _digests(folder: Path) -> dict[str, str] | None:
+    """File -> SHA-256 of what this process wrote; None where it cannot be read."""
+    try:
+        return {file.name: sha256_of(file) for file in folder.glob(f"shard-{dist.get_rank() + 1:05d}-*")}
+    except OSError:
+        return None
+
+
+def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
+    """What is wrong with the files of a checkpoint; None where they are what was written."""
+    if not manifest.get("files"):
+        return f"{MANIFEST_FILE} names no files"
+    for name, digest in manifest["files"].items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if sha256_of(path / name) != digest:
+            return f"{name} is not what was written (its SHA-256 differs)"
+    return None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error itself, or the first that a process met."""
+    if isinstance(error, CheckpointException):
+        return next(iter(error.failures.values()))[0]
+    return error

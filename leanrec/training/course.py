@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from leanrec.config import RankerSettings, RetrieverSettings
 from leanrec.errors import TrainingError
-from leanrec.training.checkpoint import Checkpoints, Groups, Progress
+from leanrec.training.checkpoint import Checkpoints, Progress
 from leanrec.training.examples import Examples
-from leanrec.training.sharded_model import Gathered
+from leanrec.training.sharded_model import ShardedModel
+from leanrec.training.sparse import Held, copied, parts_of
 from leanrec.training.watching import Watch
 
 Prepare = Callable[[Examples, torch.Generator], tuple[Any, ...]]
@@ -49,21 +51,26 @@ class Course:
 
 @dataclass
 class State:
-    """What training has come to; the tensors lie on rank 0."""
+    """What training has come to."""
 
     progress: Progress
-    best: Gathered = None
-    """The best weights so far."""
-    sums: dict[str, Tensor] = field(default_factory=dict)
+    best: Held = field(default_factory=dict)
+    """The best weights so far, in the host's memory."""
+    best_sums: Held = field(default_factory=dict)
     """Adagrad's sums of the tables with these."""
     random: dict[str, Tensor] = field(default_factory=dict)
     """Random states to go on with in the midst of an epoch; empty elsewhere."""
 
+    def keep_as_best(self, sharded: ShardedModel) -> None:
+        """Copy the weights and sums of now."""
+        self.best, self.best_sums = copied(sharded.weights()), copied(sharded.sums())
 
-def refuse_no_numbers(course: Course, when: str, weights: Gathered) -> None:
-    """On rank 0: raise a TrainingError where a gathered weight is no finite number, so that none is kept."""
-    for name, value in (weights or {}).items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
+
+def refuse_no_numbers(course: Course, when: str, sharded: ShardedModel) -> None:
+    """Raise a TrainingError where a weight of this process is no finite number, so that none is kept."""
+    for name, value in sharded.weights().items():
+        parts = [part for _, part in parts_of(value)] if isinstance(value, ShardedTensor) else [value]
+        if not all(bool(part.isfinite().all()) for part in parts):
             raise TrainingError(
                 f"the {course.name}'s weights {name} hold what is no number after {when}; "
                 f"the last checkpoint is kept: lower training.{course.name}.learning_rate or "
@@ -71,13 +78,30 @@ def refuse_no_numbers(course: Course, when: str, weights: Gathered) -> None:
             )
 
 
-def save(
-    course: Course, state: State, weights: Gathered, optimizers: Gathered, random: dict[str, Tensor]
-) -> None:
-    """On rank 0: write a checkpoint of what was gathered."""
-    if weights is None or optimizers is None:
-        return
-    groups: Groups = {"weights": weights, "optimizers": optimizers, "sums": state.sums, "random": random}
-    if state.best is not None:
-        groups["best"] = state.best
-    course.checkpoints.save(state.progress, groups)
+def save(course: Course, state: State, sharded: ShardedModel, random: dict[str, Tensor]) -> None:
+    """Write a checkpoint; every process must call it."""
+    held = _of_now(sharded) | _named("best", state.best) | _named("best_sums", state.best_sums)
+    course.checkpoints.save(state.progress, held | _named("random", random))
+
+
+def take_up(course: Course, number: int, sharded: ShardedModel) -> State:
+    """Go on from the checkpoint `number`; every process must call it."""
+    best, best_sums = copied(sharded.weights()), copied(sharded.sums())
+    into = _of_now(sharded) | _named("best", best) | _named("best_sums", best_sums)
+    progress, held = course.checkpoints.load(number, into)
+    sharded.load_sums(_group("sums", held))
+    sharded.load_dense_state(_group("dense", held))
+    return State(progress, _group("best", held), _group("best_sums", held), _group("random", held))
+
+
+def _of_now(sharded: ShardedModel) -> Held:
+    weights, sums = _named("weights", sharded.weights()), _named("sums", sharded.sums())
+    return weights | sums | _named("dense", sharded.dense_state())
+
+
+def _named(group: str, held: Held) -> Held:
+    return {f"{group}/{name}": value for name, value in held.items()}
+
+
+def _group(group: str, held: Held) -> Held:
+    return {name.removeprefix(f"{group}/"): v for name, v in held.items() if name.startswith(f"{group}/")}

@@ -15,7 +15,7 @@ from leanrec.errors import TrainingError
 from leanrec.training.course import Course, State, refuse_no_numbers, save
 from leanrec.training.examples import batches
 from leanrec.training.optimizers import group_of, rate_at
-from leanrec.training.random_state import gather_random, take_up_random
+from leanrec.training.random_state import random_state, take_up_random
 from leanrec.training.sharded_model import ShardedModel
 from leanrec.training.sparse import collective_device
 
@@ -49,9 +49,8 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
             if place + 1 == size and done < len(steps) and _is_due(saved, course.checkpoint_every_s):
                 progress.step, progress.seconds = done, before + time.perf_counter() - started
                 progress.loss_sum = _sum(loss_sum)
-                weights = sharded.gather()
-                refuse_no_numbers(course, f"epoch {epoch + 1}, step {done}", weights)
-                save(course, state, weights, sharded.gather_optimizers(), gather_random(draw))
+                refuse_no_numbers(course, f"epoch {epoch + 1}, step {done}", sharded)
+                save(course, state, sharded, random_state(draw))
                 saved = time.perf_counter()
     seconds = before + time.perf_counter() - started
     return {

@@ -3,14 +3,17 @@
     tables      a process's part of the embedding tables and of Adagrad's sums, in float32
     dense       all other weights, their gradients and the optimizer's two averages
     plain       both plain models, which every process keeps on the host while it trains
-    checkpoint  what rank 0 gathers on the host: weights, sums, the best of both, and all that once more
+    best        the best weights and sums of its tables, which every process keeps on the host, and what a
+                checkpoint is put together in
+    gathered    Adagrad's sums in full, which rank 0 writes in the end
 
 Activations are not counted. What is sent is an upper bound: each distinct index of a step travels once, and
-here none is taken to repeat beyond its table's rows. On CPUs all four lie in the same memory.
+here none is taken to repeat beyond its table's rows. On CPUs all of it lies in the same memory.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,8 +33,9 @@ FLOAT, INDEX = 4, 8
 """Bytes of a weight and of an index."""
 COPIES = 4
 """Of a dense weight: itself, its gradient, Adam's two averages."""
-GATHERED = 8
-"""Of each table, on rank 0 while it writes a checkpoint: weights and sums, now and at the best, twice."""
+KEPT = 4
+"""Of each weight of a process's tables, on the host: itself and its sum at the best; while a checkpoint is
+written the sums of now, one for each weight, and the file in memory."""
 Settings = RetrieverSettings | RankerSettings
 GPUS_A_HOST = 8
 """What a plan for more GPUs takes a host to have."""
@@ -48,6 +52,8 @@ class PlannedTable:
     dim: int
     sharding: str
     ranks: tuple[int, ...]
+    weights_a_rank: dict[int, int]
+    """Rank -> weights of its part."""
     bytes_a_rank: dict[int, int]
     """Rank -> bytes of its part and of Adagrad's sums."""
 
@@ -63,21 +69,26 @@ class TrainingPlan:
     """Of each rank, of the larger model: one is trained after the other."""
     dense_bytes: int
     plain_bytes: int
-    checkpoint_bytes: int
+    kept_bytes: tuple[int, ...]
+    """Of each rank, on the host."""
+    gathered_bytes: int
+    """On rank 0's host."""
     sent_bytes: int
 
     @property
     def on_device(self) -> int:
         """Bytes that the fullest process needs in its device's memory; on CPUs that is the host's."""
-        on_host = self.plain_bytes + self.checkpoint_bytes if self.device == "cpu" else 0
-        return max(self.table_bytes) + self.dense_bytes + on_host
+        if self.device != "cpu":
+            return max(self.table_bytes) + self.dense_bytes
+        fullest = max(held + kept for held, kept in zip(self.table_bytes, self.kept_bytes, strict=True))
+        return fullest + self.dense_bytes + self.plain_bytes + self.gathered_bytes
 
     @property
     def on_host(self) -> int:
         """Bytes that all processes together need on one host."""
         on_devices = sum(self.table_bytes) + self.num_processes * self.dense_bytes
         everywhere = on_devices if self.device == "cpu" else 0
-        return everywhere + self.num_processes * self.plain_bytes + self.checkpoint_bytes
+        return everywhere + self.num_processes * self.plain_bytes + sum(self.kept_bytes) + self.gathered_bytes
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value."""
@@ -101,12 +112,14 @@ def plan_training(
     refuse_unknown_tables(
         settings.sharding, {table for model in models.values() for table in model.sparse.num_rows}
     )
-    tables, held, dense, sent = [], [], [], []
+    tables, held, kept, dense, sent = [], [], [], [], []
     for name, model in models.items():
         own: Settings = getattr(settings, name)
         planned = _tables_of(name, model, own, settings.sharding, num_processes, device)
         tables += planned
-        held.append([sum(t.bytes_a_rank.get(rank, 0) for t in planned) for rank in range(num_processes)])
+        ranks = range(num_processes)
+        held.append([sum(t.bytes_a_rank.get(rank, 0) for t in planned) for rank in ranks])
+        kept.append([KEPT * FLOAT * sum(t.weights_a_rank.get(rank, 0) for t in planned) for rank in ranks])
         weights = sum(p.numel() for p in model.parameters()) - _table_weights(model)
         dense.append(weights * FLOAT * COPIES)
         sent.append(_sent(model, own, spec, num_processes, weights))
@@ -117,7 +130,8 @@ def plan_training(
         table_bytes=tuple(max(held, key=max)),
         dense_bytes=max(dense),
         plain_bytes=sum(p.numel() for p in recommender.parameters()) * FLOAT,
-        checkpoint_bytes=GATHERED * FLOAT * max(_table_weights(model) for model in models.values()),
+        kept_bytes=tuple(max(kept, key=max)),
+        gathered_bytes=FLOAT * sum(_table_weights(model) for model in models.values()),
         sent_bytes=max(sent),
     )
 
@@ -184,6 +198,7 @@ def _tables_of(
             dim=model.sparse.dim,
             sharding=placed.sharding_type,
             ranks=tuple(sorted(set(placed.ranks))),
+            weights_a_rank=_weights_by_rank(placed.sharding_spec.shards),
             bytes_a_rank=_bytes_by_rank(placed.sharding_spec.shards, settings.optimizer.tables),
         )
         for table, placed in found.items()
@@ -200,6 +215,13 @@ class _Holder(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+
+
+def _weights_by_rank(shards: Sequence[Any]) -> dict[int, int]:
+    held: Counter[int] = Counter()
+    for shard in shards:
+        held[shard.placement.rank()] += math.prod(shard.shard_sizes)
+    return dict(held)
 
 
 def _bytes_by_rank(shards: Sequence[Any], optimizer: str) -> dict[int, int]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from leanrec.errors import TrainingError
 from leanrec.training.checkpoint import Progress
-from leanrec.training.course import Course, State, refuse_no_numbers, save
+from leanrec.training.course import Course, State, refuse_no_numbers, save, take_up
 from leanrec.training.epoch import train_epoch
-from leanrec.training.sharded_model import ShardedModel, sums_of
-from leanrec.training.sparse import collective_device
+from leanrec.training.sharded_model import ShardedModel, fill
+from leanrec.training.sparse import collective_device, in_full
 
 MAX_GATHER_DIFFERENCE = 1e-5
 """Bound on |score of the sharded model - score of the plain one|."""
@@ -31,7 +31,7 @@ class Fitted:
     """On rank 0: Adagrad's sums of the tables at the best epoch."""
 
 
-def fit(objective: nn.Module, course: Course) -> Fitted:
+def fit(objective: Any, course: Course) -> Fitted:
     """Train `objective.model` in place (on every process) and answer its curves.
 
     A model that goes on from a release keeps its weights where no epoch makes them better.
@@ -54,38 +54,41 @@ def fit(objective: nn.Module, course: Course) -> Fitted:
     progress = state.progress
     while not progress.finished:
         curve = train_epoch(sharded, course, state)
-        weights, epoch = sharded.gather(), progress.epochs_done
-        refuse_no_numbers(course, f"epoch {epoch + 1}", weights)
-        _prove_equal(sharded, objective, weights, course)
-        figures = _share(course.validate() if weights is not None else {})
-        optimizers = sharded.gather_optimizers()
+        epoch = progress.epochs_done
+        refuse_no_numbers(course, f"epoch {epoch + 1}", sharded)
+        figures = _figures(sharded, objective, course)
         merit = course.merit(figures)
         if merit > progress.best_figure:
-            progress.best_figure, progress.best_epoch, state.best = merit, epoch, weights
-            state.sums = sums_of(optimizers)
+            progress.best_figure, progress.best_epoch = merit, epoch
+            state.keep_as_best(sharded)
         progress.curves.append(curve | figures)
         progress.epochs_done, progress.step, progress.loss_sum, progress.seconds = epoch + 1, 0, 0.0, 0.0
         too_long = epoch - progress.best_epoch >= settings.patience
         progress.finished = too_long or progress.epochs_done >= settings.epochs
-        save(course, state, weights, optimizers, {})
+        save(course, state, sharded, {})
         course.watch.close_epoch(progress.curves[-1])
         course.log(_line(course, progress.curves[-1]))
-    _spread(objective, state.best)
-    return Fitted(curves=progress.curves, sums=state.sums)
+    fill(objective.model, state.best)
+    _broadcast(objective.model)
+    return Fitted(curves=progress.curves, sums=in_full(state.best_sums))
 
 
-def _prove_equal(
-    sharded: ShardedModel, objective: Any, weights: dict[str, Tensor] | None, course: Course
-) -> None:
-    """Load the gathered weights into the plain model on rank 0, and compare its scores with the sharded."""
+def _figures(sharded: ShardedModel, objective: Any, course: Course) -> dict[str, float]:
+    """What rank 0 measures of the plain model with the weights of now, on every process."""
+    sharded.gather(objective.model)
+    _prove_equal(sharded, objective, course)
+    return _share(course.validate() if dist.get_rank() == 0 else {})
+
+
+def _prove_equal(sharded: ShardedModel, objective: Any, course: Course) -> None:
+    """Compare, on rank 0, the scores of the plain model with those of the sharded one."""
     draw = torch.Generator().manual_seed(course.seed)
     sharded.parallel.eval()
     with torch.no_grad():
         arguments = course.prepare(course.probe.to(collective_device()), draw)
         ours: Tensor = sharded.objective.scores(*_without_draw(arguments))  # type: ignore[operator]
-        if weights is None:
+        if dist.get_rank() != 0:
             return
-        objective.model.load_state_dict(weights)
         objective.eval()
         plain: Tensor = objective.scores(*_without_draw(arguments))
     difference = float((ours - plain).abs().max())
@@ -104,23 +107,20 @@ def _start(sharded: ShardedModel, objective: Any, course: Course) -> State:
     """Where training begins: in a killed run's checkpoint, in a release, or from nothing."""
     number = _agreed(course.checkpoints.newest() if dist.get_rank() == 0 else None)
     if number is not None:
-        progress, groups = course.checkpoints.load(number)
-        sharded.load(groups["weights"])
-        sharded.load_optimizers(groups["optimizers"])
+        state = take_up(course, number, sharded)
+        progress = state.progress
         step = f" and {progress.step} steps" if progress.step else ""
         course.log(f"{course.name}: going on after epoch {progress.epochs_done}{step} of an earlier run")
-        sums, random = groups.get("sums", {}), groups.get("random", {})
-        return State(progress=progress, best=groups.get("best"), sums=sums, random=random)
-    progress = Progress()
-    if course.sums is None:
-        return State(progress=progress)
-    sharded.load_sums(course.sums)
-    weights = sharded.gather()
-    _prove_equal(sharded, objective, weights, course)
-    figures = _share(course.validate() if weights is not None else {})
-    progress.best_figure = course.merit(figures)
-    course.log(f"{course.name}: going on from a release, ndcg {figures['ndcg']:.4f} before the first epoch")
-    return State(progress=progress, best=weights, sums=sums_of(sharded.gather_optimizers()))
+        return state
+    state = State(Progress())
+    if course.sums is not None:
+        sharded.load_sums(course.sums)
+        figures = _figures(sharded, objective, course)
+        state.progress.best_figure = course.merit(figures)
+        state.keep_as_best(sharded)
+        before = f"ndcg {figures['ndcg']:.4f} before the first epoch"
+        course.log(f"{course.name}: going on from a release, {before}")
+    return state
 
 
 def _agreed(number: int | None) -> int | None:
@@ -139,12 +139,11 @@ def _share(figures: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in shared.items() if not math.isnan(value)}
 
 
-def _spread(objective: Any, best: dict[str, Tensor] | None) -> None:
-    """The best weights into the plain model of every process."""
+def _broadcast(model: nn.Module) -> None:
+    """Rank 0's weights into every process's plain model."""
     with torch.no_grad():
-        for name, own in sorted(objective.model.state_dict().items()):
-            value = (best[name] if best is not None and dist.get_rank() == 0 else own).to(collective_device())
-            value = value.contiguous()
+        for _, own in sorted(model.state_dict().items()):
+            value = own.to(collective_device()).contiguous()
             dist.broadcast(value, src=0)
             own.copy_(value)
 

@@ -6,19 +6,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from leanrec.training.sparse import collective_device
 
-
-def gather_random(draw: torch.Generator) -> dict[str, Tensor]:
-    """Rank -> the states of torch's generators and of `draw`, as bytes; every process must call it."""
-    own = torch.cat([torch.get_rng_state(), draw.get_state(), *_of_gpu()]).to(collective_device())
-    states = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(states, own)
-    return {str(rank): state.cpu() for rank, state in enumerate(states)}
+def random_state(draw: torch.Generator) -> dict[str, Tensor]:
+    """This process's rank -> the states of torch's generators and of `draw`, as bytes."""
+    return {str(dist.get_rank()): torch.cat([torch.get_rng_state(), draw.get_state(), *_of_gpu()])}
 
 
 def take_up_random(states: dict[str, Tensor], draw: torch.Generator) -> None:
-    """Put what `gather_random` gave back in place, once, where as many processes run now as then.
+    """Put what `random_state` gave every process back in place, once, where as many run now as then.
 
     With another number of them nobody can draw what would have been drawn.
     """

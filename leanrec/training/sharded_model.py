@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,14 +21,11 @@ from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.training.optimizers import dense_optimizer
 from leanrec.training.sharding import sharding_of, with_sharded_tables
-from leanrec.training.sparse import Parts, copy_rows, gather_rows, parts_of
+from leanrec.training.sparse import Held, Parts, gather, hold, parts_of, take_back, take_over
 from leanrec.training.watching import EpochWatch
 
 TABLE = "model.sparse.collection.embeddings."
 PLAIN_TABLE = "sparse.tables."
-
-Gathered = dict[str, Tensor] | None
-"""Full tensors by their plain name on rank 0, None on the others."""
 
 
 class ShardedModel:
@@ -145,47 +142,54 @@ class ShardedModel:
             for name, own in self.parallel.state_dict().items():
                 full = weights[_plain_name(name)]
                 if isinstance(own, ShardedTensor):
-                    copy_rows(full, parts_of(own))
+                    take_over(full, parts_of(own))
                 else:
                     own.copy_(full)
 
-    def gather(self) -> Gathered:
-        """The plain model's weights on rank 0, None elsewhere; every process must call it."""
-        gathered: dict[str, Tensor | None] = {}
-        for name, own in sorted(self.parallel.state_dict().items()):
-            is_table = isinstance(own, ShardedTensor)
-            full = gather_rows(own, parts_of(own)) if is_table else own.detach().cpu().clone()
-            gathered[_plain_name(name)] = full
-        return cast(Gathered, gathered) if dist.get_rank() == 0 else None
+    def gather(self, model: nn.Module) -> None:
+        """Write the weights into the plain `model` on rank 0; every process must call it."""
+        fill(model, self.weights())
 
-    def gather_optimizers(self) -> Gathered:
-        """The state of both optimizers on rank 0, None elsewhere; every process must call it."""
-        sums = self._sums()
-        gathered: dict[str, Tensor | None] = {}
-        for name, table in sorted(self.parallel.state_dict().items()):
-            if isinstance(table, ShardedTensor):
-                gathered[f"tables/{name}"] = gather_rows(table, sums.get(name, []))
-        for i, values in self.dense.state_dict()["state"].items():
-            gathered |= {f"dense/{i}/{name}": value.detach().cpu().clone() for name, value in values.items()}
-        return cast(Gathered, gathered) if dist.get_rank() == 0 else None
+    def weights(self) -> Held:
+        """The weights by the plain model's names, in the memory in which they are trained."""
+        return {
+            _plain_name(name): hold(own, parts_of(own)) if isinstance(own, ShardedTensor) else own.detach()
+            for name, own in sorted(self.parallel.state_dict().items())
+        }
 
-    def load_optimizers(self, state: dict[str, Tensor]) -> None:
-        """Take over what `gather_optimizers` gave; each process keeps its share."""
+    def sums(self) -> Held:
+        """Table -> Adagrad's sums of squared gradients, one for each weight [rows, columns]."""
+        parts = self._sums()
+        return {
+            _table_of(name): hold(own, parts.get(name, []))
+            for name, own in sorted(self.parallel.state_dict().items())
+            if isinstance(own, ShardedTensor)
+        }
+
+    def dense_state(self) -> Held:
+        """What the dense part's optimizer knows of each of its weights, "<weight>/<name>"; empty at first."""
+        return {
+            f"{i}/{name}": value
+            for i, values in self.dense.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+
+    def load_sums(self, sums: Held) -> None:
+        """Take over Adagrad's sums, in full or what `sums` gave; a table that is not named keeps its own."""
         for name, parts in self._sums().items():
-            copy_rows(state[f"tables/{name}"], parts)
+            found = sums.get(_table_of(name))
+            if isinstance(found, ShardedTensor):
+                take_back(found, parts)
+            elif found is not None:
+                take_over(found, parts)
+
+    def load_dense_state(self, state: Held) -> None:
+        """Take over what `dense_state` gave."""
         dense = self.dense.state_dict()
         for key, value in state.items():
-            if key.startswith("dense/"):
-                _, i, name = key.split("/")
-                dense["state"].setdefault(int(i), {})[name] = value
+            i, name = key.split("/")
+            dense["state"].setdefault(int(i), {})[name] = value
         self.dense.load_state_dict(dense)
-
-    def load_sums(self, sums: dict[str, Tensor]) -> None:
-        """Take over Adagrad's sums of the tables, by table; the dense part's optimizer stays as it is."""
-        for name, parts in self._sums().items():
-            table = name.removeprefix(TABLE).removesuffix(".weight")
-            if table in sums:
-                copy_rows(sums[table], parts)
 
     def _sums(self) -> dict[str, Parts]:
         """Adagrad's sums of squared gradients of the tables that this process holds a part of."""
@@ -203,14 +207,12 @@ class ShardedModel:
         return {name: f"{p.sharding_type} on ranks {p.ranks}" for name, p in tables.items()}
 
 
-def sums_of(optimizers: Gathered) -> dict[str, Tensor]:
-    """Adagrad's sums by table, out of what `gather_optimizers` gave."""
-    prefix = f"tables/{TABLE}"
-    return {
-        name.removeprefix(prefix).removesuffix(".weight"): value
-        for name, value in (optimizers or {}).items()
-        if name.startswith(prefix)
-    }
+def fill(model: nn.Module, weights: Held) -> None:
+    """Write weights that the processes hold into the plain `model` on rank 0; every process must call it."""
+    plain = model.state_dict()
+    with torch.no_grad():
+        for name, value in sorted(weights.items()):
+            gather(value, plain[name] if dist.get_rank() == 0 else None)
 
 
 def quiet_planner() -> None:
@@ -224,3 +226,7 @@ def _plain_name(sharded: str) -> str:
     if sharded.startswith(TABLE):
         return PLAIN_TABLE + sharded.removeprefix(TABLE)
     return sharded.removeprefix("model.")
+
+
+def _table_of(sharded: str) -> str:
+    return sharded.removeprefix(TABLE).removesuffix(".weight")

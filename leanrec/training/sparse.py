@@ -10,7 +10,12 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed._shard.sharded_tensor import (
+    Shard,
+    ShardedTensor,
+    ShardedTensorMetadata,
+    TensorProperties,
+)
 from torch.distributed._shard.sharding_spec import ShardMetadata
 from torch.nn import functional
 from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
@@ -76,6 +81,9 @@ class ShardedSparseArch(nn.Module):
 Parts = list[tuple[ShardMetadata, Tensor]]
 """What this process holds of a table [rows, columns], or of a value a row of it [rows], with its place."""
 
+Held = dict[str, Tensor]
+"""Tensors by name as processes hold them: whole and the same in each, or each its parts (ShardedTensor)."""
+
 
 def parts_of(table: ShardedTensor, values: ShardedTensor | None = None) -> Parts:
     """This process's parts of `table`, or of `values` of an optimizer that go with its weights."""
@@ -84,42 +92,103 @@ def parts_of(table: ShardedTensor, values: ShardedTensor | None = None) -> Parts
     return [(weights.metadata, value.tensor) for weights, value in shards]
 
 
-def copy_rows(full: Tensor, parts: Parts) -> None:
-    """Copy from `full` into `parts`, in place; a value a row is the mean of the row."""
-    with torch.no_grad():
-        for place, part in parts:
-            (row, column), (rows, columns) = place.shard_offsets, place.shard_sizes
-            taken = full[row : row + rows, column : column + columns]
-            # In float64 the mean of equal numbers is that number, to the last bit.
-            part.copy_(taken if part.dim() == 2 else taken.double().mean(dim=1))
+def hold(layout: ShardedTensor, parts: Parts) -> ShardedTensor:
+    """`parts` as one tensor that is divided among the processes as `layout` is; empty parts are left out.
 
-
-def gather_rows(layout: ShardedTensor, parts: Parts) -> Tensor | None:
-    """The full tensor on rank 0 (in CPU memory), None elsewhere; every process must call it.
-
-    `layout` tells which process holds what, and `parts` what this one holds. A value a row stands in each
-    column of the row, so that what is gathered has one shape, however tables are sharded.
+    A value a row stands in each column of the row, so that what is held has one shape, however tables are
+    sharded. Other parts stay in the memory in which they are.
     """
-    rank = dist.get_rank()
-    own = {
-        tuple(place.shard_offsets): part if part.dim() == 2 else part[:, None].expand(*place.shard_sizes)
+    device = parts[0][1].device if parts else CPU
+    metadata = ShardedTensorMetadata(
+        [_placed(place, device) for place in layout.metadata().shards_metadata if _size(place)],
+        layout.metadata().size,
+        TensorProperties(dtype=layout.dtype),
+    )
+    shards = [
+        Shard(
+            part.detach() if part.dim() == 2 else part[:, None].repeat(1, place.shard_sizes[1]),
+            _placed(place, device),
+        )
         for place, part in parts
-    }
-    full = torch.empty(tuple(layout.size())) if rank == 0 else None
-    for shard in layout.metadata().shards_metadata:
+        if _size(place)
+    ]
+    return ShardedTensor._init_from_local_shards_and_global_metadata(shards, metadata)
+
+
+def copied(held: Held) -> Held:
+    """A copy of what this process holds, in the host's memory."""
+
+    def copy(value: Tensor) -> Tensor:
+        if not isinstance(value, ShardedTensor):
+            return value.detach().to(CPU, copy=True)
+        return hold(value, [(place, part.detach().to(CPU, copy=True)) for place, part in parts_of(value)])
+
+    return {name: copy(value) for name, value in held.items()}
+
+
+def take_over(full: Tensor, parts: Parts) -> None:
+    """Copy from `full` into `parts`, in place; a value a row is the mean of the row."""
+    for place, part in parts:
+        (row, column), (rows, columns) = place.shard_offsets, place.shard_sizes
+        _fill(part, full[row : row + rows, column : column + columns])
+
+
+def take_back(held: Tensor, parts: Parts) -> None:
+    """Copy what `hold` made of `parts`, or of others of the same places, into them."""
+    assert isinstance(held, ShardedTensor)
+    found = {tuple(place.shard_offsets): part for place, part in parts_of(held)}
+    for place, part in parts:
+        if _size(place):
+            _fill(part, found[tuple(place.shard_offsets)])
+
+
+def gather(held: Tensor, full: Tensor | None) -> None:
+    """Write what all processes hold into `full` on rank 0 (None on the others); each must call it."""
+    if not isinstance(held, ShardedTensor):
+        if full is not None:
+            full.copy_(held.detach())
+        return
+    own = {tuple(place.shard_offsets): part for place, part in parts_of(held)}
+    for shard in held.metadata().shards_metadata:
         assert shard.placement is not None
         owner = shard.placement.rank()
-        part = own[tuple(shard.shard_offsets)].contiguous() if owner == rank else None
+        part = own.get(tuple(shard.shard_offsets)) if owner == dist.get_rank() else None
         if owner != 0 and part is not None:
-            dist.send(part, dst=0)
+            dist.send(part.contiguous().to(collective_device()), dst=0)
         if full is None:
             continue
         if part is None:
             part = torch.empty(shard.shard_sizes, device=collective_device())
             dist.recv(part, src=owner)
         (row, column), (rows, columns) = shard.shard_offsets, shard.shard_sizes
-        full[row : row + rows, column : column + columns] = part.cpu()
-    return full
+        full[row : row + rows, column : column + columns] = part.to(full.device)
+
+
+def in_full(held: Held) -> dict[str, Tensor]:
+    """Every tensor whole on rank 0, in the host's memory, none elsewhere; every process must call it."""
+    whole: dict[str, Tensor] = {}
+    for name, value in sorted(held.items()):
+        full = torch.empty(tuple(value.size())) if dist.get_rank() == 0 else None
+        gather(value, full)
+        if full is not None:
+            whole[name] = full
+    return whole
+
+
+def _fill(part: Tensor, taken: Tensor) -> None:
+    # In float64 the mean of equal numbers is that number, to the last bit.
+    part.copy_(taken if part.dim() == 2 else taken.double().mean(dim=1))
+
+
+def _size(place: ShardMetadata) -> int:
+    rows, columns = place.shard_sizes
+    return rows * columns
+
+
+def _placed(place: ShardMetadata, device: torch.device) -> ShardMetadata:
+    """`place` with its tensor on `device` of the same process."""
+    assert place.placement is not None
+    return ShardMetadata(place.shard_offsets, place.shard_sizes, f"rank:{place.placement.rank()}/{device}")
 
 
 def collective_device() -> torch.device:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from small_disk import mounted_disk
 
 from leanrec.errors import TrainingError
-from leanrec.training.checkpoint import MANIFEST_FILE, STATE_FILE, Checkpoints, Progress
+from leanrec.training.checkpoint import MANIFEST_FILE, Checkpoints, Progress
+
+WEIGHTS = "shard-00001-model-00001-of-00001.safetensors"
+"""What process 0 wrote of its first group of tensors."""
 
 
 class World:
@@ -27,12 +32,24 @@ class World:
         return Checkpoints(folder=self.folder, identity=identity, keep=keep, log=self.log.append)
 
     def save(self, epochs: int, rows: int = 3) -> None:
-        weights = {"table": torch.full((rows, 2), float(epochs)), "transposed": torch.eye(3)[:, :2].T}
-        progress = Progress(epochs_done=epochs, curves=[{"epoch": epochs, "loss": 0.5}])
-        self.checkpoints.save(progress, {"weights": weights, "best": dict(weights)})
+        weights = {
+            "table": torch.full((rows, 2), float(epochs)),
+            "transposed": torch.eye(3)[:, :2].T,
+            "step": torch.tensor(7.0),
+            "bytes": torch.arange(5, dtype=torch.uint8),
+        }
+        held = {f"{group}/{name}": value for group in ("weights", "best") for name, value in weights.items()}
+        self.checkpoints.save(Progress(epochs_done=epochs, curves=[{"epoch": epochs, "loss": 0.5}]), held)
 
     def file(self, number: int, name: str) -> Path:
         return self.folder / f"{number:06d}" / name
+
+
+@pytest.fixture(autouse=True)
+def one_process(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
 
 
 @pytest.fixture
@@ -42,12 +59,21 @@ def world(tmp_path: Path) -> World:
 
 def test_what_was_saved_comes_back(world: World) -> None:
     assert world.checkpoints.newest() == 2
-    progress, groups = world.checkpoints.load(2)
+    into = torch.zeros(3, 2)
+    progress, held = world.checkpoints.load(2, {"weights/table": into, "weights/never saved": torch.ones(1)})
     assert progress == Progress(epochs_done=2, curves=[{"epoch": 2, "loss": 0.5}])
     assert progress.best_figure == float("-inf")
+    assert sorted(held) == [
+        f"{group}/{name}"
+        for group in ("best", "weights")
+        for name in ("bytes", "step", "table", "transposed")
+    ]
+    assert torch.equal(into, torch.full((3, 2), 2.0))
     for group in ("weights", "best"):
-        assert torch.equal(groups[group]["table"], torch.full((3, 2), 2.0))
-        assert torch.equal(groups[group]["transposed"], torch.eye(3)[:, :2].T)
+        assert torch.equal(held[f"{group}/table"], torch.full((3, 2), 2.0))
+        assert torch.equal(held[f"{group}/transposed"], torch.eye(3)[:, :2].T)
+        assert torch.equal(held[f"{group}/step"], torch.tensor(7.0))
+        assert torch.equal(held[f"{group}/bytes"], torch.arange(5, dtype=torch.uint8))
     assert world.log == []
 
 
@@ -64,9 +90,14 @@ def test_without_a_folder_there_is_none(tmp_path: Path) -> None:
 
 
 def flip_a_bit(world: World) -> None:
-    state = bytearray(world.file(2, STATE_FILE).read_bytes())
+    state = bytearray(world.file(2, WEIGHTS).read_bytes())
     state[-1] ^= 1
-    world.file(2, STATE_FILE).write_bytes(state)
+    world.file(2, WEIGHTS).write_bytes(state)
+
+
+def without_files(world: World) -> None:
+    file = world.file(2, MANIFEST_FILE)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "files": {}}))
 
 
 def cut_off(name: str):
@@ -80,12 +111,13 @@ def cut_off(name: str):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (flip_a_bit, "state.safetensors is not what was written"),
-        (cut_off(STATE_FILE), "state.safetensors is not what was written"),
-        (lambda world: world.file(2, STATE_FILE).unlink(), "state.safetensors is missing"),
+        (flip_a_bit, f"{WEIGHTS} is not what was written"),
+        (cut_off(WEIGHTS), f"{WEIGHTS} is not what was written"),
+        (lambda world: world.file(2, WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
         (cut_off(MANIFEST_FILE), "checkpoint.json cannot be read"),
         (lambda world: world.file(2, MANIFEST_FILE).unlink(), "checkpoint.json cannot be read"),
         (lambda world: world.file(2, MANIFEST_FILE).write_text("[]"), "checkpoint.json cannot be read"),
+        (without_files, "checkpoint.json names no files"),
     ],
 )
 def test_a_broken_one_is_named_and_the_one_before_is_taken_up(world: World, spoil, said: str) -> None:
@@ -99,7 +131,7 @@ def test_a_broken_one_is_named_and_the_one_before_is_taken_up(world: World, spoi
 
 def test_where_all_are_broken_training_begins_anew(world: World) -> None:
     for number in (1, 2):
-        world.file(number, STATE_FILE).write_bytes(b"")
+        world.file(number, WEIGHTS).write_bytes(b"")
     assert world.checkpoints.newest() is None
     assert len(world.log) == 2
 
@@ -120,7 +152,7 @@ def test_one_of_another_schema_stops_with_the_way_out(world: World) -> None:
 
 def test_a_process_that_does_not_see_the_folder_says_so(world: World) -> None:
     with pytest.raises(TrainingError, match=r"every process must see the folder training\.checkpoint"):
-        world.checkpoints.load(7)
+        world.checkpoints.load(7, {})
 
 
 def test_a_full_disk_keeps_the_last_good_one(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from leanrec.schema import ModelSpec
 from leanrec.training.examples import TRAIN, Examples, read_examples
 from leanrec.training.objectives import RetrieverObjective
 from leanrec.training.optimizers import group_of, rate_at
-from leanrec.training.sharded_model import ShardedModel, sums_of
+from leanrec.training.sharded_model import ShardedModel
+from leanrec.training.sparse import in_full
 from leanrec.training.watching import Watch
 
 
@@ -81,9 +82,7 @@ def sharded(recommender: Recommender, **settings: object) -> ShardedModel:
 
 
 def dense_of(model: ShardedModel) -> dict[str, torch.Tensor]:
-    weights = model.gather()
-    assert weights is not None
-    return {name: value for name, value in weights.items() if "sparse.tables" not in name}
+    return {name: value.clone() for name, value in model.weights().items() if "sparse.tables" not in name}
 
 
 def gradient_of(model: ShardedModel) -> torch.Tensor:
@@ -135,7 +134,7 @@ def test_row_wise_sums_are_the_means_of_adagrads_and_come_back_to_the_last_bit(
         for tables in ("adagrad", "rowwise_adagrad"):
             models[tables] = sharded(recommender, tables=tables)
             models[tables].step(events, torch.Generator(), watch=watch)
-            sums[tables] = sums_of(models[tables].gather_optimizers())
+            sums[tables] = in_full(models[tables].sums())
     assert sums["adagrad"].keys() == sums["rowwise_adagrad"].keys() >= {"user", "item"}
     for table, value in sums["rowwise_adagrad"].items():
         means = sums["adagrad"][table].mean(dim=1, keepdim=True).expand_as(value)
@@ -143,9 +142,11 @@ def test_row_wise_sums_are_the_means_of_adagrads_and_come_back_to_the_last_bit(
     assert float(sums["rowwise_adagrad"]["item"].max()) > 0
 
     fresh = sharded(recommender, tables="rowwise_adagrad")
-    left = models["rowwise_adagrad"].gather_optimizers()
-    fresh.load_optimizers(left)
-    taken_up = fresh.gather_optimizers()
+    fresh.load_sums(models["rowwise_adagrad"].sums())
+    fresh.load_dense_state(models["rowwise_adagrad"].dense_state())
+    taken_up = in_full(fresh.sums()) | fresh.dense_state()
+    left = in_full(models["rowwise_adagrad"].sums()) | models["rowwise_adagrad"].dense_state()
+    assert len(left) > len(sums["adagrad"])
     assert all(torch.equal(value, taken_up[name]) for name, value in left.items())
 
 
@@ -164,11 +165,11 @@ def test_a_rate_of_nothing_moves_neither_the_dense_part_nor_the_tables(
         by_hand={},
         device=torch.device("cpu"),
     )
-    before = model.gather()
+    before = in_full(model.weights())
     with Watch("retriever").epoch(0, 2) as watch:
         model.step(events, torch.Generator(), rate=0.0, watch=watch)
-        assert largest_difference(before, model.gather()) == 0
+        assert largest_difference(before, in_full(model.weights())) == 0
         model.step(events, torch.Generator(), rate=1.0, watch=watch)
-    moved = model.gather()
+    moved = in_full(model.weights())
     changed = {name for name in moved if not torch.equal(moved[name], before[name])}
     assert {name.startswith("sparse.tables") for name in changed} == {True, False}

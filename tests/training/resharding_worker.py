@@ -1,0 +1,79 @@
+"""Run by torchrun: one step of a retriever, or the checkpoint of it; the state in full goes into a file.
+
+resharding_worker.py WORLD SHARDING CHECKPOINTS FULL.safetensors
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from training_world import SMALL
+
+from leanrec.config.optimizer import OptimizerSettings
+from leanrec.files import read_json
+from leanrec.models.inputs import read_item_inputs
+from leanrec.models.recommender import Recommender
+from leanrec.schema import ModelSpec
+from leanrec.training.checkpoint import Checkpoints, Progress
+from leanrec.training.course import Course, State, save, take_up
+from leanrec.training.examples import TRAIN, read_examples
+from leanrec.training.objectives import RetrieverObjective
+from leanrec.training.sharded_model import ShardedModel, quiet_planner
+from leanrec.training.sparse import in_full
+from leanrec.training.watching import Watch
+
+WIDE = 512
+"""Of which TorchRec makes four parts by column."""
+
+
+def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
+    dist.init_process_group("gloo")
+    quiet_planner()
+    torch.manual_seed(1)
+    spec = ModelSpec(**{**read_json(world / "features" / "spec.json"), "top_k": SMALL.top_k})
+    settings = SMALL.model_copy(update={"retriever": SMALL.retriever.model_copy(update={"dim": WIDE})})
+    recommender = Recommender(spec, settings, read_item_inputs(world / "features" / "items.parquet"))
+    sharded = ShardedModel(
+        RetrieverObjective(recommender.retriever, settings.retriever),
+        learning_rate=0.01,
+        weight_decay=0.0,
+        table_learning_rate=0.1,
+        optimizer=OptimizerSettings(tables="rowwise_adagrad" if sharding == "row_wise" else "adagrad"),
+        by_hand=dict.fromkeys(cast(Any, recommender.retriever).sparse.num_rows, sharding),
+        device=torch.device("cpu"),
+    )
+    store = Checkpoints(folder=checkpoints, identity="", keep=1, log=print)
+    course = cast(Course, SimpleNamespace(checkpoints=store))
+    number = store.newest()
+    if number is None:
+        state = State(Progress(step=1))
+        events = read_examples(world / "training_set.parquet", TRAIN, spec)
+        own = events.take(torch.arange(64).chunk(dist.get_world_size())[dist.get_rank()])
+        with Watch("retriever").epoch(0, 1) as watch:
+            sharded.step(own, torch.Generator().manual_seed(1), watch=watch)
+        state.keep_as_best(sharded)
+        save(course, state, sharded, {})
+    else:
+        state = take_up(course, number, sharded)
+    groups = {
+        "weights": sharded.weights(),
+        "sums": sharded.sums(),
+        "dense": sharded.dense_state(),
+        "best": state.best,
+        "best_sums": state.best_sums,
+    }
+    found = {f"{group}/{name}": v for group, held in groups.items() for name, v in in_full(held).items()}
+    if dist.get_rank() == 0:
+        save_file(found, full)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
