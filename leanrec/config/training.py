@@ -193,6 +193,8 @@ class TrainingSettings(Section):
     """torchrun processes (GPUs on a GPU host)."""
     sharding: dict[str, ShardingName] = Field(default_factory=dict)
     """Table (both models') -> how it is sharded over the processes; those not named are the planner's."""
+    exchange: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """In what vectors and their gradients travel between processes; bf16 between GPUs alone."""
     num_candidates: int = Field(default=200, ge=1)
     """Items that the retriever hands to the ranker."""
     top_k: int = Field(default=100, ge=1)

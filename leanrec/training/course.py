@@ -41,6 +41,8 @@ class Course:
     """Seconds between two checkpoints within an epoch; 0: after each epoch only."""
     sharding: Mapping[str, str]
     """Table -> its sharding, where the planner shall not choose."""
+    exchange: str
+    """In what vectors travel between processes."""
     watch: Watch
     log: Callable[[str], None]
     sums: dict[str, Tensor] | None = None

@@ -29,8 +29,8 @@ from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.schema import USER_STATISTICS, ModelSpec
 from leanrec.training.sharding import refuse_unknown_tables, sharding_of, with_sharded_tables
 
-FLOAT, INDEX = 4, 8
-"""Bytes of a weight and of an index."""
+FLOAT, HALF, INDEX = 4, 2, 8
+"""Bytes of a weight, of half of one, and of an index."""
 COPIES = 4
 """Of a dense weight: itself, its gradient, Adam's two averages."""
 KEPT = 4
@@ -115,14 +115,15 @@ def plan_training(
     tables, held, kept, dense, sent = [], [], [], [], []
     for name, model in models.items():
         own: Settings = getattr(settings, name)
-        planned = _tables_of(name, model, own, settings.sharding, num_processes, device)
+        planned = _tables_of(name, model, own, settings, num_processes, device)
         tables += planned
         ranks = range(num_processes)
         held.append([sum(t.bytes_a_rank.get(rank, 0) for t in planned) for rank in ranks])
         kept.append([KEPT * FLOAT * sum(t.weights_a_rank.get(rank, 0) for t in planned) for rank in ranks])
         weights = sum(p.numel() for p in model.parameters()) - _table_weights(model)
         dense.append(weights * FLOAT * COPIES)
-        sent.append(_sent(model, own, spec, num_processes, weights))
+        vector = model.sparse.dim * (FLOAT if settings.exchange == "fp32" else HALF)
+        sent.append(_sent(model, own, spec, num_processes, vector, weights))
     return TrainingPlan(
         num_processes=num_processes,
         device=device,
@@ -174,19 +175,20 @@ def _tables_of(
     name: str,
     model: Any,
     settings: Settings,
-    by_hand: dict[str, Any],
+    training: TrainingSettings,
     num_processes: int,
     device: str,
 ) -> list[PlannedTable]:
     is_on_hosts_of_eight = device == "cuda" and num_processes % GPUS_A_HOST == 0
     sharding = sharding_of(
         model.sparse.num_rows,
-        by_hand,
+        training.sharding,
         world_size=num_processes,
         local_world_size=GPUS_A_HOST if is_on_hosts_of_eight else num_processes,
         device=device,
         table_optimizer=settings.optimizer.tables,
         table_learning_rate=settings.table_learning_rate,
+        exchange=training.exchange,
     )
     plan = sharding.plan(with_sharded_tables(_Holder(model)))
     (found,) = plan.plan.values()
@@ -238,9 +240,13 @@ def _sent(
     settings: Settings,
     spec: ModelSpec,
     num_processes: int,
+    vector: int,
     weights: int,
 ) -> int:
-    """Bytes that one process sends a step at most: indices, vectors, their gradients, dense gradients."""
+    """Bytes that one process sends a step at most: indices, vectors, their gradients, dense gradients.
+
+    `vector`: bytes of a vector on its way; `weights`: how many the dense part has.
+    """
     share = settings.batch_size / num_processes
     elsewhere = (num_processes - 1) / num_processes
     lookups: Counter[str] = Counter()
@@ -257,7 +263,7 @@ def _sent(
     for feature, index in model.item_indices(torch.zeros(1, dtype=torch.long)).items():
         lookups[model.sparse.features[feature]] += round(num_items * index.numel())
     distinct = sum(min(count, model.sparse.num_rows[table]) for table, count in lookups.items())
-    return round(elsewhere * (distinct * (INDEX + 2 * model.sparse.dim * FLOAT) + 2 * weights * FLOAT))
+    return round(elsewhere * (distinct * (INDEX + 2 * vector) + 2 * weights * FLOAT))
 
 
 def _items_a_step(settings: Settings, spec: ModelSpec, share: float) -> float:

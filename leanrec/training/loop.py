@@ -14,6 +14,7 @@ from leanrec.errors import TrainingError
 from leanrec.training.checkpoint import Progress
 from leanrec.training.course import Course, State, refuse_no_numbers, save, take_up
 from leanrec.training.epoch import train_epoch
+from leanrec.training.exchange import as_exchanged
 from leanrec.training.sharded_model import ShardedModel, fill
 from leanrec.training.sparse import collective_device, in_full
 
@@ -48,6 +49,7 @@ def fit(objective: Any, course: Course) -> Fitted:
         optimizer=settings.optimizer,
         by_hand=course.sharding,
         device=device,
+        exchange=course.exchange,
     )
     course.log(f"{course.name}: " + ", ".join(f"{t} {where}" for t, where in sharded.describe().items()))
     state = _start(sharded, objective, course)
@@ -81,7 +83,10 @@ def _figures(sharded: ShardedModel, objective: Any, course: Course) -> dict[str,
 
 
 def _prove_equal(sharded: ShardedModel, objective: Any, course: Course) -> None:
-    """Compare, on rank 0, the scores of the plain model with those of the sharded one."""
+    """Compare, on rank 0, the scores of the plain model with those of the sharded one.
+
+    Where vectors travel in half precision, the plain model's are rounded alike.
+    """
     draw = torch.Generator().manual_seed(course.seed)
     sharded.parallel.eval()
     with torch.no_grad():
@@ -90,7 +95,9 @@ def _prove_equal(sharded: ShardedModel, objective: Any, course: Course) -> None:
         if dist.get_rank() != 0:
             return
         objective.eval()
-        plain: Tensor = objective.scores(*_without_draw(arguments))
+        exchange = course.exchange if dist.get_world_size() > 1 else "fp32"  # one process sends nothing
+        with as_exchanged(objective.model.sparse, exchange):
+            plain: Tensor = objective.scores(*_without_draw(arguments))
     difference = float((ours - plain).abs().max())
     if not difference <= MAX_GATHER_DIFFERENCE:
         raise TrainingError(

@@ -44,8 +44,9 @@ class ShardedModel:
         optimizer: OptimizerSettings,
         by_hand: Mapping[str, str],
         device: torch.device,
+        exchange: str = "fp32",
     ) -> None:
-        """`by_hand`: table -> its sharding, where the planner shall not choose."""
+        """`by_hand`: table -> its sharding, else the planner chooses. `exchange`: how vectors travel."""
         model: Any = objective.model
         sharding = sharding_of(
             model.sparse.num_rows,
@@ -55,6 +56,7 @@ class ShardedModel:
             device=device.type,
             table_optimizer=optimizer.tables,
             table_learning_rate=table_learning_rate,
+            exchange=exchange,
         )
         plain = with_sharded_tables(objective)
         group = dist.GroupMember.WORLD

@@ -16,6 +16,7 @@ from torchrec.distributed.types import ShardingPlan, ShardingType
 
 from leanrec.config.section import nearest
 from leanrec.errors import ConfigError, TrainingError
+from leanrec.training.exchange import codecs_of
 from leanrec.training.sparse import ShardedSparseArch
 
 FUSED = {
@@ -61,10 +62,12 @@ def sharding_of(
     device: str,
     table_optimizer: str,
     table_learning_rate: float,
+    exchange: str = "fp32",
 ) -> Sharding:
     """For `tables` (name -> rows) over `world_size` processes on `device` ("cpu", "cuda").
 
     `local_world_size` of them share a host. `by_hand` fixes the sharding of the tables that it names.
+    `exchange` is the format in which vectors travel. Raises a ConfigError where `device` has it not.
     """
     constraints = {
         table: ParameterConstraints(sharding_types=[by_hand[table]] if table in by_hand else MODEL_PARALLEL)
@@ -75,7 +78,8 @@ def sharding_of(
             "optimizer": FUSED[table_optimizer],
             "learning_rate": table_learning_rate,
             "eps": 1e-8,
-        }
+        },
+        qcomm_codecs_registry=codecs_of(exchange, device) if world_size > 1 else None,
     )
     planner = EmbeddingShardingPlanner(
         topology=Topology(

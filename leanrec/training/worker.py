@@ -112,6 +112,7 @@ def train(settings: TrainingSettings, job: Job) -> None:
         "seed": settings.seed,
         "checkpoint_every_s": settings.checkpoint_every_s,
         "sharding": settings.sharding,
+        "exchange": settings.exchange,
         "examples": learnt_from,
         "probe": held_out.take(torch.arange(min(PROBE_EVENTS, len(held_out)))),
         "log": partial(_log, job.progress),

@@ -245,6 +245,15 @@ def test_however_tables_are_sharded_the_weights_are_the_same(tmp_path):
         assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
 
 
+def test_half_precision_between_processes_learns_the_taste_too(tmp_path, whole):
+    write_world(tmp_path)
+    summary = train(tmp_path, TWO.model_copy(update={"exchange": "fp16"}))
+    assert summary["valid_ndcg"] > 0.3 and summary["valid_auc"] > 0.8
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "model", whole))
+    differences = {name: float((ours[name] - theirs[name]).abs().max()) for name in ours}
+    assert max(differences.values()) > 0, "nothing travelled in another precision"
+
+
 def test_what_cannot_fit_is_refused_before_it_starts(tmp_path):
     write_world(tmp_path)
     spec = tmp_path / "features" / "spec.json"

@@ -55,6 +55,14 @@ def test_a_table_is_sharded_as_told(world: World, sharding: str) -> None:
     assert item.sharding == sharding
 
 
+def test_half_precision_sends_less_and_holds_as_much(world: World) -> None:
+    half, full = planned(world, exchange="fp16"), planned(world)
+    assert half.sent_bytes < full.sent_bytes and half.on_host == full.on_host
+    assert planned(world, device="cuda", exchange="bf16").sent_bytes == half.sent_bytes
+    with pytest.raises(ConfigError, match=r"training\.exchange: bf16 travels between GPUs alone"):
+        planned(world, exchange="bf16")
+
+
 def test_a_table_that_no_model_has_is_refused_with_the_nearest(world: World) -> None:
     with pytest.raises(ConfigError, match=r"table 'itme', which no model has; .*'item'"):
         planned(world, sharding={"itme": "row_wise"})
