@@ -23,8 +23,9 @@ from leanrec.config.methods import FineTuningSettings
 from leanrec.errors import CompressionError
 from leanrec.models.recommender import Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
+from leanrec.training.batches import batches
 from leanrec.training.candidates import CandidateSampler
-from leanrec.training.examples import Examples, batches, interactions_of, popularity_of
+from leanrec.training.examples import Examples, interactions_of, popularity_of
 from leanrec.training.fitting import temperature_of
 from leanrec.training.objectives import RankerObjective, RetrieverObjective
 
@@ -84,9 +85,8 @@ class _Course:
     def batches(self, epochs: int, size: int) -> Iterator[Tensor]:
         """The rows of every batch of every epoch."""
         for epoch in range(epochs):
-            yield from batches(
-                len(self.examples), size, seed=self.seed + 7, epoch=epoch, rank=0, world_size=1
-            )
+            for share in batches(len(self.examples), size, seed=self.seed + 7, epoch=epoch):
+                yield share.rows
 
 
 def _tune_retriever(recommender: Recommender, course: _Course, teacher: Teacher | None) -> None:

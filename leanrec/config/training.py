@@ -193,6 +193,8 @@ class TrainingSettings(Section):
     """torchrun processes (GPUs on a GPU host)."""
     sharding: dict[str, ShardingName] = Field(default_factory=dict)
     """Table (both models') -> how it is sharded over the processes; those not named are the planner's."""
+    balance: Literal["equal", "measured"] = "equal"
+    """How a batch is shared out: equal parts, or by each process's speed, measured before every epoch."""
     exchange: Literal["fp32", "fp16", "bf16"] = "fp32"
     """In what vectors and their gradients travel between processes; bf16 between GPUs alone."""
     num_candidates: int = Field(default=200, ge=1)
@@ -224,4 +226,13 @@ class TrainingSettings(Section):
     def _top_k_fits(self) -> Self:
         if self.top_k > self.num_candidates:
             raise ValueError(f"top_k {self.top_k} is above num_candidates {self.num_candidates}")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_are_alike_where_they_are_the_negatives(self) -> Self:
+        if self.balance == "measured" and self.retriever.negatives == "in_batch":
+            raise ValueError(
+                "balance 'measured' gives processes unlike shares of a batch, and with retriever.negatives "
+                "'in_batch' an event's negatives are its process's share; set balance: equal or others"
+            )
         return self

@@ -50,6 +50,8 @@ class Progress:
     """That these steps took."""
     best_epoch: int = -1
     best_figure: float = float("-inf")
+    speeds: list[float] = field(default_factory=list)
+    """Of each process in this epoch, where batches are shared out by them."""
     finished: bool = False
     curves: list[dict[str, Any]] = field(default_factory=list)
 

@@ -43,6 +43,8 @@ class Course:
     """Table -> its sharding, where the planner shall not choose."""
     exchange: str
     """In what vectors travel between processes."""
+    balance: str
+    """How batches are shared out over the processes: "equal" or "measured"."""
     watch: Watch
     log: Callable[[str], None]
     sums: dict[str, Tensor] | None = None

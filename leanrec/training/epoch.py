@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from leanrec.errors import TrainingError
+from leanrec.training.batches import Share, batches
 from leanrec.training.course import Course, State, refuse_no_numbers, save
-from leanrec.training.examples import batches
 from leanrec.training.optimizers import group_of, rate_at
 from leanrec.training.random_state import random_state, take_up_random
 from leanrec.training.sharded_model import ShardedModel
@@ -29,23 +29,25 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
     epoch, world_size = progress.epochs_done, dist.get_world_size()
     draw = _draw_from(course.seed, progress.epochs_done, progress.step)
     take_up_random(state.random, draw)
-    steps = _steps(course, epoch)
+    steps = _steps(course, epoch, progress.speeds)
     sharded.parallel.train()
     started = saved = time.perf_counter()
     done, before, loss_sum = progress.step, progress.seconds, progress.loss_sum / world_size
     rate = 1.0  # where more processes go on than began, no step may be left
     with course.watch.epoch(epoch, len(steps)) as watch:
-        for rows in islice(steps, done, None):
+        for share in islice(steps, done, None):
             with watch.phase("data"):
-                batch = course.examples.take(rows).to(collective_device())
+                batch = course.examples.take(share.rows).to(collective_device())
                 prepared = course.prepare(batch, draw)
             place, size = group_of(done, len(steps), settings.accumulate)
             rate = rate_at(settings, epoch * len(steps) + done, len(steps), course.settings.epochs)
-            loss = sharded.step(*prepared, rate=rate, place=place, size=size, watch=watch)
+            loss = sharded.step(
+                *prepared, rate=rate, place=place, size=size, weight=share.weight, watch=watch
+            )
             if not math.isfinite(loss):
-                raise TrainingError(_no_number(course, loss, epoch, done, rows))
+                raise TrainingError(_no_number(course, loss, epoch, done, share.rows))
             loss_sum, done = loss_sum + loss, done + 1
-            watch.step(done, loss, rate * course.settings.learning_rate, len(rows) * world_size)
+            watch.step(done, loss, rate * course.settings.learning_rate, share.batch_rows)
             if place + 1 == size and done < len(steps) and _is_due(saved, course.checkpoint_every_s):
                 progress.step, progress.seconds = done, before + time.perf_counter() - started
                 progress.loss_sum = _sum(loss_sum)
@@ -57,7 +59,7 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
         "epoch": epoch + 1,
         "loss": _sum(loss_sum / len(steps)) / world_size,
         "seconds": seconds,
-        "samples_per_s": sum(map(len, steps)) * world_size / seconds,
+        "samples_per_s": sum(share.batch_rows for share in steps) / seconds,
         "learning_rate": rate * course.settings.learning_rate,
         "phases": dict(watch.seconds),
     }
@@ -70,13 +72,19 @@ def _draw_from(seed: int, epoch: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(first + 500)
 
 
-def _steps(course: Course, epoch: int) -> list[Tensor]:
-    """This process's rows of each step."""
+def _steps(course: Course, epoch: int, speeds: list[float]) -> list[Share]:
+    """This process's share of each step's batch."""
     world_size = dist.get_world_size()
-    size, seed = course.settings.batch_size, course.seed
+    size = course.settings.batch_size
     steps = list(
         batches(
-            len(course.examples), size, seed=seed, epoch=epoch, rank=dist.get_rank(), world_size=world_size
+            len(course.examples),
+            size,
+            seed=course.seed,
+            epoch=epoch,
+            rank=dist.get_rank(),
+            world_size=world_size,
+            speeds=speeds,
         )
     )
     if not steps:

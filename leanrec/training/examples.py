@@ -1,8 +1,7 @@
-"""Training examples: the rows of the training set as tensors, and each process's share of a batch."""
+"""Training examples: the rows of the training set as tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,23 +116,6 @@ def interactions_of(examples: Examples, spec: ModelSpec, disliked_weight: float)
 def popularity_of(examples: Examples, num_items: int) -> Tensor:
     """Events of each item, [num_items] float32."""
     return torch.bincount(examples.item_index.cpu(), minlength=num_items).float()
-
-
-def batches(
-    num_rows: int, batch_size: int, *, seed: int, epoch: int, rank: int, world_size: int
-) -> Iterator[Tensor]:
-    """This process's rows of each batch of one epoch; every process gets equally many batches and rows.
-
-    The order is drawn from (seed, epoch) and is the same in every process; process r takes every
-    world_size-th row from the r-th on. The last rows that do not fill every process are left out.
-    """
-    draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(num_rows, generator=draw)
-    for start in range(0, num_rows, batch_size):
-        batch = order[start : start + batch_size]
-        share = batch[: len(batch) // world_size * world_size][rank::world_size]
-        if len(share) > 0:
-            yield share
 
 
 def _read_table(path: Path) -> pa.Table:

@@ -29,7 +29,8 @@ from leanrec.models.inputs import UserInputs, blank_items
 from leanrec.models.retrieval import RETRIEVERS
 from leanrec.models.retrieval.retriever import FittedRetriever, LearnedRetriever, Retriever
 from leanrec.schema import USER_STATISTICS, ModelSpec
-from leanrec.training.examples import Examples, batches
+from leanrec.training.batches import batches
+from leanrec.training.examples import Examples
 from leanrec.training.objectives import RetrieverObjective, lesson_of, rows_a_batch
 from leanrec.training.sequences import Sequences
 from leanrec.training.whole_users import UserObjective, learns_users
@@ -130,14 +131,8 @@ class Training:
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epochs_done)
         self.objective.train()
         total, steps = 0.0, 0
-        for rows in batches(
-            len(self.examples),
-            self.batch_size,
-            seed=self.seed,
-            epoch=self.epochs_done,
-            rank=0,
-            world_size=1,
-        ):
+        shares = batches(len(self.examples), self.batch_size, seed=self.seed, epoch=self.epochs_done)
+        for rows, _, _ in shares:
             batch = self.examples[rows] if isinstance(self.examples, Tensor) else self.examples.take(rows)
             for optimizer in self.optimizers:
                 optimizer.zero_grad()

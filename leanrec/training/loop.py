@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from leanrec.errors import TrainingError
+from leanrec.training.batches import measured_speeds, parts_by_speed
 from leanrec.training.checkpoint import Progress
 from leanrec.training.course import Course, State, refuse_no_numbers, save, take_up
 from leanrec.training.epoch import train_epoch
@@ -55,6 +56,8 @@ def fit(objective: Any, course: Course) -> Fitted:
     state = _start(sharded, objective, course)
     progress = state.progress
     while not progress.finished:
+        if progress.step == 0 or len(progress.speeds) != dist.get_world_size():
+            progress.speeds = _speeds(objective, course)
         curve = train_epoch(sharded, course, state)
         epoch = progress.epochs_done
         refuse_no_numbers(course, f"epoch {epoch + 1}", sharded)
@@ -73,6 +76,25 @@ def fit(objective: Any, course: Course) -> Fitted:
     fill(objective.model, state.best)
     _broadcast(objective.model)
     return Fitted(curves=progress.curves, sums=in_full(state.best_sums))
+
+
+def _speeds(objective: Any, course: Course) -> list[float]:
+    """Of each process, by what the plain model takes for a share of a batch; none where all take as much."""
+    if course.balance == "equal":
+        return []
+    size = max(1, course.settings.batch_size // dist.get_world_size())
+    rows = torch.arange(size) % len(course.probe)
+
+    @torch.no_grad()
+    def probe() -> None:
+        batch = course.probe.take(rows).to(collective_device())
+        objective.scores(*_without_draw(course.prepare(batch, torch.Generator().manual_seed(course.seed))))
+
+    objective.eval()
+    speeds = measured_speeds(probe)
+    parts = parts_by_speed(1000, speeds)
+    course.log(f"{course.name}: of 1,000 events processes 0 to {len(parts) - 1} take {parts}, by their speed")
+    return speeds
 
 
 def _figures(sharded: ShardedModel, objective: Any, course: Course) -> dict[str, float]:

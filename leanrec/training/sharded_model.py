@@ -86,11 +86,18 @@ class ShardedModel:
         return self.parallel.module
 
     def step(
-        self, *batch: object, rate: float = 1.0, place: int = 0, size: int = 1, watch: EpochWatch
+        self,
+        *batch: object,
+        rate: float = 1.0,
+        place: int = 0,
+        size: int = 1,
+        weight: float = 1.0,
+        watch: EpochWatch,
     ) -> float:
-        """One step on this process's share of a batch; answers its loss.
+        """One step on this process's share of a batch; answers its loss, times `weight`.
 
-        Learning rates are multiplied by `rate`. The step is number `place` of `size` whose dense gradients
+        Gradients are means over the processes, in which this one counts `weight`. Learning rates are
+        multiplied by `rate`. The step is number `place` of `size` whose dense gradients
         are averaged: the dense part moves, and processes exchange its gradients, with the last of them.
         """
         self._set_rate(rate)
@@ -99,7 +106,7 @@ class ShardedModel:
         is_last = place + 1 == size
         with nullcontext() if is_last else self._without_exchange():
             with watch.phase("forward"), self._in_precision():
-                loss: Tensor = self.parallel(*batch)
+                loss: Tensor = self.parallel(*batch) * weight
                 value = float(loss.detach())
             if not math.isfinite(value):
                 return value

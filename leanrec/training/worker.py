@@ -42,7 +42,7 @@ from leanrec.training.warm_start import WEIGHTS_FOLDER, WarmStart, load_warm_sta
 from leanrec.training.watching import Watch
 
 ELSEWHERE = (
-    *("num_processes", "sharding", "train_job", "max_restarts", "tensorboard", "profile"),
+    *("num_processes", "sharding", "balance", "train_job", "max_restarts", "tensorboard", "profile"),
     *("checkpoint", "checkpoint_every_s", "keep_checkpoints"),
 )
 """Settings that say where it is learnt, not what."""
@@ -113,6 +113,7 @@ def train(settings: TrainingSettings, job: Job) -> None:
         "checkpoint_every_s": settings.checkpoint_every_s,
         "sharding": settings.sharding,
         "exchange": settings.exchange,
+        "balance": settings.balance,
         "examples": learnt_from,
         "probe": held_out.take(torch.arange(min(PROBE_EVENTS, len(held_out)))),
         "log": partial(_log, job.progress),

@@ -254,6 +254,16 @@ def test_half_precision_between_processes_learns_the_taste_too(tmp_path, whole):
     assert max(differences.values()) > 0, "nothing travelled in another precision"
 
 
+def test_shares_by_measured_speed_learn_the_taste_too(tmp_path, capfd):
+    write_world(tmp_path)
+    summary = train(tmp_path, TWO.model_copy(update={"balance": "measured"}))
+    assert summary["valid_ndcg"] > 0.3 and summary["valid_auc"] > 0.8
+    said = re.findall(
+        r"ranker: of 1,000 events processes 0 to 1 take \[(\d+), (\d+)\]", capfd.readouterr().out
+    )
+    assert len(said) == SMALL.ranker.epochs and all(int(a) + int(b) == 1000 for a, b in said)
+
+
 def test_what_cannot_fit_is_refused_before_it_starts(tmp_path):
     write_world(tmp_path)
     spec = tmp_path / "features" / "spec.json"

@@ -32,22 +32,32 @@ WIDE = 512
 """Of which TorchRec makes four parts by column."""
 
 
-def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
-    dist.init_process_group("gloo")
+def retriever_of(
+    world: Path, *, dim: int, sharding: str, optimizer: dict[str, Any]
+) -> tuple[ShardedModel, ModelSpec]:
+    """The same sharded retriever in every process; its loss is a plain mean over events."""
     quiet_planner()
     torch.manual_seed(1)
     spec = ModelSpec(**{**read_json(world / "features" / "spec.json"), "top_k": SMALL.top_k})
-    settings = SMALL.model_copy(update={"retriever": SMALL.retriever.model_copy(update={"dim": WIDE})})
+    retriever = SMALL.retriever.model_copy(update={"dim": dim, "dropout": 0.0, "disliked_weight": 1.0})
+    settings = SMALL.model_copy(update={"retriever": retriever})
     recommender = Recommender(spec, settings, read_item_inputs(world / "features" / "items.parquet"))
     sharded = ShardedModel(
-        RetrieverObjective(recommender.retriever, settings.retriever),
+        RetrieverObjective(recommender.retriever, retriever),
         learning_rate=0.01,
         weight_decay=0.0,
         table_learning_rate=0.1,
-        optimizer=OptimizerSettings(tables="rowwise_adagrad" if sharding == "row_wise" else "adagrad"),
+        optimizer=OptimizerSettings.parse(optimizer),
         by_hand=dict.fromkeys(cast(Any, recommender.retriever).sparse.num_rows, sharding),
         device=torch.device("cpu"),
     )
+    return sharded, spec
+
+
+def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
+    dist.init_process_group("gloo")
+    tables = "rowwise_adagrad" if sharding == "row_wise" else "adagrad"
+    sharded, spec = retriever_of(world, dim=WIDE, sharding=sharding, optimizer={"tables": tables})
     store = Checkpoints(folder=checkpoints, identity="", keep=1, log=print)
     course = cast(Course, SimpleNamespace(checkpoints=store))
     number = store.newest()

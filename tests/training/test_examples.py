@@ -1,4 +1,4 @@
-"""Reading the training set, sharing batches out, and what is refused."""
+"""Reading the training set, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
 from training_world import HISTORY, NUM_ITEMS, NUM_USERS, training_table
 
 from leanrec.errors import TrainingError
 from leanrec.schema import ModelSpec
-from leanrec.training.examples import batches, first_row_of_each_user, read_examples
+from leanrec.training.examples import first_row_of_each_user, read_examples
 
 SPEC = ModelSpec(
     num_users=NUM_USERS + 1,
@@ -37,26 +36,6 @@ def test_histories_are_padded_at_the_end_and_rows_come_in_order_of_time(tmp_path
     assert (third[:2] > 0).all() and (third[2:] == 0).all()
     first = first_row_of_each_user(examples)
     assert len(first) == NUM_USERS and (examples.user.history[first] == 0).all()
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_the_processes_share_each_batch_out_and_no_row_is_used_twice(world_size):
-    shares = [
-        list(batches(101, 20, seed=1, epoch=2, rank=rank, world_size=world_size))
-        for rank in range(world_size)
-    ]
-    assert len({len(share) for share in shares}) == 1
-    for step in zip(*shares, strict=True):
-        assert len({len(rows) for rows in step}) == 1
-    used = torch.cat([rows for share in shares for rows in share])
-    assert len(used) == len(used.unique()) > 101 - 6 * world_size
-
-
-def test_another_epoch_has_another_order_and_the_same_epoch_the_same():
-    def order(epoch):
-        return torch.cat(list(batches(50, 10, seed=1, epoch=epoch, rank=0, world_size=1)))
-
-    assert torch.equal(order(0), order(0)) and not torch.equal(order(0), order(1))
 
 
 def changed(name: str, change) -> pa.Table:

@@ -1,0 +1,79 @@
+"""What processes do together does not depend on their number, nor on how tables and batches are divided."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_world import write_world
+
+pytestmark = pytest.mark.integration
+
+TESTS = Path(__file__).parents[1]
+
+
+def torchrun(num_processes: int, worker: str, *arguments: object) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={num_processes}", str(TESTS / "training" / worker)]
+    done = subprocess.run(
+        [*command, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(TESTS), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, "column_wise"), (1, "table_wise")),
+        ((3, "row_wise"), (2, "row_wise")),
+    ],
+)
+def test_a_checkpoint_is_taken_up_by_others(
+    tmp_path: Path, before: tuple[int, str], after: tuple[int, str]
+) -> None:
+    write_world(tmp_path)
+    for (num_processes, sharding), name in ((before, "saved"), (after, "taken up")):
+        torchrun(
+            num_processes,
+            "resharding_worker.py",
+            tmp_path,
+            sharding,
+            tmp_path / "checkpoints",
+            tmp_path / name,
+        )
+    saved, taken_up = (load_file(tmp_path / name) for name in ("saved", "taken up"))
+    assert {name.split("/")[0] for name in saved} == {"weights", "sums", "dense", "best", "best_sums"}
+    assert saved.keys() == taken_up.keys()
+    for name, value in saved.items():
+        assert torch.equal(value, taken_up[name]), name
+    assert any(float(value.abs().max()) > 0 for name, value in saved.items() if name.startswith("sums/"))
+    written = list((tmp_path / "checkpoints" / "000001").glob("*.safetensors"))
+    assert {file.name.split("-")[1] for file in written} == {f"{i + 1:05d}" for i in range(before[0])}
+
+
+def test_unequal_shares_of_a_batch_have_the_gradients_of_the_whole(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    for parts in ([64], [49, 15]):
+        torchrun(len(parts), "uneven_worker.py", "step", tmp_path, tmp_path / str(len(parts)), *parts)
+    whole, shared = (load_file(tmp_path / str(number)) for number in (1, 2))
+    assert whole.keys() == shared.keys() and any(name.startswith("sums/") for name in whole)
+    for name, value in whole.items():
+        torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=1e-6, msg=name)
+    gradients = torch.cat([value.flatten() for name, value in whole.items() if "/" not in name])
+    assert float(gradients.norm()) > 1e-2 and float(whole["sums/item"].max()) > 1e-6
+
+
+def test_a_process_that_is_slower_is_seen_to_be(tmp_path: Path) -> None:
+    torchrun(2, "uneven_worker.py", "speeds", tmp_path / "speeds", 0.05, 2.0)
+    fast, slow = json.loads((tmp_path / "speeds").read_text())
+    assert slow <= 0.5 < fast <= 20
