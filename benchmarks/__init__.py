@@ -18,6 +18,7 @@ from benchmarks import (
     scaling,
     serving,
     training,
+    uneven,
     zoo,
 )
 
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "scaling": scaling.measure,
     "serving": serving.measure,
     "training": training.measure,
+    "uneven": uneven.measure,
     "zoo": zoo.measure,
 }
 """Name -> what measures, given the folder of the model repository."""

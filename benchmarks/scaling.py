@@ -30,6 +30,8 @@ SETTINGS: dict[str, Any] = {
     "warm_up_steps": 3,
     "steps": 20,
     "sharding": "planner",
+    "slow_us": 0,
+    "balance": "equal",
 }
 ROUNDS = 3
 ROOT = Path(__file__).parents[1]
@@ -40,9 +42,9 @@ def measure(repository: Path | None = None, rounds: int = ROUNDS, **settings: An
     job = {**SETTINGS, **settings}
     one, two, ceiling = [], [], []
     for _ in range(rounds):
-        one.append(_speed([1], job))
-        two.append(_speed([2], job))
-        ceiling.append(_speed([1, 1], job))
+        one.append(samples_per_s([1], job))
+        two.append(samples_per_s([2], job))
+        ceiling.append(samples_per_s([1, 1], job))
     ratio = statistics.median(b / a for a, b in zip(one, two, strict=True))
     most = statistics.median(c / a for a, c in zip(one, ceiling, strict=True))
     return {
@@ -62,7 +64,7 @@ def measure(repository: Path | None = None, rounds: int = ROUNDS, **settings: An
     }
 
 
-def _speed(groups: list[int], job: dict[str, Any]) -> float:
+def samples_per_s(groups: list[int], job: dict[str, Any]) -> float:
     """Samples a second of trainings of so many processes each, side by side, added up."""
     with tempfile.TemporaryDirectory(prefix="leanrec-bench-") as folder:
         jobs = [Path(folder) / f"{i}.json" for i in range(len(groups))]

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.models.layers import SparseArch
+from leanrec.training.batches import measured_speeds, parts_by_speed
 from leanrec.training.sharded_model import ShardedModel, quiet_planner
 from leanrec.training.watching import Watch
 
@@ -73,12 +74,15 @@ def main(path: str) -> None:
         by_hand={} if job["sharding"] == "planner" else dict.fromkeys(tables, job["sharding"]),
         device=torch.device("cpu"),
     )
-    drawn = [_draw(job) for _ in range(BATCHES)]
+    shares = _shares(job, objective)
+    drawn = [_draw(job, shares) for _ in range(BATCHES)]
+    weight = len(drawn[0][1]) * dist.get_world_size() / job["batch_size"]
     with Watch("scaling").epoch(0, 1) as watch:
 
         def train(steps: int) -> None:
             for step in range(steps):
-                loss = sharded.step(*drawn[step % BATCHES], watch=watch)
+                _wait_as_if_slow(job, drawn[step % BATCHES])
+                loss = sharded.step(*drawn[step % BATCHES], weight=weight, watch=watch)
                 assert math.isfinite(loss)
 
         train(job["warm_up_steps"])
@@ -92,15 +96,39 @@ def main(path: str) -> None:
     dist.destroy_process_group()
 
 
-def _draw(job: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
+Batch = tuple[dict[str, Tensor], Tensor]
+"""Table -> indices [B, lookups], and whether each sample was clicked, [B]."""
+
+
+def _shares(job: dict[str, Any], objective: ClickObjective) -> list[int]:
+    """Samples of a batch for each process."""
+    equal = [1.0] * dist.get_world_size()
+    if job["balance"] == "equal":
+        return parts_by_speed(job["batch_size"], equal)
+    batch = _draw(job, parts_by_speed(job["batch_size"], equal))
+
+    @torch.no_grad()
+    def probe() -> None:
+        _wait_as_if_slow(job, batch)
+        objective(*batch)
+
+    return parts_by_speed(job["batch_size"], measured_speeds(probe))
+
+
+def _draw(job: dict[str, Any], shares: list[int]) -> Batch:
     """This process's share of a batch."""
-    rank, world_size = dist.get_rank(), dist.get_world_size()
-    size = job["batch_size"]
+    size, rank = job["batch_size"], dist.get_rank()
     shape = (size, job["lookups"])
-    share = slice(size * rank // world_size, size * (rank + 1) // world_size)
     # Every process draws the whole batch, so that all see one batch whatever their number.
-    indices = {f"table_{i}": torch.randint(1, job["rows"], shape)[share] for i in range(job["tables"])}
-    return indices, (torch.rand(size) < 0.3).float()[share]
+    tables = {f"table_{i}": torch.randint(1, job["rows"], shape) for i in range(job["tables"])}
+    clicked = (torch.rand(size) < 0.3).float()
+    return {name: drawn.split(shares)[rank] for name, drawn in tables.items()}, clicked.split(shares)[rank]
+
+
+def _wait_as_if_slow(job: dict[str, Any], batch: Batch) -> None:
+    """In the last process: as long as the job says for each sample."""
+    if job["slow_us"] and dist.get_rank() == dist.get_world_size() - 1:
+        time.sleep(len(batch[1]) * job["slow_us"] / 1e6)
 
 
 def _wait_for_all(job: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import scaling
+from benchmarks import scaling, uneven
 from leanrec.errors import HostError
 
 TINY = {"tables": 2, "rows": 50, "dim": 8, "lookups": 2, "batch_size": 16, "warm_up_steps": 1, "steps": 2}
@@ -24,4 +24,11 @@ def test_two_processes_are_held_against_one_and_against_what_the_machine_allows(
 @pytest.mark.integration
 def test_a_training_that_fails_is_told_with_its_reason():
     with pytest.raises(HostError, match=r"ended with status 1: .*Error: "):
-        scaling._speed([1], {**scaling.SETTINGS, **TINY, "sharding": "no_such_sharding"})
+        scaling.samples_per_s([1], {**scaling.SETTINGS, **TINY, "sharding": "no_such_sharding"})
+
+
+@pytest.mark.integration
+def test_measured_shares_are_held_against_equal_ones():
+    outcome = uneven.measure(rounds=1, slow_us=1000, **TINY)
+    assert outcome["ratio"] == pytest.approx(outcome["ours"] / outcome["baseline"])
+    assert outcome["none_slow"] > 0 and outcome["settings"]["slow_us"] == 1000
