@@ -2,7 +2,7 @@
 
     tables      a process's part of the embedding tables and of Adagrad's sums, in float32
     dense       all other weights, their gradients and the optimizer's two averages
-    plain       both plain models, which every process keeps on the host while it trains
+    plain       both plain models, which every process makes on the host and keeps on its device
     best        the best weights and sums of its tables, which every process keeps on the host, and what a
                 checkpoint is put together in
     gathered    Adagrad's sums in full, which rank 0 writes in the end
@@ -79,7 +79,7 @@ class TrainingPlan:
     def on_device(self) -> int:
         """Bytes that the fullest process needs in its device's memory; on CPUs that is the host's."""
         if self.device != "cpu":
-            return max(self.table_bytes) + self.dense_bytes
+            return max(self.table_bytes) + self.dense_bytes + self.plain_bytes
         fullest = max(held + kept for held, kept in zip(self.table_bytes, self.kept_bytes, strict=True))
         return fullest + self.dense_bytes + self.plain_bytes + self.gathered_bytes
 

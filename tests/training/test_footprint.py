@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_said_with_what_would(world: World) -> None:
     assert misfit(plan, device=plan.on_device, host=plan.on_host) is None
     fault = misfit(plan, device=plan.on_device - 1, host=10**12)
     assert fault and "the fullest device needs" in fault
-    room = {"device": plan.dense_bytes + plan.table_bytes[0] * 3 // 4, "host": 10**12}
+    room = {"device": plan.dense_bytes + plan.plain_bytes + plan.table_bytes[0] * 3 // 4, "host": 10**12}
     assert nearest_that_fits(plan, settings, spec, items, **room) == "training.num_processes: 2 fits"
     nothing = nearest_that_fits(plan, settings, spec, items, device=10, host=10**12)
     assert "lower training.retriever.dim" in nothing
