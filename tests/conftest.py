@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,10 @@ import hypothesis
 import pytest
 
 # No test asserts a time, and the machine that runs them may be busy.
-hypothesis.settings.register_profile("leanrec", deadline=None)
+# Without a seed of the moment a change is never judged by what another run did not meet.
+hypothesis.settings.register_profile(
+    "leanrec", deadline=None, derandomize="LEANREC_FUZZ_REQUESTS" not in os.environ
+)
 hypothesis.settings.load_profile("leanrec")
 
 

@@ -85,6 +85,8 @@ class Rows:
 def settings_of(folder: Path, store: FeatureStoreSettings | None = None, **gateway: object) -> RunSettings:
     store = store or FeatureStoreSettings(repository=str(folder / "store"))
     values = {"port": 0, "triton": ["127.0.0.1:9"], "keys": str(folder / "keys"), "log_level": "info"}
+    # The machine of the tests may be busy: a test of what is slow asks for deadlines of its own.
+    values |= {"deadline_ms": 20_000, "hedge_after_ms": 10_000, "store_deadline_ms": 20_000}
     return RunSettings.parse(
         {
             "name": "tiny",

@@ -22,6 +22,14 @@ def descendants(pid: int) -> set[int]:
     return found - {pid}
 
 
+def command_of(pid: int) -> str:
+    """The program that `pid` runs; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
+    except OSError:
+        return ""
+
+
 def alive(pids: set[int]) -> set[int]:
     """Those of `pids` that still run."""
 
@@ -34,7 +42,7 @@ def alive(pids: set[int]) -> set[int]:
     return {pid for pid in pids if runs(pid)}
 
 
-def wait_until_gone(pids: set[int], timeout_s: float = 15) -> set[int]:
+def wait_until_gone(pids: set[int], timeout_s: float = 60) -> set[int]:
     deadline = time.monotonic() + timeout_s
     while alive(pids) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -62,7 +62,7 @@ class GatewayWorld:
         return stop_gateway(self.process)
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"X-API-Key": API_KEY}, timeout=20)
+        return httpx.Client(base_url=self.url, headers={"X-API-Key": API_KEY}, timeout=60)
 
     def events(self) -> list[dict[str, Any]]:
         return read_events(self.event_log).to_pylist()
@@ -96,9 +96,9 @@ def gateway_world(folder: Path) -> Iterator[GatewayWorld]:
                 "keys": str(keys),
                 "event_log": str(world.event_log),
                 # The machine of the tests may be busy: what is slow is not what is tested.
-                "deadline_ms": 10_000,
-                "hedge_after_ms": 5_000,
-                "store_deadline_ms": 10_000,
+                "deadline_ms": 30_000,
+                "hedge_after_ms": 15_000,
+                "store_deadline_ms": 30_000,
                 "requests_per_s": 100_000,
                 "burst": 100_000,
             },

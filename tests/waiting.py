@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 300) -> None:
     """Return once `condition` holds; a failure when it does not come to pass."""
     deadline = time.monotonic() + timeout_s
     while not condition():

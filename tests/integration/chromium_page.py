@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 FLAGS = (
@@ -22,7 +23,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-port=0",
 )  # fmt: skip
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27}
-SETTLED_S = 60
+SETTLED_S = 180
 
 
 def chromium_binary() -> str:
@@ -144,9 +145,11 @@ def chromium_page(profile: Path) -> Iterator[Page]:
             with connect(_tab(log, browser), max_size=None) as socket:
                 page = Page(socket)
                 yield page
-                # The browser ends itself and with it the processes that it started.
-                page.send("Browser.close")
-            browser.wait(timeout=20)
+                # The browser ends itself and with it the processes that it started; it may not answer that.
+                with suppress(ConnectionClosed, TimeoutError):
+                    page.send("Browser.close")
+            with suppress(subprocess.TimeoutExpired):
+                browser.wait(timeout=60)
         finally:
             if browser.poll() is None:
                 browser.kill()
@@ -155,7 +158,7 @@ def chromium_page(profile: Path) -> Iterator[Page]:
 
 def _tab(log: Path, browser: subprocess.Popen[bytes]) -> str:
     """The address of the first tab, once the browser says where it listens."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while time.monotonic() < end:
         found = re.search(r"DevTools listening on ws://([^/]+)/", log.read_text(errors="replace"))
         if found:

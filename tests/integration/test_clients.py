@@ -144,7 +144,7 @@ def expected_of_example(liked: list[int]) -> list[dict[str, float]]:
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,16 @@ def node_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("node")
     for name in ("package.json", "package-lock.json", "recommend.mjs"):
         shutil.copy(EXAMPLES / "node" / name, folder)
-    installed = run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
+    installed = run(
+        "npm",
+        "ci",
+        "--prefer-offline",
+        "--fetch-retries=5",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        cwd=folder,
+    )
     assert installed.returncode == 0, installed.stderr
     made = run(
         sys.executable,

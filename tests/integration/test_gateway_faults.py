@@ -37,7 +37,7 @@ def test_triton_is_killed_started_again_and_stopped_for_two_seconds(tmp_path: Pa
     store = FeatureStoreSettings(repository=str(tmp_path / "store"))
     users = fill_store(store, tmp_path)
     triton = Triton(tmp_path / "models")
-    settings = settings_of(tmp_path, store, triton=[triton.grpc])
+    settings = settings_of(tmp_path, store, triton=[triton.grpc], deadline_ms=1000, hedge_after_ms=500)
     headers = headers_of(settings)
     with ended(triton):
         triton.start()
@@ -61,6 +61,7 @@ def test_triton_is_killed_started_again_and_stopped_for_two_seconds(tmp_path: Pa
             stopped = len(load.answers)
             triton.send(signal.SIGSTOP)
             time.sleep(2)
+            wait_for(lambda: "popular_items" in {answer.degraded for answer in load.since(stopped)})
             resumed = len(load.answers)
             triton.send(signal.SIGCONT)
             back = time.perf_counter()
@@ -83,8 +84,7 @@ def test_redis_is_stopped_and_started_again(tmp_path: Path) -> None:
         tmp_path,
         store,
         triton=[triton.grpc],
-        deadline_ms=20_000,
-        store_deadline_ms=1000,
+        store_deadline_ms=10_000,
         user_cache_ttl_s=0.1,
     )
     headers = headers_of(settings)

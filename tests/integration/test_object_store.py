@@ -359,7 +359,7 @@ def test_a_triton_beside_a_follower_serves_what_is_pushed_elsewhere(
         wait_for(lambda: ModelRepository(replica).is_settled())
         with (
             embedded_server(replica, tmp_path / "server.json") as server,
-            TritonClient(server.grpc) as client,
+            TritonClient(server.grpc, timeout_s=60) as client,
         ):
             assert client.infer("recommender", user_row()).version == 1
             publish(ours, factor=2.0)

@@ -55,7 +55,7 @@ def asking(
     news, stopping = threading.Condition(), threading.Event()
 
     def ask() -> None:
-        with TritonClient(server.grpc) as client:
+        with TritonClient(server.grpc, timeout_s=60) as client:
             while not stopping.wait(0.002):
                 answer = client.infer(RECOMMENDER, inputs)
                 with news:
@@ -90,7 +90,7 @@ def test_no_kept_answer_outlives_the_release_that_gave_it(tmp_path: Path) -> Non
                     lambda wanted=version: sum(a.version == wanted for a in answers) >= ENOUGH, PATIENCE_S
                 )
             assert hits(server, version) > 0
-        with TritonClient(server.grpc) as client:
+        with TritonClient(server.grpc, timeout_s=60) as client:
             pinned = client.infer(RECOMMENDER, inputs, version=1)
 
     served = [answer.version for answer in answers]

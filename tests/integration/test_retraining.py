@@ -33,7 +33,7 @@ def leanrec(folder: Path, *arguments: str) -> dict:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

@@ -79,7 +79,7 @@ def users_ask(world: GatewayWorld) -> Iterator[Answers]:
                     answers.by_user[user].append((body["release"], body["stage"]))
 
     def straight() -> None:
-        with TritonClient(world.triton.grpc) as triton:
+        with TritonClient(world.triton.grpc, timeout_s=60) as triton:
             while not stopping.wait(0.005):
                 answer = triton.infer("recommender", user_row())
                 answers.unnamed[answer.version] += 1

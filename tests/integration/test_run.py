@@ -49,7 +49,7 @@ STEPS = (
 def leanrec(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
     """Run the command line in `folder`."""
     return subprocess.run(
-        [*LEANREC, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, **options
+        [*LEANREC, *arguments], cwd=folder, capture_output=True, text=True, timeout=900, **options
     )
 
 
@@ -78,7 +78,7 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
-def wait_for_no_process(folder: Path, seconds: float = 20.0) -> None:
+def wait_for_no_process(folder: Path, seconds: float = 120.0) -> None:
     """Fail when a process still works in `folder` after `seconds`."""
     deadline = time.monotonic() + seconds
     while (left := processes_of(folder)) and time.monotonic() < deadline:
@@ -115,7 +115,7 @@ def served(folder: Path) -> Iterator[str]:
         yield json.loads(line)["grpc"]
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
 
 
 def test_a_run_prints_what_three_people_liked_and_get(workspace: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_second_run_reuses_what_has_not_changed_and_no_client_notices(workspac
         request = empty_request(spec)
 
         def hammer() -> None:
-            with TritonClient(address) as client:
+            with TritonClient(address, timeout_s=60) as client:
                 while not stop.is_set():
                     try:
                         versions.append(client.infer(RECOMMENDER, request).version)
@@ -172,7 +172,7 @@ def test_a_second_run_reuses_what_has_not_changed_and_no_client_notices(workspac
         thread = threading.Thread(target=hammer)
         thread.start()
         outcome = succeed(workspace, "run", "run.yaml")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while versions[-1] != 2 and time.monotonic() < deadline:
             time.sleep(0.1)
         stop.set()
@@ -318,7 +318,7 @@ def test_a_run_on_a_full_disk_says_so_and_keeps_the_last_release(workspace: Path
     settings["training"]["seed"] = 99
     (workspace / "full.yaml").write_text(yaml.safe_dump(settings))
     limited = f"ulimit -f 40; exec {sys.executable} -c 'from leanrec.cli import main; main()' run full.yaml"
-    done = subprocess.run(["bash", "-c", limited], cwd=workspace, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["bash", "-c", limited], cwd=workspace, capture_output=True, text=True, timeout=900)
     assert done.returncode == 2, done.stderr
     assert "disk is full" in done.stderr
     assert digests(workspace / "stores/models") == before
@@ -328,16 +328,12 @@ def test_a_run_on_a_full_disk_says_so_and_keeps_the_last_release(workspace: Path
 def test_ctrl_c_in_each_step_leaves_nothing_half_written(tmp_path: Path) -> None:
     make_workspace(tmp_path)
     for step in STEPS:
-        process = subprocess.Popen(
-            [*LEANREC, "run", "run.yaml"],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        interrupt_in(process, tmp_path, step)
-        _, stderr = process.communicate(timeout=120)
-        assert process.returncode == 2, f"{step}: {stderr}"
+        # The last step may be over before the signal arrives: then it is tried again.
+        for _ in range(5 if step == STEPS[-1] else 1):
+            status, stderr = interrupted_in(tmp_path, step)
+            if status != 0:
+                break
+        assert status == 2, f"{step}: {stderr}"
         assert stderr.splitlines()[-1].startswith("error: stopped by hand"), f"{step}: {stderr}"
         assert "Traceback" not in stderr
         wait_for_no_process(tmp_path)
@@ -347,10 +343,20 @@ def test_ctrl_c_in_each_step_leaves_nothing_half_written(tmp_path: Path) -> None
     assert outcome["release"]["version"] == published["stable"] + 1
 
 
+def interrupted_in(folder: Path, step: str) -> tuple[int, str]:
+    """The exit status and the errors of a run that gets a Ctrl-C in `step`."""
+    process = subprocess.Popen(
+        [*LEANREC, "run", "run.yaml"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    interrupt_in(process, folder, step)
+    _, stderr = process.communicate(timeout=600)
+    return process.returncode, stderr
+
+
 def interrupt_in(process: subprocess.Popen, folder: Path, step: str) -> None:
     """Send Ctrl-C to the run as soon as its journal says that `step` has started."""
     known = set(folder.glob("runs/tiny-*"))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and process.poll() is None:
         for run in set(folder.glob("runs/tiny-*")):
             if run in known and (run / "facts.json").exists():

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 def serves(triton: Triton, version: int) -> bool:
     """Whether it answers whoever names no version with `version`, and has it under its number too."""
-    with TritonClient(triton.grpc) as client:
+    with TritonClient(triton.grpc, timeout_s=60) as client:
         return client.is_ready("recommender") and client.is_ready("recommender", version)
 
 

@@ -28,7 +28,10 @@ from leanrec.training.train import train_models
 
 pytestmark = pytest.mark.integration
 
-TWO = SMALL.model_copy(update={"num_processes": 2})
+# Many steps an epoch, so that a kill in the midst of one finds it.
+TWO = SMALL.model_copy(
+    update={"num_processes": 2, "retriever": SMALL.retriever.model_copy(update={"batch_size": 32})}
+)
 PATIENCE_S = 600
 RUN = """
 import sys, json

@@ -41,7 +41,7 @@ def hammering(server: EmbeddedServer, num_clients: int = 3) -> Iterator[Load]:
     def ask() -> None:
         inputs = user_row(batch=2)
         expected = {version: top_k(inputs, factor)["score"] for version, factor in FACTORS.items()}
-        with TritonClient(server.grpc) as client:
+        with TritonClient(server.grpc, timeout_s=60) as client:
             while not stopping.is_set():
                 try:
                     answer = client.infer("recommender", inputs)
@@ -80,7 +80,7 @@ def test_versions_come_fail_and_go_and_no_request_notices(tmp_path: Path) -> Non
         publish(2)
         wait_for(lambda: load.versions[-1] == 2)
         wait_for(lambda: served() == [1, 2])
-        with TritonClient(server.grpc) as client:
+        with TritonClient(server.grpc, timeout_s=60) as client:
             assert client.infer("recommender", user_row(), version=1).version == 1
 
         publish(3)
@@ -118,7 +118,7 @@ def test_a_server_does_not_start_on_a_broken_release_and_starts_after_the_rollba
     rollback(tmp_path / "models")
     with (
         embedded_server(tmp_path / "models", tmp_path / "server.json") as server,
-        TritonClient(server.grpc) as client,
+        TritonClient(server.grpc, timeout_s=60) as client,
     ):
         assert server.loaded() == {"models": {"ranker": [1], "recommender": [1]}, "problem": None}
         inputs = {name: tensor for name, tensor in user_row().items() if name != "seen"}

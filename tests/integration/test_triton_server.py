@@ -41,7 +41,7 @@ def server(repository: Path) -> Iterator[EmbeddedServer]:
 
 @pytest.fixture(scope="module")
 def triton(server: EmbeddedServer) -> Iterator[TritonClient]:
-    with TritonClient(server.grpc) as client:
+    with TritonClient(server.grpc, timeout_s=60) as client:
         yield client
 
 
@@ -58,7 +58,7 @@ def test_requests_that_arrive_together_get_their_own_answers(server: EmbeddedSer
     faults: list[str] = []
 
     def ask(seen: int, batch: int) -> None:
-        with TritonClient(server.grpc) as client:
+        with TritonClient(server.grpc, timeout_s=60) as client:
             for _ in range(20):
                 inputs = user_row(batch=batch, seen=seen)
                 items = client.infer("recommender", inputs).outputs["item_index"]
@@ -80,7 +80,7 @@ def test_a_fault_fails_its_own_request_only(server: EmbeddedServer) -> None:
     outcomes: dict[str, set[str]] = {"good": set(), "bad": set()}
 
     def ask(kind: str, candidates: np.ndarray) -> None:
-        with TritonClient(server.grpc) as client:
+        with TritonClient(server.grpc, timeout_s=60) as client:
             for _ in range(25):
                 try:
                     answer = client.infer("ranker", {**inputs, "candidates": candidates})
@@ -124,7 +124,7 @@ def test_a_wrong_request_is_refused_with_what_is_wrong(
 
 def test_a_server_that_hangs_costs_no_more_than_the_deadline(server: EmbeddedServer) -> None:
     frozen = [p for p in descendants(server.pid) if "triton" in Path(f"/proc/{p}/cmdline").read_text()]
-    with TritonClient(server.grpc) as client:
+    with TritonClient(server.grpc, timeout_s=60) as client:
         client.infer("recommender", user_row())
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)

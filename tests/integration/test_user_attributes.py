@@ -18,7 +18,7 @@ FREE_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 
 def leanrec(folder: Path, *arguments: str) -> str:
     """Run the command line in `folder`; what it printed."""
-    done = subprocess.run([*LEANREC, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*LEANREC, *arguments], cwd=folder, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

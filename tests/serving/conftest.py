@@ -36,7 +36,7 @@ def start(
     with ExitStack() as running:
 
         def start_one(**gateway: object) -> TestClient:
-            settings = settings_of(gateway_folder, deadline_ms=300, event_log=str(tmp_path), **gateway)
+            settings = settings_of(gateway_folder, event_log=str(tmp_path), **gateway)
             headers = headers_of(settings)
             client = TestClient(create_app(settings, lambda: store), raise_server_exceptions=False)
             client.headers.update(headers)
@@ -50,7 +50,7 @@ def client(gateway_folder: Path) -> Iterator[TestClient]:
     """A gateway for the tests that leave nothing behind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(KEY_VARIABLE, PSEUDONYM_KEY)
-        settings = settings_of(gateway_folder, deadline_ms=300)
+        settings = settings_of(gateway_folder)
         headers = headers_of(settings)
         store = Rows({"ann": row(1, seen=(20, 19, 18)), "a/b": row(2, seen=(3,))})
         with TestClient(create_app(settings, lambda: store), raise_server_exceptions=False) as client:

@@ -24,7 +24,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClie
     """A gateway on release 1, where no Triton answers."""
     monkeypatch.setenv(KEY_VARIABLE, PSEUDONYM_KEY)
     publish(tmp_path, 1)
-    settings = settings_of(tmp_path, deadline_ms=300)
+    settings = settings_of(tmp_path)
     headers = headers_of(settings)
     with TestClient(create_app(settings, lambda: Rows({"ann": row(1)}))) as client:
         client.headers.update(headers)

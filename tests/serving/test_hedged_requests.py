@@ -66,9 +66,16 @@ def refuse(code: grpc.StatusCode, details: str) -> Behaviour:
 
 
 def asked_of(
-    *replicas: Replica, hedge_after_s: float = 0.05, deadline_s: float = 5.0, more: tuple[str, ...] = ()
+    *replicas: Replica,
+    hedge_after_s: float = 0.05,
+    deadline_s: float = 30.0,
+    more: tuple[str, ...] = (),
+    cancelled: int = 0,
 ) -> float:
-    """The score that a client of `replicas` gets; the first of them is asked first."""
+    """The score that a client of `replicas`, of which the first is asked first, gets.
+
+    Returns once so many of the requests have been seen to be cancelled.
+    """
 
     async def ask() -> float:
         async with AsyncExitStack() as stack:
@@ -77,7 +84,9 @@ def asked_of(
             stack.push_async_callback(client.close)
             answer = await client.infer(REQUEST)
             assert answer.version == 7
-            await asyncio.sleep(0.05)  # a cancelled request reaches its server
+            async with asyncio.timeout(60):
+                while sum(replica.cancelled for replica in replicas) < cancelled:
+                    await asyncio.sleep(0.01)
             return float(answer.outputs["score"][0, 0])
 
     return asyncio.run(ask())
@@ -85,7 +94,7 @@ def asked_of(
 
 def test_a_request_arrives_as_it_was_encoded_and_is_asked_once() -> None:
     first, second = Replica(score=1), Replica(score=2)
-    assert asked_of(first, second, hedge_after_s=5) == 1
+    assert asked_of(first, second, hedge_after_s=20) == 1
     (request,) = first.asked
     assert (request.model_name, request.model_version) == ("recommender", "7")
     assert np.frombuffer(request.raw_input_contents[0], np.int64).tolist() == [3]
@@ -94,7 +103,7 @@ def test_a_request_arrives_as_it_was_encoded_and_is_asked_once() -> None:
 
 def test_a_late_answer_is_asked_for_at_the_next_replica_and_the_first_request_is_cancelled() -> None:
     slow, fast = Replica(hang, score=1), Replica(score=2)
-    assert asked_of(slow, fast) == 2
+    assert asked_of(slow, fast, cancelled=1) == 2
     assert (len(slow.asked), len(fast.asked), slow.cancelled) == (1, 1, 1)
 
 
@@ -122,13 +131,13 @@ def test_the_first_request_still_counts_when_the_second_one_fails() -> None:
 
 
 def test_a_replica_that_is_gone_costs_a_try_at_the_next() -> None:
-    assert asked_of(Replica(score=2), more=("127.0.0.1:9",), hedge_after_s=5) == 2
+    assert asked_of(Replica(score=2), more=("127.0.0.1:9",), hedge_after_s=20) == 2
 
 
 def test_no_answer_within_the_deadline_is_an_error_and_nobody_is_asked_a_third_time() -> None:
     replica = Replica(hang)
-    with pytest.raises(ServingError, match=r"no answer within 0\.3 s"):
-        asked_of(replica, deadline_s=0.3)
+    with pytest.raises(ServingError, match=r"no answer within 3 s"):
+        asked_of(replica, deadline_s=3)
     assert len(replica.asked) == 2
 
 
@@ -142,18 +151,18 @@ def test_no_answer_within_the_deadline_is_an_error_and_nobody_is_asked_a_third_t
 def test_a_version_that_is_not_served_is_told_apart_and_not_asked_for_again(details: str) -> None:
     replica = Replica(refuse(grpc.StatusCode.UNAVAILABLE, details))
     with pytest.raises(NotServedError, match="leanrec release status"):
-        asked_of(replica)
+        asked_of(replica, hedge_after_s=20, deadline_s=60)
     assert len(replica.asked) == 1
 
 
 def test_a_replica_that_does_not_serve_the_version_yet_costs_a_try_at_the_next() -> None:
     loading = Replica(refuse(grpc.StatusCode.UNAVAILABLE, "version 7 is not at ready state"))
-    assert asked_of(loading, Replica(score=2), hedge_after_s=5) == 2
+    assert asked_of(loading, Replica(score=2), hedge_after_s=20) == 2
     assert len(loading.asked) == 1
 
 
 def test_tensors_that_are_refused_are_not_sent_again() -> None:
     replica = Replica(refuse(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape"))
     with pytest.raises(ServingError, match="refused the request: unexpected shape"):
-        asked_of(replica)
+        asked_of(replica, hedge_after_s=20, deadline_s=60)
     assert len(replica.asked) == 1

@@ -26,7 +26,9 @@ class World:
         self.metrics = Metrics()
         self.users = Users(
             lambda: self.store,
-            GatewaySettings(user_cache_ttl_s=30, store_pause_ms=500, **settings),
+            GatewaySettings.parse(
+                {"user_cache_ttl_s": 30, "store_pause_ms": 500, "store_deadline_ms": 20_000, **settings}
+            ),
             self.metrics,
             self.clock,
         )
@@ -43,7 +45,7 @@ def test_a_hundred_requests_for_one_user_at_once_make_one_look_up() -> None:
         world = World()
         gate = threading.Event()
         plain = world.store.row
-        world.store.row = lambda user: gate.wait(5) and plain(user)
+        world.store.row = lambda user: gate.wait(30) and plain(user)
         asking = [asyncio.create_task(world.get("u1")) for _ in range(100)]
         await asyncio.sleep(0.01)
         gate.set()
@@ -74,17 +76,18 @@ def test_a_row_is_read_again_only_when_its_time_is_over_also_one_of_a_stranger()
 def test_a_changed_row_is_read_anew_and_a_look_up_that_began_before_is_not_kept() -> None:
     async def ask() -> None:
         world = World()
-        gate = threading.Event()
+        looked_up, gate = threading.Event(), threading.Event()
         plain = world.store.row
 
         def slow(user: str):
             found = plain(user)
-            gate.wait(5)
+            looked_up.set()
+            gate.wait(30)
             return found
 
         world.store.row = slow
         early = asyncio.create_task(world.get("u1"))
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(looked_up.wait, 30)
         world.store.rows[pseudonym("u1")] = row(5)
         world.users.forget(pseudonym("u1"))
         gate.set()
