@@ -19,12 +19,14 @@ from torch.nn import functional
 
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.models.layers import SparseArch
-from leanrec.training.batches import measured_speeds, parts_by_speed
+from leanrec.training.batches import measured_speeds, parts_by_speed, weigh
 from leanrec.training.sharded_model import ShardedModel, quiet_planner
 from leanrec.training.watching import Watch
 
 BATCHES = 8
 """Batches drawn beforehand, and taken in turns."""
+Batch = tuple[dict[str, Tensor], Tensor]
+"""Table -> indices [B, lookups], and whether each sample was clicked, [B]."""
 
 
 class EmbeddingBound(nn.Module):
@@ -50,10 +52,15 @@ class ClickObjective(nn.Module):
     def __init__(self, model: EmbeddingBound) -> None:
         super().__init__()
         self.model = model
+        self.weights: tuple[float, ...] = (1.0,)
 
     def forward(self, indices: dict[str, Tensor], clicked: Tensor) -> Tensor:
         """The mean loss of a batch."""
-        return functional.binary_cross_entropy_with_logits(self.model(indices), clicked)
+        return self.weights[0] * functional.binary_cross_entropy_with_logits(self.model(indices), clicked)
+
+    def divisors(self, batch: Batch) -> list[float]:
+        """What the sum over the samples of a batch is divided by."""
+        return [float(len(batch[1]))]
 
 
 def main(path: str) -> None:
@@ -76,13 +83,13 @@ def main(path: str) -> None:
     )
     shares = _shares(job, objective)
     drawn = [_draw(job, shares) for _ in range(BATCHES)]
-    weight = len(drawn[0][1]) * dist.get_world_size() / job["batch_size"]
+    weigh(sharded.objective, drawn[0])
     with Watch("scaling").epoch(0, 1) as watch:
 
         def train(steps: int) -> None:
             for step in range(steps):
                 _wait_as_if_slow(job, drawn[step % BATCHES])
-                loss = sharded.step(*drawn[step % BATCHES], weight=weight, watch=watch)
+                loss = sharded.step(*drawn[step % BATCHES], watch=watch)
                 assert math.isfinite(loss)
 
         train(job["warm_up_steps"])
@@ -94,10 +101,6 @@ def main(path: str) -> None:
     if dist.get_rank() == 0:
         Path(job["outcome"]).write_text(str(job["steps"] * job["batch_size"] / seconds), encoding="utf-8")
     dist.destroy_process_group()
-
-
-Batch = tuple[dict[str, Tensor], Tensor]
-"""Table -> indices [B, lookups], and whether each sample was clicked, [B]."""
 
 
 def _shares(job: dict[str, Any], objective: ClickObjective) -> list[int]:

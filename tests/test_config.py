@@ -38,6 +38,14 @@ def test_every_configuration_that_we_ship_loads(path: Path) -> None:
             "setting 'compression.recipes.1': there is no recipe 'int9'; did you mean 'int8'",
         ),
         ({"name": "No Spaces"}, "setting 'name'.*No Spaces"),
+        (
+            {"training": {"retriever": {"loss": "sofmax"}}},
+            "'training.retriever.loss': .*did you mean 'softmax'",
+        ),
+        (
+            {"training": {"retriever": {"model": "sasrec", "dim": 9}}},
+            "setting 'training.retriever': dim 9 cannot be shared out to sasrec.heads 2; make it a multiple$",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_the_way_out(change: dict, sentence: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -60,12 +60,11 @@ def size_of(text: str) -> int:
 def _show_plan(
     settings: RunSettings, work: Path, processes: int, device: str, memory: int | None, json_output: bool
 ) -> None:
-    import psutil
-
     from leanrec.files import read_json
     from leanrec.models.inputs import read_item_inputs
     from leanrec.schema import ModelSpec
     from leanrec.training.footprint import misfit, nearest_that_fits, plan_training, size_in_words
+    from leanrec.training.memory import available_memory
     from leanrec.training.sharded_model import quiet_planner
 
     quiet_planner()
@@ -73,8 +72,8 @@ def _show_plan(
     spec = ModelSpec(**{**read_json(features / "spec.json"), "top_k": settings.training.top_k})
     items = read_item_inputs(features / "items.parquet")
     found = plan_training(settings.training, spec, items, num_processes=processes, device=device)
-    there = psutil.virtual_memory().available
-    room = (
+    there = available_memory()
+    room: dict[str, Any] = (
         {"device": memory, "host": there} if device == "cuda" else {"device": None, "host": memory or there}
     )
     fault = misfit(found, **room)
@@ -96,7 +95,7 @@ def _show_plan(
         ("plain models, a rank", found.plain_bytes),
         ("the best and a checkpoint on the host, a rank", max(found.kept_bytes)),
         ("Adagrad's sums in full, on rank 0's host", found.gathered_bytes),
-        ("sent by a rank in a step, at most", found.sent_bytes),
+        ("sent by a rank in a step of equal shares, at most", found.sent_bytes),
         ("in all on the fullest device", found.on_device),
         ("in all on the host", found.on_host),
     ):

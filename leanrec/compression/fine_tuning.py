@@ -85,8 +85,7 @@ class _Course:
     def batches(self, epochs: int, size: int) -> Iterator[Tensor]:
         """The rows of every batch of every epoch."""
         for epoch in range(epochs):
-            for share in batches(len(self.examples), size, seed=self.seed + 7, epoch=epoch):
-                yield share.rows
+            yield from batches(len(self.examples), size, seed=self.seed + 7, epoch=epoch)
 
 
 def _tune_retriever(recommender: Recommender, course: _Course, teacher: Teacher | None) -> None:

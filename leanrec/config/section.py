@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -40,7 +41,12 @@ def _explain(section: type[BaseModel], error: ValidationError) -> str:
         return f"unknown setting {where!r}; {hint}"
     if first["type"] == "missing":
         return f"setting {where!r} is missing; add it"
-    return f"setting {where!r}: {first['msg'].removeprefix('Value error, ')} (seen: {first['input']!r})"
+    said, seen = first["msg"].removeprefix("Value error, "), first["input"]
+    if first["type"] == "literal_error":
+        near = difflib.get_close_matches(str(seen), re.findall("'([^']*)'", first["ctx"]["expected"]), n=1)
+        said += f"; did you mean {near[0]!r}?" if near else ""
+    # What is wrong of a section as a whole is said; all of it would hide that.
+    return f"setting {where!r}: {said}" + ("" if isinstance(seen, dict) else f" (seen: {seen!r})")
 
 
 def _known_keys(section: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

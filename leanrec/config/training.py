@@ -32,6 +32,7 @@ from leanrec.config.zoo import (
 class ModelSettings(Section):
     """A model of the zoo: what nobody set is what suits the model that is named."""
 
+    model: str
     defaults: ClassVar[dict[str, dict[str, Any]]]
     """Model -> the fields that it needs another default for."""
 

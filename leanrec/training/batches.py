@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,16 +16,6 @@ PROBES = 3
 """Times that a process is timed, of which the fastest counts."""
 
 
-class Share(NamedTuple):
-    """One process's share of a batch."""
-
-    rows: Tensor
-    weight: float
-    """Of its mean in the mean over processes, which is then the batch's; 1 where all shares are equal."""
-    batch_rows: int
-    """Of all processes."""
-
-
 def batches(
     num_rows: int,
     batch_size: int,
@@ -35,8 +25,8 @@ def batches(
     rank: int = 0,
     world_size: int = 1,
     speeds: Sequence[float] = (),
-) -> Iterator[Share]:
-    """This process's share of each batch of one epoch; every process gets equally many batches.
+) -> Iterator[Tensor]:
+    """This process's rows of each batch of one epoch; every process gets equally many batches.
 
     The order is drawn from (seed, epoch) and is the same in every process; process r takes every
     world_size-th row from the r-th on, and the last rows that do not fill every process are left out. With
@@ -49,11 +39,20 @@ def batches(
         if len(batch) < world_size:
             continue
         if speeds:
-            rows = batch.split(parts_by_speed(len(batch), speeds))[rank]
-            yield Share(rows, len(rows) * world_size / len(batch), len(batch))
+            yield batch.split(parts_by_speed(len(batch), speeds))[rank]
         else:
-            whole = batch[: len(batch) // world_size * world_size]
-            yield Share(whole[rank::world_size], 1.0, len(whole))
+            yield batch[: len(batch) // world_size * world_size][rank::world_size]
+
+
+def weigh(objective: Any, batch: Any) -> None:
+    """Let the mean over processes of `objective`'s losses be the loss of the whole batch; each must call it.
+
+    `batch` is this process's share, of any size.
+    """
+    own = torch.tensor(objective.divisors(batch), dtype=torch.float64, device=collective_device())
+    everybody = own.clone()
+    dist.all_reduce(everybody)
+    objective.weights = tuple((own * dist.get_world_size() / everybody.clamp(min=1e-6)).tolist())
 
 
 def measured_speeds(probe: Callable[[], object]) -> list[float]:

@@ -45,7 +45,7 @@ class Progress:
     step: int = 0
     """Steps done of the epoch after those."""
     loss_sum: float = 0.0
-    """Of these steps, over all processes."""
+    """Of these steps, the mean over processes."""
     seconds: float = 0.0
     """That these steps took."""
     best_epoch: int = -1

@@ -12,12 +12,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from leanrec.errors import TrainingError
-from leanrec.training.batches import Share, batches
+from leanrec.training.batches import batches, weigh
 from leanrec.training.course import Course, State, refuse_no_numbers, save
 from leanrec.training.optimizers import group_of, rate_at
 from leanrec.training.random_state import random_state, take_up_random
 from leanrec.training.sharded_model import ShardedModel
 from leanrec.training.sparse import collective_device
+
+TELL_EVERY_S = 30.0
+"""Seconds between two lines of progress within an epoch."""
 
 
 def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str, Any]:
@@ -32,25 +35,32 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
     steps = _steps(course, epoch, progress.speeds)
     sharded.parallel.train()
     started = saved = time.perf_counter()
-    done, before, loss_sum = progress.step, progress.seconds, progress.loss_sum / world_size
+    done, before, loss_sum = progress.step, progress.seconds, progress.loss_sum
+    told = started
     rate = 1.0  # where more processes go on than began, no step may be left
     with course.watch.epoch(epoch, len(steps)) as watch:
-        for share in islice(steps, done, None):
+        for rows in islice(steps, done, None):
             with watch.phase("data"):
-                batch = course.examples.take(share.rows).to(collective_device())
+                batch = course.examples.take(rows).to(collective_device())
                 prepared = course.prepare(batch, draw)
+                if progress.speeds:
+                    weigh(sharded.objective, batch)
             place, size = group_of(done, len(steps), settings.accumulate)
             rate = rate_at(settings, epoch * len(steps) + done, len(steps), course.settings.epochs)
-            loss = sharded.step(
-                *prepared, rate=rate, place=place, size=size, weight=share.weight, watch=watch
-            )
+            loss = sharded.step(*prepared, rate=rate, place=place, size=size, watch=watch)
             if not math.isfinite(loss):
-                raise TrainingError(_no_number(course, loss, epoch, done, share.rows))
+                raise TrainingError(_no_number(course, loss, epoch, done, rows))
             loss_sum, done = loss_sum + loss, done + 1
-            watch.step(done, loss, rate * course.settings.learning_rate, share.batch_rows)
+            watch.step(done, loss, rate * course.settings.learning_rate, len(batch.item_index) * world_size)
+            if time.perf_counter() - told >= TELL_EVERY_S:
+                told = time.perf_counter()
+                course.log(
+                    f"{course.name}: epoch {epoch + 1}/{course.settings.epochs} step {done}/{len(steps)} "
+                    f"loss {loss:.4f}"
+                )
             if place + 1 == size and done < len(steps) and _is_due(saved, course.checkpoint_every_s):
                 progress.step, progress.seconds = done, before + time.perf_counter() - started
-                progress.loss_sum = _sum(loss_sum)
+                progress.loss_sum = _sum(loss_sum) / world_size
                 refuse_no_numbers(course, f"epoch {epoch + 1}, step {done}", sharded)
                 save(course, state, sharded, random_state(draw))
                 saved = time.perf_counter()
@@ -59,7 +69,7 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
         "epoch": epoch + 1,
         "loss": _sum(loss_sum / len(steps)) / world_size,
         "seconds": seconds,
-        "samples_per_s": sum(share.batch_rows for share in steps) / seconds,
+        "samples_per_s": _sum(course.examples.num_events_at(torch.cat(steps))) / seconds,
         "learning_rate": rate * course.settings.learning_rate,
         "phases": dict(watch.seconds),
     }
@@ -72,8 +82,8 @@ def _draw_from(seed: int, epoch: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(first + 500)
 
 
-def _steps(course: Course, epoch: int, speeds: list[float]) -> list[Share]:
-    """This process's share of each step's batch."""
+def _steps(course: Course, epoch: int, speeds: list[float]) -> list[Tensor]:
+    """This process's rows of each step."""
     world_size = dist.get_world_size()
     size = course.settings.batch_size
     steps = list(
@@ -99,7 +109,7 @@ def _no_number(course: Course, loss: float, epoch: int, done: int, rows: Tensor)
     shown = ", ".join(str(row) for row in rows[:5].tolist())
     return (
         f"the {course.name}'s loss is {loss} in epoch {epoch + 1}, step {done + 1}, on a batch that begins "
-        f"with rows {shown} of its training data (0 is the oldest); the last checkpoint is kept: lower "
+        f"with rows {shown} of its training data; the last checkpoint is kept: lower "
         f"training.{course.name}.learning_rate or table_learning_rate, or look at these rows"
     )
 

@@ -49,6 +49,10 @@ class Examples(NamedTuple):
     def __len__(self) -> int:
         return int(self.item_index.shape[0])
 
+    def num_events_at(self, rows: Tensor) -> int:
+        """Events in these rows."""
+        return len(rows)
+
     @property
     def seen(self) -> Tensor:
         """[E, H]: items that cannot be what was not taken up, for the user had them already."""

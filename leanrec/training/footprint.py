@@ -85,10 +85,13 @@ class TrainingPlan:
 
     @property
     def on_host(self) -> int:
-        """Bytes that all processes together need on one host."""
-        on_devices = sum(self.table_bytes) + self.num_processes * self.dense_bytes
-        everywhere = on_devices if self.device == "cpu" else 0
-        return everywhere + self.num_processes * self.plain_bytes + sum(self.kept_bytes) + self.gathered_bytes
+        """Bytes that all processes of one host need on it; a host has all CPU processes, or eight GPUs."""
+        here = _a_host(self.num_processes, self.device)
+        kept = max(sum(self.kept_bytes[i : i + here]) for i in range(0, self.num_processes, here))
+        everywhere = here * self.plain_bytes + kept + self.gathered_bytes
+        if self.device != "cpu":
+            return everywhere
+        return everywhere + sum(self.table_bytes) + here * self.dense_bytes
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value."""
@@ -157,13 +160,18 @@ def nearest_that_fits(
     *,
     device: int | None,
     host: int,
+    most: int | None = None,
 ) -> str:
-    """The smallest number of processes that would fit, in words; else what else would help."""
-    for number in sorted({1, *MORE_PROCESSES} - {plan.num_processes}):
+    """The smallest number of processes, of `most`, that would fit, in words; else what would help."""
+    numbers = {number for number in (1, *MORE_PROCESSES) if most is None or number <= most}
+    for number in sorted(numbers - {plan.num_processes}):
         other = plan_training(settings, spec, items, num_processes=number, device=plan.device)
         if misfit(other, device=device, host=host) is None:
             return f"training.num_processes: {number} fits"
-    return "no number of processes on one host fits: lower training.retriever.dim and training.ranker.dim"
+    return (
+        "no number of processes on one host fits: lower training.retriever.dim and training.ranker.dim, or "
+        "set optimizer.tables: rowwise_adagrad"
+    )
 
 
 def size_in_words(size: float) -> str:
@@ -179,12 +187,11 @@ def _tables_of(
     num_processes: int,
     device: str,
 ) -> list[PlannedTable]:
-    is_on_hosts_of_eight = device == "cuda" and num_processes % GPUS_A_HOST == 0
     sharding = sharding_of(
         model.sparse.num_rows,
         training.sharding,
         world_size=num_processes,
-        local_world_size=GPUS_A_HOST if is_on_hosts_of_eight else num_processes,
+        local_world_size=_a_host(num_processes, device),
         device=device,
         table_optimizer=settings.optimizer.tables,
         table_learning_rate=settings.table_learning_rate,
@@ -205,6 +212,11 @@ def _tables_of(
         )
         for table, placed in found.items()
     ]
+
+
+def _a_host(num_processes: int, device: str) -> int:
+    """Processes of one host."""
+    return GPUS_A_HOST if device == "cuda" and num_processes % GPUS_A_HOST == 0 else num_processes
 
 
 def _table_weights(model: Any) -> int:

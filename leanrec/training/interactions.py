@@ -132,7 +132,7 @@ class Training:
         self.objective.train()
         total, steps = 0.0, 0
         shares = batches(len(self.examples), self.batch_size, seed=self.seed, epoch=self.epochs_done)
-        for rows, _, _ in shares:
+        for rows in shares:
             batch = self.examples[rows] if isinstance(self.examples, Tensor) else self.examples.take(rows)
             for optimizer in self.optimizers:
                 optimizer.zero_grad()

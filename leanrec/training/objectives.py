@@ -40,6 +40,12 @@ class RetrieverObjective(nn.Module):
         self.sampler = NegativeSampler(settings, model.spec.num_items, popularity)
         self.corrected = settings.loss == "softmax" and settings.negatives != "hard"
         self.pairwise = pairwise_loss(settings, model.spec.num_items - 1)
+        self.weights: tuple[float, ...] = (1.0,)
+        """What the loss counts beside those of other processes, by `divisors` (batches.py)."""
+
+    def divisors(self, batch: Any) -> list[float]:
+        """What the sum over the events of a batch is divided by."""
+        return [float(self._event_weight(batch).sum())]
 
     def forward(self, batch: Any, draw: torch.Generator) -> Tensor:
         """The loss of a batch (E events), a scalar."""
@@ -70,8 +76,11 @@ class RetrieverObjective(nn.Module):
             loss = softmax_loss(taken_up, others)
         else:
             loss = self.pairwise(taken_up, others, share)
-        weight = batch.liked + (1 - batch.liked) * self.settings.disliked_weight
-        return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+        weight = self._event_weight(batch)
+        return self.weights[0] * (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+
+    def _event_weight(self, batch: Any) -> Tensor:
+        return event_weight(batch.liked, self.settings.disliked_weight)
 
     def vectors(self, batch: Any, item_index: Tensor) -> tuple[Tensor, Tensor]:
         """User vectors [E, D] and item vectors [M, D] from one lookup."""
@@ -106,6 +115,11 @@ class SequenceObjective(RetrieverObjective):
         looked_up = model.sparse({**model.user_indices(batch.user), **model.item_indices(item_index)})
         states = model.user_states(batch.user, looked_up)
         return states[batch.sequence, batch.position], model.item_tower(item_index, looked_up)
+
+
+def event_weight(liked: Tensor, disliked_weight: float) -> Tensor:
+    """What each of E events counts, [E]."""
+    return liked + (1 - liked) * disliked_weight
 
 
 def lesson_of(
@@ -149,6 +163,12 @@ class RankerObjective(nn.Module):
         super().__init__()
         self.model = model
         self.settings = settings
+        self.weights: tuple[float, ...] = (1.0, 1.0)
+        """What the losses count beside those of other processes, by `divisors` (batches.py)."""
+
+    def divisors(self, batch: Examples) -> list[float]:
+        """What the sums over the events of a batch are divided by: the watch loss's, and the others'."""
+        return [float(event_weight(batch.liked, self.settings.disliked_weight).sum()), float(len(batch))]
 
     def forward(self, batch: Examples, candidates: Candidates) -> Tensor:
         """The loss of E events, a scalar."""
@@ -158,19 +178,21 @@ class RankerObjective(nn.Module):
         """The loss of `heads` of E events, a scalar."""
         like = functional.binary_cross_entropy_with_logits(heads.like[:, 0], batch.liked)
         rating = functional.mse_loss(heads.rating[:, 0], batch.rating)
-        loss = like
+        watch_counts, event_counts = self.weights
+        loss = event_counts * like
         if self.model.task.learns_watch:
-            loss = self.settings.watch_weight * self.watch_loss(heads, batch, candidates) + like
-        return loss + self.settings.rating_weight * rating
+            watch = self.settings.watch_weight * self.watch_loss(heads, batch, candidates)
+            loss = watch_counts * watch + loss
+        return loss + event_counts * self.settings.rating_weight * rating
 
     def watch_loss(self, heads: Heads, batch: Examples, candidates: Candidates) -> Tensor:
         """The watch head's part of the loss of E events, a scalar."""
         target = torch.zeros_like(heads.watch)
         target[:, 0] = 1.0
-        event_weight = batch.liked + (1 - batch.liked) * self.settings.disliked_weight
-        weight = candidates.weight * event_weight.unsqueeze(1)
+        of_event = event_weight(batch.liked, self.settings.disliked_weight)
+        weight = candidates.weight * of_event.unsqueeze(1)
         watch = functional.binary_cross_entropy_with_logits(heads.watch, target, weight, reduction="sum")
-        return watch / event_weight.sum().clamp(min=1e-6)
+        return watch / of_event.sum().clamp(min=1e-6)
 
     def heads(self, batch: Examples, candidates: Candidates) -> Heads:
         """The model's heads [E, C] from one lookup."""

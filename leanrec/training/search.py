@@ -15,8 +15,10 @@ import yaml
 
 from leanrec.config import SearchSettings, TrainingSettings
 from leanrec.config.search import SearchSpace
+from leanrec.config.training import ModelSettings
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.files import write_json, write_text
+from leanrec.training.job import MODELS
 from leanrec.training.train import train_models
 
 STUDY_FILE, BEST_FILE, REPORT_FILE = "study.sqlite", "best.yaml", "search.json"
@@ -63,7 +65,7 @@ def search_settings(
             if _is_best(study, figure, settings):
                 shutil.rmtree(output / BEST_MODEL, ignore_errors=True)
                 folder.rename(output / BEST_MODEL)
-        except TrainingError as error:
+        except (TrainingError, ConfigError) as error:
             trial.set_user_attr("failure", str(error))
             print(f"search: trial {trial.number + 1} failed: {error}", flush=True)
             raise
@@ -74,7 +76,7 @@ def search_settings(
 
     left = settings.trials - len(_ended(study))
     if left > 0:
-        study.optimize(run, n_trials=left, catch=(TrainingError,))
+        study.optimize(run, n_trials=left, catch=(TrainingError, ConfigError))
     return _report(study, settings, training, output)
 
 
@@ -106,13 +108,19 @@ def value_of(training: TrainingSettings, name: str) -> Any:
 
 def with_parameters(training: TrainingSettings, values: dict[str, Any]) -> TrainingSettings:
     """`training` with the settings of dotted names replaced; a ConfigError names one that cannot be."""
-    described = training.model_dump(mode="json")
+    described = training.model_dump(mode="json", exclude_unset=True)
+    for part in MODELS:
+        if f"{part}.model" in values:  # what suited the model before does not go on with another
+            own: ModelSettings = getattr(training, part)
+            for name, value in own.defaults.get(own.model, {}).items():
+                if getattr(own, name) == value:
+                    described.get(part, {}).pop(name, None)
     for name, value in values.items():
         value_of(training, name)
         *path, last = name.split(".")
         section = described
         for part in path:
-            section = section[part]
+            section = section.setdefault(part, {})
         section[last] = value
     try:
         return TrainingSettings.parse(described)

@@ -51,6 +51,10 @@ class Sequences(NamedTuple):
         before = torch.arange(history.shape[1], device=history.device) < self.position.unsqueeze(1)
         return history * before
 
+    def num_events_at(self, rows: Tensor) -> int:
+        """Events in these rows."""
+        return int(self.num_events[rows].sum())
+
     def take(self, rows: Tensor) -> Sequences:
         """The sequences at `rows`, with their events."""
         count = self.num_events[rows]

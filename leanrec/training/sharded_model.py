@@ -91,14 +91,13 @@ class ShardedModel:
         rate: float = 1.0,
         place: int = 0,
         size: int = 1,
-        weight: float = 1.0,
         watch: EpochWatch,
     ) -> float:
-        """One step on this process's share of a batch; answers its loss, times `weight`.
+        """One step on this process's share of a batch; answers its loss.
 
-        Gradients are means over the processes, in which this one counts `weight`. Learning rates are
-        multiplied by `rate`. The step is number `place` of `size` whose dense gradients
-        are averaged: the dense part moves, and processes exchange its gradients, with the last of them.
+        Gradients are means over the processes, learning rates are multiplied by `rate`. The step is number
+        `place` of `size` whose dense gradients are averaged: the dense part moves, and processes exchange its
+        gradients, with the last of them.
         """
         self._set_rate(rate)
         if place == 0:
@@ -106,7 +105,7 @@ class ShardedModel:
         is_last = place + 1 == size
         with nullcontext() if is_last else self._without_exchange():
             with watch.phase("forward"), self._in_precision():
-                loss: Tensor = self.parallel(*batch) * weight
+                loss: Tensor = self.parallel(*batch)
                 value = float(loss.detach())
             if not math.isfinite(value):
                 return value

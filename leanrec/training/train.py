@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from leanrec.config import TrainingSettings
 from leanrec.errors import TrainingError
 from leanrec.files import atomic_directory, read_json
 from leanrec.journal import step
-from leanrec.training.job import ERROR_FILE, SUMMARY_FILE, Job
+from leanrec.training.job import ERROR_FILE, MODELS, SUMMARY_FILE, Job, last_word
 
 GRACE_S = 5.0
 """Seconds that torchrun gets to end its processes before they are killed."""
@@ -73,7 +74,10 @@ def train_models(
         (Path(folder) / "job.json").write_text(json.dumps(asdict(job)), encoding="utf-8")
         _run_to_the_end(settings, Path(folder))
         summary: dict[str, Any] = read_json(Path(folder) / SUMMARY_FILE)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    for model in MODELS:  # the folder may be one of the user's, and hold more
+        shutil.rmtree(checkpoints / model, ignore_errors=True)
+    with suppress(OSError):
+        checkpoints.rmdir()
     return summary
 
 
@@ -151,9 +155,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _reason(folder: Path, status: int, last_line: str) -> tuple[str, bool]:
     """Why training ended, and whether it would end so again."""
-    words = [read_json(file) for file in sorted(folder.glob(f"*{ERROR_FILE}"))]
-    for word in sorted(words, key=lambda word: not word["final"]):
-        return str(word["message"]), bool(word["final"])
+    word = last_word(folder)
+    if word is not None:
+        return word.message, word.final
     told = f" ({last_line})" if last_line else ""
     return (
         f"the training processes ended with status {status}{told}; start again to go on from the newest "

@@ -23,7 +23,7 @@ from leanrec.config import TrainingSettings
 from leanrec.config.train_job import TrainJobSettings
 from leanrec.errors import LeanRecError, TrainingError
 from leanrec.files import atomic_directory, atomic_file, read_json, sha256_of
-from leanrec.training.job import ERROR_FILE, PROGRESS_FILE, SUMMARY_FILE, Job
+from leanrec.training.job import ERROR_FILE, PROGRESS_FILE, SUMMARY_FILE, Job, last_word
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 Look = Callable[[], dict[str, Any]]
@@ -210,8 +210,9 @@ def _show_progress(file: Path, shown: int) -> int:
 
 
 def _reason(shared: Path, name: str, message: str) -> str:
-    for file in sorted(shared.glob(f"*{ERROR_FILE}")):
-        return str(read_json(file)["message"])
+    word = last_word(shared)
+    if word is not None:
+        return word.message
     return (
         f"TrainJob {name} failed ({message or 'no message'}); `kubectl describe trainjob {name}` tells more; "
         "the same step goes on from the last checkpoint"

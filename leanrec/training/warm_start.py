@@ -139,6 +139,13 @@ def _refuse_another_model(described: dict[str, Any], recommender: Recommender, f
             for part, names in kept.items()
             for name in names
         },
+        **{
+            f"training.{part}.{ours[part]['model']}.{name}": (before.get(name), value)
+            for part in kept
+            for before in [theirs[part].get(ours[part]["model"], {})]
+            for name, value in ours[part].get(ours[part]["model"], {}).items()
+            if name in ("heads", "layers")  # shapes do not tell them apart
+        },
         "features.history_length": (spec.get("history_length"), recommender.spec.history_length),
         "features.liked_threshold": (spec.get("liked_threshold"), recommender.spec.liked_threshold),
         "data.user_attributes": (

@@ -11,11 +11,11 @@ import threading
 import time
 import traceback
 import warnings
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import psutil
 import torch
 import torch.distributed as dist
 
@@ -34,6 +34,7 @@ from leanrec.training.fitting import fit_retriever, temperature_of
 from leanrec.training.footprint import misfit, nearest_that_fits, plan_training
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
 from leanrec.training.loop import PROBE_EVENTS, Fitted, fit
+from leanrec.training.memory import available_memory
 from leanrec.training.objectives import RankerObjective, lesson_of
 from leanrec.training.sharded_model import quiet_planner
 from leanrec.training.sparse import collective_device
@@ -41,6 +42,8 @@ from leanrec.training.validation import Holdout
 from leanrec.training.warm_start import WEIGHTS_FOLDER, WarmStart, load_warm_start, save_sums
 from leanrec.training.watching import Watch
 
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for one another: a retriever that is fitted is fitted by one of them alone."""
 ELSEWHERE = (
     *("num_processes", "sharding", "balance", "train_job", "max_restarts", "tensorboard", "profile"),
     *("checkpoint", "checkpoint_every_s", "keep_checkpoints"),
@@ -57,11 +60,12 @@ def main(path: str) -> int:
     quiet_planner()
     torch.set_num_threads(_num_threads())
     try:
+        _error_file(job).unlink(missing_ok=True)  # the word of an attempt before this one
         settings = TrainingSettings.parse(job.settings)
         gpu = torch.cuda.is_available()
         if gpu:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if gpu else "gloo")
+            torch.cuda.set_device(_own_gpu())
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
         train(settings, job)
         dist.barrier()
         dist.destroy_process_group()
@@ -86,8 +90,22 @@ def _num_threads() -> int:
 
 def _leave_word(job: Job, message: str, *, final: bool) -> None:
     """Tell the parent; `final`: it would end so again, where a process that was killed may not."""
-    file = Path(job.folder) / f"{os.environ.get('RANK', '0')}-{ERROR_FILE}"
-    write_json(file, {"message": message, "final": final})
+    write_json(_error_file(job), {"message": message, "final": final})
+
+
+def _error_file(job: Job) -> Path:
+    return Path(job.folder) / f"{os.environ.get('RANK', '0')}-{ERROR_FILE}"
+
+
+def _own_gpu() -> int:
+    """The number of this process's GPU; a TrainingError where this host has too few."""
+    own, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if own >= here:
+        raise TrainingError(
+            f"{os.environ['LOCAL_WORLD_SIZE']} processes on a host of {here} GPUs, and each needs one of its "
+            f"own; set training.num_processes: {here}"
+        )
+    return own
 
 
 def train(settings: TrainingSettings, job: Job) -> None:
@@ -154,10 +172,11 @@ def _refuse_what_does_not_fit(settings: TrainingSettings, spec: ModelSpec, items
     if here < plan.num_processes:  # several hosts: nobody knows the others' memory from here
         return
     memory = torch.cuda.mem_get_info()[0] if gpu else None
-    room = {"device": memory, "host": psutil.virtual_memory().available}
+    room: dict[str, Any] = {"device": memory, "host": available_memory()}
     fault = misfit(plan, **room)
     if fault:
-        way_out = nearest_that_fits(plan, settings, spec, items, **room)
+        most = torch.cuda.device_count() if gpu else None
+        way_out = nearest_that_fits(plan, settings, spec, items, most=most, **room)
         raise TrainingError(f"training with {plan.num_processes} processes does not fit: {fault}; {way_out}")
 
 

@@ -35,23 +35,27 @@ WIDE = 512
 def retriever_of(
     world: Path, *, dim: int, sharding: str, optimizer: dict[str, Any]
 ) -> tuple[ShardedModel, ModelSpec]:
-    """The same sharded retriever in every process; its loss is a plain mean over events."""
+    """The same sharded retriever in every process."""
     quiet_planner()
     torch.manual_seed(1)
     spec = ModelSpec(**{**read_json(world / "features" / "spec.json"), "top_k": SMALL.top_k})
-    retriever = SMALL.retriever.model_copy(update={"dim": dim, "dropout": 0.0, "disliked_weight": 1.0})
+    retriever = SMALL.retriever.model_copy(update={"dim": dim, "dropout": 0.0})
     settings = SMALL.model_copy(update={"retriever": retriever})
     recommender = Recommender(spec, settings, read_item_inputs(world / "features" / "items.parquet"))
-    sharded = ShardedModel(
-        RetrieverObjective(recommender.retriever, retriever),
+    return sharded_of(RetrieverObjective(recommender.retriever, retriever), sharding, optimizer), spec
+
+
+def sharded_of(objective: Any, sharding: str, optimizer: dict[str, Any]) -> ShardedModel:
+    """`objective`, every table of it sharded in one way."""
+    return ShardedModel(
+        objective,
         learning_rate=0.01,
         weight_decay=0.0,
         table_learning_rate=0.1,
         optimizer=OptimizerSettings.parse(optimizer),
-        by_hand=dict.fromkeys(cast(Any, recommender.retriever).sparse.num_rows, sharding),
+        by_hand=dict.fromkeys(objective.model.sparse.num_rows, sharding),
         device=torch.device("cpu"),
     )
-    return sharded, spec
 
 
 def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:

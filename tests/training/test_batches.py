@@ -1,4 +1,4 @@
-"""Sharing batches out: every row once, equal shares or shares by speed, and what each then counts."""
+"""Sharing batches out: every row once, equal shares or shares by speed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from leanrec.errors import ConfigError
-from leanrec.training.batches import Share, batches, parts_by_speed
+from leanrec.training.batches import batches, parts_by_speed
 
 
-def shared_out(world_size: int, speeds: Sequence[float] = ()) -> list[tuple[Share, ...]]:
-    """Step by step the shares of all processes, of 101 rows in batches of 20."""
+def shared_out(world_size: int, speeds: Sequence[float] = ()) -> list[tuple[torch.Tensor, ...]]:
+    """Step by step the rows of all processes, of 101 in batches of 20."""
     ranks = [
         batches(101, 20, seed=1, epoch=2, rank=rank, world_size=world_size, speeds=speeds)
         for rank in range(world_size)
@@ -24,24 +24,19 @@ def shared_out(world_size: int, speeds: Sequence[float] = ()) -> list[tuple[Shar
 def test_the_processes_share_each_batch_out_and_no_row_is_used_twice(world_size: int) -> None:
     steps = shared_out(world_size)
     for step in steps:
-        assert len({len(share.rows) for share in step}) == 1
-        assert {share.weight for share in step} == {1.0}
-        assert {share.batch_rows for share in step} == {sum(len(share.rows) for share in step)}
-    used = torch.cat([share.rows for step in steps for share in step])
+        assert len({len(rows) for rows in step}) == 1
+    used = torch.cat([rows for step in steps for rows in step])
     assert len(used) == len(used.unique()) > 101 - 6 * world_size
 
 
-@pytest.mark.parametrize("speeds", [(1.0,), (3.0, 1.0), (1.0, 1e-9, 5.0)])
-def test_by_speed_every_row_of_a_batch_counts_as_much_as_any_other(speeds: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("speeds", [(3.0, 1.0), (1.0, 1e-9, 5.0)])
+def test_by_speed_no_row_of_a_batch_is_left_out(speeds: tuple[float, ...]) -> None:
     steps = shared_out(len(speeds), speeds)
-    assert len(steps) == (6 if len(speeds) == 1 else 5), "the last batch is of one row"
+    assert len(steps) == 5, "the last batch is of one row"
     for step in steps:
-        assert [len(share.rows) for share in step] == parts_by_speed(20, speeds) or len(speeds) == 1
-        for share in step:
-            # A process's mean is 1 of world_size; of the batch's mean its rows are so many of all.
-            assert share.weight / len(speeds) == pytest.approx(len(share.rows) / share.batch_rows)
-    used = torch.cat([share.rows for step in steps for share in step])
-    assert len(used) == len(used.unique()) == (101 if len(speeds) == 1 else 100)
+        assert [len(rows) for rows in step] == parts_by_speed(20, speeds)
+    used = torch.cat([rows for step in steps for rows in step])
+    assert len(used) == len(used.unique()) == 100
 
 
 @pytest.mark.parametrize(
@@ -63,7 +58,7 @@ def test_parts_are_in_proportion_to_speeds(rows: int, speeds: tuple[float, ...],
 
 def test_another_epoch_has_another_order_and_the_same_epoch_the_same() -> None:
     def order(epoch: int) -> torch.Tensor:
-        return torch.cat([share.rows for share in batches(50, 10, seed=1, epoch=epoch)])
+        return torch.cat(list(batches(50, 10, seed=1, epoch=epoch)))
 
     assert torch.equal(order(0), order(0)) and not torch.equal(order(0), order(1))
 

@@ -92,6 +92,16 @@ def test_what_does_not_fit_is_said_with_what_would(world: World) -> None:
     assert "the host needs" in str(misfit(on_cpu, device=None, host=on_cpu.on_host - 1))
 
 
+def test_a_host_holds_what_its_own_processes_hold(world: World) -> None:
+    one, many = planned(world, 8, "cuda"), planned(world, 64, "cuda")
+    assert many.on_host <= one.on_host
+    settings = TrainingSettings.parse(SMALL.model_dump())
+    room = {"device": one.on_device * 10, "host": one.on_host * 10, "most": 1}
+    assert nearest_that_fits(one, settings, *world, **room) == "training.num_processes: 1 fits"
+    room["host"] = 10
+    assert "rowwise_adagrad" in nearest_that_fits(one, settings, *world, **room)
+
+
 @pytest.mark.parametrize(("text", "size"), [("80GiB", 80 * 2**30), ("1.5 MiB", 3 * 2**19), ("12", 12)])
 def test_sizes_in_words(text: str, size: int) -> None:
     assert size_of(text) == size

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from training_world import SMALL, write_world
 
-from leanrec.config import SearchSettings, TrainingSettings
+from leanrec.config import RetrieverSettings, SearchSettings, TrainingSettings
 from leanrec.config.search import SearchSpace
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.files import read_json
@@ -149,6 +149,37 @@ def test_values_go_where_their_names_say():
     changed = with_parameters(TrainingSettings(), {"retriever.dim": 32, "top_k": 50})
     assert (changed.retriever.dim, changed.top_k) == (32, 50)
     assert changed.ranker == TrainingSettings().ranker
+
+
+def test_a_model_that_is_tried_has_its_own_defaults_and_what_was_set_stays():
+    was_set = TrainingSettings.parse({"retriever": {"model": "sasrec", "dim": 32}})
+    for training in (TrainingSettings(), was_set):
+        for model in ("gru4rec", "two_tower"):
+            tried = with_parameters(training, {"retriever.model": model}).retriever
+            dim = {"dim": 32} if training is was_set else {}
+            assert tried == RetrieverSettings.parse({"model": model, **dim})
+
+
+def test_a_trial_whose_values_do_not_go_together_fails_and_the_search_goes_on(tmp_path: Path, monkeypatch):
+    learnt = []
+
+    def train(settings: TrainingSettings, output: Path, **_: object) -> dict:
+        learnt.append(settings.retriever.dim)
+        output.mkdir()
+        return {"valid_ndcg": 0.5}
+
+    monkeypatch.setattr("leanrec.training.search.train_models", train)
+    sasrec = TrainingSettings.parse({"retriever": {"model": "sasrec", "dim": 8}})
+    report = search_settings(
+        search_over({"retriever.dim": {"low": 8, "high": 12}}, trials=8),
+        sasrec,
+        features=tmp_path,
+        training_set=tmp_path,
+        output=tmp_path / "search",
+    )
+    failures = [row["failure"] for row in report["tried"] if "failure" in row]
+    assert failures and all("cannot be shared out to sasrec.heads 2" in failure for failure in failures)
+    assert len(learnt) + len(failures) == 8 and not any(dim % 2 for dim in learnt)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from training_world import NUM_ITEMS, NUM_USERS, SMALL, write_world
 
-from leanrec.config import TrainingSettings
+from leanrec.config import RetrieverSettings, TrainingSettings
 from leanrec.data.vocabulary import Vocabularies, Vocabulary
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.files import read_json
 from leanrec.models.inputs import ItemInputs, read_item_inputs
-from leanrec.models.recommender import Recommender, save_model
+from leanrec.models.recommender import SPEC_FILE, Recommender, save_model
 from leanrec.schema import ModelSpec
-from leanrec.training.warm_start import SUMS_FILE, grow_rows, load_warm_start, save_sums
+from leanrec.training.warm_start import SUMS_FILE, WEIGHTS_FOLDER, grow_rows, load_warm_start, save_sums
 
 MORE = 3
 
@@ -116,6 +117,19 @@ def test_another_model_is_refused_with_the_way_out(world, settings, changes, nam
     with pytest.raises(ConfigError, match=named) as refused:
         load_warm_start(release, grown(old, other, **changes), features)
     assert "leanrec retrain --full" in str(refused.value)
+
+
+def test_what_shapes_do_not_tell_apart_is_refused_too(world):
+    release, features, old = world
+    two, four = (
+        RetrieverSettings.parse({"model": "sasrec", "dim": 8, "sasrec": {"heads": n}}) for n in (2, 4)
+    )
+    file = release / WEIGHTS_FOLDER / SPEC_FILE
+    described = json.loads(file.read_text())
+    described["settings"]["retriever"] = two.model_dump(mode="json")
+    file.write_text(json.dumps(described))
+    with pytest.raises(ConfigError, match=r"training\.retriever\.sasrec\.heads is 4, .* trained with 2"):
+        load_warm_start(release, grown(old, SMALL.model_copy(update={"retriever": four})), features)
 
 
 def test_a_release_without_weights_is_refused(world, tmp_path):
