@@ -64,6 +64,12 @@ def _int8_dense(weight: Weight, settings: Any) -> Footprint:
     return Footprint(served=held, resident=held)
 
 
+def _int8_restored(weight: Weight, settings: Any) -> Footprint:
+    """As a table with a row an output; restored to float32 when the graph is loaded."""
+    held = weight.size + 4 * weight.columns + 4 * weight.rows
+    return Footprint(served=held, resident=as_float(weight).resident)
+
+
 def _int4_table(weight: Weight, settings: Any) -> Footprint:
     """Two codes a byte, half-precision scale and least value a block, a scale a column, a column's block."""
     held = _int4(weight.rows, weight.columns, settings.block)
@@ -95,6 +101,7 @@ FOOTPRINTS: dict[str, Callable[[Weight, Any], Footprint]] = {
     "int8_mlp": _int8_dense,
     "int8_static": _int8_dense,
     "int4_tables": _int4_table,
+    "int8_dense": _int8_restored,
     "int4_dense": _int4_dense,
 }
 """Method on the graph -> the bytes of a weight that it rewrites, by the method's settings."""

@@ -14,7 +14,13 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from leanrec.compression.method import gathers_of_tables
+from leanrec.compression.method import (
+    dense_weights,
+    float_constants,
+    gathers_of_tables,
+    is_output_by_input,
+    require,
+)
 
 Restore = Callable[["Nodes", dict[str, str]], str]
 
@@ -95,6 +101,20 @@ def store_matrices(
     for name, form in stored.items():
         for part, value in {**form.by_row, **form.shared}.items():
             graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{name}/{part}"))
+
+
+def store_dense(graph: onnx.GraphProto, method: str, store: Callable[[np.ndarray], Stored]) -> None:
+    """Put every dense weight into the form that `store` gives it, one row an output, in place.
+
+    Each is restored whole when the graph is loaded. Raises a CompressionError, which names `method`, where the
+    graph has none.
+    """
+    weights = dense_weights(graph)
+    require(weights, method, "dense weight")
+    transposed = frozenset(name for name, nodes in weights.items() if not is_output_by_input(nodes[0]))
+    values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph).items()}
+    stored = {name: store(values[name].T if name in transposed else values[name]) for name in weights}
+    store_matrices(graph, stored, transposed)
 
 
 def _gathered(name: str, form: Stored, gather: onnx.NodeProto) -> list[onnx.NodeProto]:

@@ -239,6 +239,12 @@ class MixedTables(GraphMethodSettings):
     """Of 4 bits: columns that share a scale; 0: the whole row."""
 
 
+class Int8Dense(GraphMethodSettings):
+    """Dense weights in 8 bits, restored when the graph is loaded."""
+
+    weights = frozenset({"dense"})
+
+
 class Int4Dense(GraphMethodSettings):
     """Dense weights in 4 bits, restored when the graph is loaded."""
 
@@ -266,6 +272,7 @@ METHODS: dict[str, type[MethodSettings]] = {
     "int4_tables": Int4Tables,
     "mixed_tables": MixedTables,
     "int8_static": Int8Static,
+    "int8_dense": Int8Dense,
     "int4_dense": Int4Dense,
     "int8_mlp": Int8Mlp,
 }

@@ -29,6 +29,7 @@ LARGEST_SCORE_ERROR = {
     "mixed_tables": 1.0,
     "int8_mlp": 0.3,
     "int8_static": 0.3,
+    "int8_dense": 0.1,
     "int4_dense": 1.0,
     "factorize_tables": 1.0,
     "prune_rows": 5.0,

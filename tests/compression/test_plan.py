@@ -41,6 +41,7 @@ PLANNED = [
     ["bf16"],
     ["int8_tables"],
     ["int8_tables", "int8_mlp"],
+    ["int8_tables", "int8_dense"],
     ["int4_tables"],
     [{"int4_tables": {"block": 8}}, {"int4_dense": {"block": 16}}],
     ["int4_tables", "int8_mlp"],

@@ -9,7 +9,7 @@ from leanrec.compression.methods.fp16 import BF16, FP16
 from leanrec.compression.methods.int4 import INT4_DENSE, INT4_TABLES
 from leanrec.compression.methods.int8_mlp import INT8_MLP
 from leanrec.compression.methods.int8_static import INT8_STATIC
-from leanrec.compression.methods.int8_tables import INT8_TABLES
+from leanrec.compression.methods.int8_tables import INT8_DENSE, INT8_TABLES
 from leanrec.compression.methods.low_rank import LOW_RANK
 from leanrec.compression.methods.mixed_tables import MIXED_TABLES
 from leanrec.compression.methods.prune_dimensions import PRUNE_DIMENSIONS
@@ -34,6 +34,7 @@ _ON_GRAPHS = (
     INT4_TABLES,
     MIXED_TABLES,
     INT8_MLP,
+    INT8_DENSE,
     INT4_DENSE,
 )
 

@@ -25,13 +25,11 @@ from onnx import TensorProto, numpy_helper
 from leanrec.compression.method import (
     GraphMethod,
     Requests,
-    dense_weights,
     float_constants,
     gathers_of_tables,
-    is_output_by_input,
     require,
 )
-from leanrec.compression.storage import Nodes, Stored, store_matrices
+from leanrec.compression.storage import Nodes, Stored, store_dense, store_matrices
 from leanrec.config.methods import Int4Dense, Int4Tables
 
 LEVELS = 15
@@ -97,15 +95,7 @@ def rewrite_tables(graph: onnx.ModelProto, settings: Int4Tables, requests: Reque
 
 def rewrite_dense(graph: onnx.ModelProto, settings: Int4Dense, requests: Requests) -> onnx.ModelProto:
     """Store every dense weight in 4 bits."""
-    weights = dense_weights(graph.graph)
-    require(weights, "int4_dense", "dense weight")
-    transposed = frozenset(name for name, nodes in weights.items() if not is_output_by_input(nodes[0]))
-    values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph.graph).items()}
-    stored = {
-        name: quantize(values[name].T if name in transposed else values[name], settings.block).stored()
-        for name in weights
-    }
-    store_matrices(graph.graph, stored, transposed)
+    store_dense(graph.graph, "int4_dense", lambda weight: quantize(weight, settings.block).stored())
     return graph
 
 

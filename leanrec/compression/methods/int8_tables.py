@@ -1,10 +1,15 @@
-"""int8_tables: every gathered table in 8 bits, one scale a row.
+"""int8_tables and int8_dense: matrices in 8 bits, one scale a row.
 
     row ~ scale[row] * columns * q,  q in -127..127
 
 `columns` evens out columns of different size before the rows are scaled (as SmoothQuant does for layers, Xiao
 et al. 2023); it is left out where it would not lower the error. Only Gather, Cast and Mul are used, which
 every ONNX Runtime has, old Triton images included.
+
+A table's rows are restored after they are gathered. Dense weights have one row an output; they are restored
+whole when the graph is loaded and multiplied in float32: fewer bytes to serve, no error in what flows through
+the layers, and nothing that depends on who else shares the batch. For layers so small that rounding their
+inputs takes longer than multiplying them, such as those of low_rank, that is quicker than int8_mlp, too.
 
 Error: |x - x'| <= columns * scale / 2 = columns * max|row / columns| / 254, element by element.
 """
@@ -25,7 +30,7 @@ from leanrec.compression.method import (
     gathers_of_tables,
     require,
 )
-from leanrec.compression.storage import Nodes, Stored, store_matrices
+from leanrec.compression.storage import Nodes, Stored, store_dense, store_matrices
 
 LEVELS = 127
 TINY = np.finfo(np.float32).tiny
@@ -77,6 +82,12 @@ def rewrite(graph: onnx.ModelProto, settings: Any, requests: Requests) -> onnx.M
     return graph
 
 
+def rewrite_dense(graph: onnx.ModelProto, settings: Any, requests: Requests) -> onnx.ModelProto:
+    """Store every dense weight in 8 bits."""
+    store_dense(graph.graph, "int8_dense", lambda weight: quantize(weight).stored())
+    return graph
+
+
 def _restore(nodes: Nodes, parts: dict[str, str]) -> str:
     values = nodes.add("Mul", nodes.add("Cast", parts["int8"], to=TensorProto.FLOAT), parts["scale"])
     return nodes.add("Mul", values, parts["columns"]) if "columns" in parts else values
@@ -97,4 +108,8 @@ def _squared_error(table: np.ndarray, quantized: Int8Table) -> float:
 INT8_TABLES = GraphMethod(
     name="int8_tables",
     rewrite=rewrite,
+)
+INT8_DENSE = GraphMethod(
+    name="int8_dense",
+    rewrite=rewrite_dense,
 )
