@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from leanrec.compression.acceptance import decide, judge, read_baselines
 from leanrec.compression.front import add_test_figures, figures_of, front_of, measure_here
 from leanrec.compression.measure import Candidate
-from leanrec.compression.recipes import BASELINE, RECIPES, write_compressed
+from leanrec.compression.recipes import BASELINE, RECIPES, change_model, write_compressed
 from leanrec.compression.selection import choose, shortlist
 from leanrec.compression.served import measure_in_triton
 from leanrec.compression.source import CompressionSource
@@ -84,7 +85,9 @@ def compress_models(
         front = front_of(choice, rows, settings, intervals, recipes[choice.chosen])
         report_progress(STEP, 4, 6, f"{choice.chosen} judged by {len(test.user)} test users")
         with atomic_directory(output) as folder:
-            _write_chosen(best, golden, Path(graphs), folder / CHOSEN_FOLDER)
+            changed = change_model(recipes[choice.chosen], source)
+            beside = golden.of_recipe(choice.chosen, changed)
+            _write_chosen(best, beside, Path(graphs), folder / CHOSEN_FOLDER)
             write_json(folder / FRONT_FILE, front)
             passed = write_gate(folder, "compression", checks)
     report_progress(STEP, 6, 6, choice.reason)
@@ -127,7 +130,7 @@ def _names(rows: list[dict[str, Any]], figure: str) -> str:
 
 
 def _write_chosen(best: Candidate, golden: Golden, graphs: Path, folder: Path) -> None:
-    """The chosen graphs with spec, item table and the golden requests, whose answers stay the trainer's."""
+    """The chosen graphs with spec, item table and the golden requests, trainer's answers included."""
     folder.mkdir()
     for name in (SPEC_FILE, ITEMS_FILE):
         shutil.copyfile(graphs / name, folder / name)
@@ -142,9 +145,10 @@ def _write_chosen(best: Candidate, golden: Golden, graphs: Path, folder: Path) -
         raise CompressionError(
             f"recipe {best.recipe}: its golden scores are not numbers; drop it from compression.recipes"
         )
+    whose = "the trainer" if golden.changed is None else "the model that the recipe made of the trained one"
     how = (
-        f"from the trainer what release.max_score_ratio and min_shared_top_10 allow; in ONNX Runtime, one "
+        f"from {whose} what release.max_score_ratio and min_shared_top_10 allow; in ONNX Runtime, one "
         f"user at a time, scores differ by a factor of {ratio:.3g} at most and lists share "
         f"{lists.shared_top_10:.1%} of their ten items"
     )
-    write_golden(golden.of_recipe(best.recipe, how), folder)
+    write_golden(replace(golden, how=how), folder)

@@ -58,10 +58,10 @@ class Candidate:
         return scores["like"][:, 0].astype(np.float64), scores["rating"][:, 0].astype(np.float64)
 
     def compare(self, golden: Golden) -> tuple[Differences, Differences]:
-        """What separates recommender and ranker from the trainer, golden requests one by one."""
+        """What separates recommender and ranker from what `golden` expects, golden requests one by one."""
         lists = self.recommender.run_in_batches(golden.inputs[RECOMMENDER], 1)
         scores = self.ranker.run_in_batches(golden.inputs[RANKER], 1)
-        expected = golden.outputs
+        expected = golden.expected
         return compare_recommender(expected[RECOMMENDER], lists), compare_ranker(expected[RANKER], scores)
 
 

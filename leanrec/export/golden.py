@@ -1,7 +1,8 @@
 """Golden requests: inputs and what the trained float32 module answered to them.
 
 They travel with every form of the model, so that any later form, on any server, can be held against the
-trainer. B requests; inputs are named and shaped as served (`ModelSpec`).
+trainer. A recipe that changes the model itself makes another model on purpose: its graphs are held against that
+one's answers (`changed`), and how much worse it is, the gates of quality say. B requests; inputs are named and shaped as served (`ModelSpec`).
 """
 
 from __future__ import annotations
@@ -41,16 +42,27 @@ class Golden:
     bound: float
     """Largest difference of `score` that a server may show from the same graph in this process."""
     how: str
-    """What the graphs may show beside the trainer's answers, in words."""
+    """What the graphs may show beside `expected`, in words."""
+    changed: dict[str, Tensors] | None = None
+    """Model -> outputs [B, ...] of the float32 module that the recipe made of the trained one; None where it
+    left that as it was."""
+
+    @property
+    def expected(self) -> dict[str, Tensors]:
+        """Model -> what the graphs beside it should answer: `changed`, else the trainer's outputs."""
+        return self.outputs if self.changed is None else self.changed
 
     @property
     def num_requests(self) -> int:
         """B."""
         return len(self.inputs[RECOMMENDER]["user_index"])
 
-    def of_recipe(self, recipe: str, how: str) -> Golden:
-        """The same requests and answers beside graphs of another recipe."""
-        return replace(self, recipe=recipe, how=how)
+    def of_recipe(self, recipe: str, changed: Recommender | None) -> Golden:
+        """The same requests and answers beside graphs of `recipe`, and those of the model that it changed."""
+        if changed is None:
+            return replace(self, recipe=recipe)
+        answers = {name: answer_eagerly(changed, name, inputs) for name, inputs in self.inputs.items()}
+        return replace(self, recipe=recipe, changed=answers)
 
 
 def draw_golden(model: Recommender, protocol: Protocol, num_requests: int, bound: float) -> Golden:
@@ -98,7 +110,11 @@ def write_golden(golden: Golden, folder: Path) -> None:
     """Write `golden.safetensors` and `golden.json` into `folder`."""
     tensors = {
         f"{side}.{model}.{name}": np.ascontiguousarray(value)
-        for side, models in (("inputs", golden.inputs), ("outputs", golden.outputs))
+        for side, models in (
+            ("inputs", golden.inputs),
+            ("outputs", golden.outputs),
+            ("changed", golden.changed or {}),
+        )
         for model, named in models.items()
         for name, value in named.items()
     }
@@ -124,17 +140,30 @@ def read_golden(folder: Path) -> Golden:
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{folder}: no golden requests in it ({reason}); export the graphs again") from None
-    sides: dict[str, dict[str, Tensors]] = {side: {m: {} for m in MODELS} for side in ("inputs", "outputs")}
+    sides: dict[str, dict[str, Tensors]] = {
+        side: {model: {} for model in MODELS} for side in ("inputs", "outputs", "changed")
+    }
     for key, value in tensors.items():
         side, model, name = key.split(".")
         sides[side][model][name] = value
-    return Golden(inputs=sides["inputs"], outputs=sides["outputs"], recipe=recipe, bound=bound, how=how)
+    return Golden(
+        inputs=sides["inputs"],
+        outputs=sides["outputs"],
+        recipe=recipe,
+        bound=bound,
+        how=how,
+        changed=sides["changed"] if any(sides["changed"].values()) else None,
+    )
 
 
 def check_golden(golden: Golden, spec: ModelSpec, folder: Path) -> None:
     """Raise an ExportError unless `golden` holds every tensor of `spec`."""
     for model in MODELS:
-        for side, wanted in ((golden.inputs, spec.inputs(model)), (golden.outputs, spec.outputs(model))):
+        for side, wanted in (
+            (golden.inputs, spec.inputs(model)),
+            (golden.outputs, spec.outputs(model)),
+            (golden.expected, spec.outputs(model)),
+        ):
             missing = sorted({tensor.name for tensor in wanted} - side[model].keys())
             if missing:
                 raise ExportError(f"{folder}: the golden requests of {model} lack {', '.join(missing)}")

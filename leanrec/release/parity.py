@@ -4,7 +4,8 @@ Three questions, each with a bound of its own:
 
 server        Does Triton answer what the same graph answers in this process? Every form, to the last digits.
 uncompressed  Does it answer what the trainer computed? To the last digits, and with the same ten items.
-compressed    Is it still the trained model? Scores keep their proportions, lists their items.
+compressed    Is it still the same model? Scores keep their proportions, lists their items. That is the trained
+              model, or the one that the recipe made of it (pruned, distilled, fine-tuned) before export.
 
 Every golden request is sent twice: one user at a time, as clients do, and in full batches. One caller sends
 one request at a time, so Triton has nothing to merge, and both sides of a comparison see the same batches.
@@ -49,7 +50,7 @@ class Compared:
     server: dict[int, Differences]
     """Users a request -> from the same graph in this process."""
     trainer: dict[int, Differences]
-    """Users a request -> from the trainer."""
+    """Users a request -> from the trainer, or from the model that the recipe made of the trained one."""
 
     @property
     def server_difference(self) -> float:
@@ -171,7 +172,7 @@ def _ask_triton(folders: dict[int, Path], golden: dict[int, Golden]) -> dict[tup
         ):
             for version, folder in folders.items():
                 for model in MODELS:
-                    inputs, expected = golden[version].inputs[model], golden[version].outputs[model]
+                    inputs, expected = golden[version].inputs[model], golden[version].expected[model]
                     here = GraphSession(graph_path(folder, model))
                     from_server, from_trainer = {}, {}
                     for size in (ALONE, TOGETHER):

@@ -14,11 +14,12 @@ from leanrec.compression.recipes import write_compressed
 from leanrec.compression.source import CompressionSource
 from leanrec.config import CompressionSettings, Recipe
 from leanrec.errors import ExportError
+from leanrec.export.agreement import compare_ranker
 from leanrec.export.golden import read_golden
 from leanrec.export.graph_file import graph_path
 from leanrec.export.graphs import INDEX_FILE
 from leanrec.files import read_json, write_json
-from leanrec.schema import MODELS, RECOMMENDER
+from leanrec.schema import MODELS, RANKER, RECOMMENDER
 
 ANYTHING_GOES = {"max_auc_loss": 1.0, "max_ndcg_loss": 1.0, "shortlist": 0}
 
@@ -84,6 +85,23 @@ def test_the_chosen_folder_keeps_the_trainers_answers_and_states_a_bound_it_keep
     assert golden.bound == exported.bound
     merged = read_json(tmp_path / "out" / "front.json")["merge_requests"]
     assert (golden.recipe, merged) == (("fp32", True) if budget else ("int8", False))
+
+
+def test_graphs_of_a_changed_model_are_held_against_that_model_and_the_trainers_answers_stay(paths, tmp_path):
+    less = sum(graph_path(paths["graphs"], model).stat().st_size for model in MODELS) - 1
+    steps = [{"prune_dimensions": {"retriever_dim": 4, "ranker_epochs": 0}}, "int8_tables"]
+    given = {"recipes": [{"name": "narrow", "steps": steps}], "max_bytes": less}
+    compress_models(CompressionSettings.parse({**given, **ANYTHING_GOES}), **paths, output=tmp_path / "out")
+    chosen = tmp_path / "out" / "chosen"
+    golden, exported = read_golden(chosen), read_golden(paths["graphs"])
+    assert golden.recipe == "narrow" and exported.changed is None and "the recipe made" in golden.how
+    for model in MODELS:
+        for name, value in exported.outputs[model].items():
+            np.testing.assert_array_equal(golden.outputs[model][name], value)
+    lists, scores = Candidate.load("chosen", chosen).compare(golden)
+    assert max(lists.largest_ratio, scores.largest_ratio) < 1.25 and lists.shared_top_10 > 0.9
+    apart = compare_ranker(golden.outputs[RANKER], golden.expected[RANKER])
+    assert apart.largest > 10 * scores.largest  # the models differ, their graphs do not
 
 
 @pytest.mark.parametrize(("baseline", "passed"), [(0.0001, True), (0.9999, False), ("equal", False)])
