@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leanrec.compression.method import DENSE
+from leanrec.compression.methods.product_quantized_tables import CENTROIDS, num_codes, pays
 
 OTHER = "other"
 """A matrix that no method rewrites."""
@@ -76,6 +77,16 @@ def _int4_table(weight: Weight, settings: Any) -> Footprint:
     return Footprint(served=held, resident=held)
 
 
+def _product_quantized_table(weight: Weight, settings: Any) -> Footprint:
+    """Codes and codebooks, or 8 bits where those would be no smaller."""
+    if not pays(weight.rows, weight.columns, settings.bits):
+        return _int8_table(weight, settings)
+    codes = num_codes(weight.columns, settings.bits)
+    codebooks = 4 * CENTROIDS * codes * -(-weight.columns // codes)
+    held = weight.rows * codes + codebooks + 4 * codes + 4 * weight.columns + MORE_NODES
+    return Footprint(served=held, resident=held)
+
+
 def _int4_dense(weight: Weight, settings: Any) -> Footprint:
     """As a table with a row an output; restored to float32 when the graph is loaded."""
     return Footprint(
@@ -101,6 +112,7 @@ FOOTPRINTS: dict[str, Callable[[Weight, Any], Footprint]] = {
     "int8_mlp": _int8_dense,
     "int8_static": _int8_dense,
     "int4_tables": _int4_table,
+    "product_quantized_tables": _product_quantized_table,
     "int8_dense": _int8_restored,
     "int4_dense": _int4_dense,
 }

@@ -227,6 +227,14 @@ class Int4Tables(GraphMethodSettings):
     """Columns that share a scale; 0: the whole row."""
 
 
+class ProductQuantizedTables(GraphMethodSettings):
+    """Gathered tables as bytes, each of which names a few columns' values in a codebook."""
+
+    weights = frozenset({"tables"})
+    bits: float = Field(default=4.0, ge=0.25, le=8)
+    """Bits of a table's numbers; fractions are possible, for a byte stands for several columns."""
+
+
 class MixedTables(GraphMethodSettings):
     """Each gathered table in 16, 8 or 4 bits as the answers bear it, hot rows wider than cold ones."""
 
@@ -270,6 +278,7 @@ METHODS: dict[str, type[MethodSettings]] = {
     "bf16": Bf16,
     "int8_tables": Int8Tables,
     "int4_tables": Int4Tables,
+    "product_quantized_tables": ProductQuantizedTables,
     "mixed_tables": MixedTables,
     "int8_static": Int8Static,
     "int8_dense": Int8Dense,

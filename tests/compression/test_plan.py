@@ -45,6 +45,8 @@ PLANNED = [
     ["int4_tables"],
     [{"int4_tables": {"block": 8}}, {"int4_dense": {"block": 16}}],
     ["int4_tables", "int8_mlp"],
+    ["product_quantized_tables", "int8_mlp"],
+    [{"product_quantized_tables": {"bits": 2.5}}, "int8_dense"],
 ]
 INT8 = Recipe.parse({"name": "int8", "steps": ["int8_tables", "int8_mlp"]})
 FP32, FP16 = RECIPES["fp32"], RECIPES["fp16"]

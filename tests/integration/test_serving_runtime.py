@@ -42,6 +42,7 @@ CALIBRATED = {"num_requests": 64, "max_clipped": 0.1}
         ["int8_tables", {"int8_static": CALIBRATED}],
         ["int8_tables", "int8_mlp"],
         ["int8_tables", "int8_dense"],
+        [{"product_quantized_tables": {"bits": 1}}, "int8_dense"],
         [{"int4_tables": {"block": 8}}, {"int8_static": CALIBRATED}],
         ["int4_tables", {"int4_dense": {"block": 8}}],
     ],

@@ -12,6 +12,7 @@ from leanrec.compression.methods.int8_static import INT8_STATIC
 from leanrec.compression.methods.int8_tables import INT8_DENSE, INT8_TABLES
 from leanrec.compression.methods.low_rank import LOW_RANK
 from leanrec.compression.methods.mixed_tables import MIXED_TABLES
+from leanrec.compression.methods.product_quantized_tables import PRODUCT_QUANTIZED_TABLES
 from leanrec.compression.methods.prune_dimensions import PRUNE_DIMENSIONS
 from leanrec.compression.methods.prune_neurons import PRUNE_NEURONS
 from leanrec.compression.methods.prune_rows import PRUNE_ROWS
@@ -32,6 +33,7 @@ _ON_GRAPHS = (
     BF16,
     INT8_TABLES,
     INT4_TABLES,
+    PRODUCT_QUANTIZED_TABLES,
     MIXED_TABLES,
     INT8_MLP,
     INT8_DENSE,
