@@ -1,9 +1,10 @@
 """The same comparison with a table of 10 M rows x 64, 2.5 GB in float32, which no data set here fills.
 
-Ours: the ranker with its tables in 4 bits and its layers in 8 (`RECIPE`). Baseline: the same ranker in eager
-float32 PyTorch. The weights are random; what is liked is drawn from the float32 model's own P(like), so the
-AUC that quantization loses has a meaning although nothing was trained. The large tables are made, quantized
-and written piece by piece, and the same pieces go into the baseline.
+Ours: the ranker with its large tables product-quantized and everything else in 8 bits (`RECIPE`). Baseline:
+the same ranker in eager float32 PyTorch. The weights are random, which is the hardest case: normal numbers have
+no structure that fewer bits could use. What is liked is drawn from the float32 model's own P(like), so the AUC
+that quantization loses has a meaning although nothing was trained. The large tables are made, quantized and
+written piece by piece, and the same pieces go into the baseline.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from safetensors.torch import save_file
 
 from benchmarks.compression import NUM_CANDIDATES, ONE_THREAD, ask_in_turns, served_by, stage_eager
 from benchmarks.eager.environment import eager_python, versions_in
-from leanrec.compression.methods import int4
-from leanrec.compression.recipes import cook
+from leanrec.compression.methods import GRAPH_METHODS
+from leanrec.compression.methods.product_quantized_tables import Codebook, num_codes
 from leanrec.config import RankerSettings, Recipe, RetrieverSettings, TrainingSettings
 from leanrec.evaluation import metrics
 from leanrec.export.graph_file import GRAPH_FILE, WEIGHTS_FILE
@@ -37,10 +38,16 @@ from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.model_configuration import ModelConfiguration
 
-RECIPE = Recipe.parse({"name": "int4_int8", "steps": ["int4_tables", "int8_mlp"]})
+RECIPE = Recipe.parse(
+    {
+        "name": "product_quantized_int8",
+        "steps": [{"product_quantized_tables": {"bits": 3.875, "min_rows": 50_000}}, "int8_mlp"],
+    }
+)
+BITS = RECIPE.steps[0].parsed().bits
 NUM_ROWS, PIECE, NUM_ITEMS = 10_000_000, 200_000, 20_000
 NUM_USERS, NUM_REQUESTS = 200, 100
-STAND_IN = 1009
+STAND_IN = 50_021
 """Rows of the user tables while the graph is made; a number that nothing else in the graph is."""
 SPREAD = 1.5
 """Standard deviation of the logit of P(like)."""
@@ -161,18 +168,22 @@ def _write_trained(folder: Path, model: Recommender, spec: ModelSpec) -> Path:
 
 def _write_ours(models: Path, model: Recommender, spec: ModelSpec) -> Path:
     """The quantized ranker, its user tables replaced by the large ones; its version folder."""
-    graph = cook(RECIPE, export_module(model.served_ranker(), model.spec, RANKER))
+    graph = export_module(model.served_ranker(), model.spec, RANKER)
+    for step in RECIPE.steps:  # not `cook`, which makes names short: by their names tables are found here
+        graph = GRAPH_METHODS[step.method].apply(graph, step.parsed())
     folder = models / RANKER / "1"
     folder.mkdir(parents=True)
     kept = [tensor for tensor in graph.graph.initializer if list(tensor.dims)[:1] != [STAND_IN]]
     for tensor in kept:
         if tensor.data_type == TensorProto.INT64 and numpy_helper.to_array(tensor).tolist() == STAND_IN:
             tensor.CopyFrom(numpy_helper.from_array(np.array(spec.num_users), tensor.name))
-    grown = {tensor.name: list(tensor.dims) for tensor in graph.graph.initializer if tensor not in kept}
+    grown = [t.name.removesuffix("/codes") for t in graph.graph.initializer if t not in kept]
+    codebooks = {f"{name}/codebook" for name in grown}
+    kept = [tensor for tensor in kept if tensor.name not in codebooks]
     del graph.graph.initializer[:]
     graph.graph.initializer.extend(kept)
     with (folder / WEIGHTS_FILE).open("wb") as stream:
-        for name in sorted({part.rsplit("/", 1)[0] for part in grown}):
+        for name in grown:
             width = model.state_dict()[name.removeprefix("recommender.")].shape[1]
             _write_table(stream, graph.graph, name, spec.num_users, width)
     (folder / GRAPH_FILE).write_bytes(graph.SerializeToString())
@@ -184,27 +195,21 @@ def _write_ours(models: Path, model: Recommender, spec: ModelSpec) -> Path:
 
 
 def _write_table(stream: Any, graph: onnx.GraphProto, name: str, num_rows: int, width: int) -> None:
-    """Append a table's parts to `stream`, and refer to them in `graph`: codes now, spans at the end."""
-    spans, start = [], stream.tell()
+    """Append a table's codes to `stream`, and refer to them in `graph`; codebooks are of the first piece."""
+    start, codebook = stream.tell(), None
     for piece in _pieces(num_rows, width):
-        matrix = int4.quantize(piece, 0)
-        assert matrix.columns is None, "columns of one size need no scale of their own"
-        stream.write(matrix.packed.tobytes())
-        spans.append(matrix.span)
-    graph.initializer.append(_external(f"{name}/int4", TensorProto.UINT8, [num_rows, width // 2], start))
-    start = stream.tell()
-    span = np.concatenate(spans)
-    stream.write(span.tobytes())
-    graph.initializer.append(_external(f"{name}/span", TensorProto.FLOAT16, list(span.shape), start))
-
-
-def _external(name: str, data_type: int, dims: list[int], start: int) -> onnx.TensorProto:
-    tensor = TensorProto(name=name, data_type=data_type, dims=dims)
-    tensor.data_location = TensorProto.EXTERNAL
-    size = int(np.prod(dims)) * (2 if data_type == TensorProto.FLOAT16 else 1)
-    for key, value in (("location", WEIGHTS_FILE), ("offset", start), ("length", size)):
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor
+        codebook = codebook or Codebook.learn(piece, BITS)
+        stream.write(codebook.encode(piece).tobytes())
+    assert codebook is not None
+    shared = codebook.stored(np.empty((0, num_codes(width, BITS)), np.uint8)).shared
+    graph.initializer.append(numpy_helper.from_array(shared["codebook"], f"{name}/codebook"))
+    codes = TensorProto(
+        name=f"{name}/codes", data_type=TensorProto.UINT8, dims=[num_rows, num_codes(width, BITS)]
+    )
+    codes.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", WEIGHTS_FILE), ("offset", start), ("length", stream.tell() - start)):
+        codes.external_data.add(key=key, value=str(value))
+    graph.initializer.append(codes)
 
 
 def _likes(triton: TritonClient, model: str, requests: dict[str, np.ndarray]) -> np.ndarray:

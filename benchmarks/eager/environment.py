@@ -18,8 +18,8 @@ CACHE = Path(".leanrec/benchmarks")
 LOCK = Path(__file__).parents[2] / "requirements" / "serving.lock"
 SAME_AS_HERE = ("torch", "safetensors", "pydantic", "pyyaml")
 """What the model's own code needs, each in the version that trained it."""
-OTHERS = ("pyarrow<20",)
-"""The last that reads numpy 1; the model's code imports it and the measured part does not use it."""
+OTHERS = ("pyarrow<20", "scipy<1.17", "scikit-learn<1.8", "implicit")
+"""The last that read numpy 1; the model's code imports them and the measured part does not use them."""
 SHOWN = ("nvidia-pytriton", "numpy", "onnxruntime", "torch")
 
 

@@ -79,7 +79,7 @@ def _int4_table(weight: Weight, settings: Any) -> Footprint:
 
 def _product_quantized_table(weight: Weight, settings: Any) -> Footprint:
     """Codes and codebooks, or 8 bits where those would be no smaller."""
-    if not pays(weight.rows, weight.columns, settings.bits):
+    if not pays(weight.rows, weight.columns, settings):
         return _int8_table(weight, settings)
     codes = num_codes(weight.columns, settings.bits)
     codebooks = 4 * CENTROIDS * codes * -(-weight.columns // codes)

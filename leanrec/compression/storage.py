@@ -106,8 +106,8 @@ def store_matrices(
 def store_dense(graph: onnx.GraphProto, method: str, store: Callable[[np.ndarray], Stored]) -> None:
     """Put every dense weight into the form that `store` gives it, one row an output, in place.
 
-    Each is restored whole when the graph is loaded. Raises a CompressionError, which names `method`, where the
-    graph has none.
+    Each is restored whole when the graph is loaded. Raises a CompressionError, which names `method`, where
+    the graph has none.
     """
     weights = dense_weights(graph)
     require(weights, method, "dense weight")

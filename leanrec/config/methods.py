@@ -233,6 +233,8 @@ class ProductQuantizedTables(GraphMethodSettings):
     weights = frozenset({"tables"})
     bits: float = Field(default=4.0, ge=0.25, le=8)
     """Bits of a table's numbers; fractions are possible, for a byte stands for several columns."""
+    min_rows: int = Field(default=0, ge=0)
+    """Tables of fewer rows are stored in 8 bits, as are those too small for codebooks of their own."""
 
 
 class MixedTables(GraphMethodSettings):

@@ -126,15 +126,17 @@ BASELINE = "fp32"
 _AS_IT_WAS = {"retriever_epochs": 0, "ranker_epochs": 0}
 """No fine-tuning yet: a later step does it."""
 
+_TWO_EPOCHS = {"retriever_epochs": 2, "ranker_epochs": 2}
+
 _LEAN: tuple[Any, ...] = (
     {"prune_dimensions": {"retriever_dim": 24, **_AS_IT_WAS}},
     {"share_items": {"retriever": False, **_AS_IT_WAS}},
-    {"low_rank": {"cross_rank": 16, "deep_rank": 16, "rate": 0.1}},
+    {"low_rank": {"cross_rank": 16, "deep_rank": 16, "teacher_weight": 0.75, **_TWO_EPOCHS}},
 )
 _LEAST: tuple[Any, ...] = (
-    {"prune_dimensions": {"retriever_dim": 12, **_AS_IT_WAS}},
+    {"prune_dimensions": {"retriever_dim": 12, "ranker_dim": 16, **_AS_IT_WAS}},
     {"share_items": _AS_IT_WAS},
-    {"low_rank": {"cross_rank": 4, "deep_rank": 6, "rate": 0.1}},
+    {"low_rank": {"cross_rank": 8, "deep_rank": 8, "rate": 0.5, **_TWO_EPOCHS}},
 )
 
 RECIPES: dict[str, Recipe] = {}
@@ -148,11 +150,11 @@ RECIPES.update(
         "int8": ("int8_tables", "int8_mlp"),
         "int8_static": ("int8_tables", "int8_static"),
         "int4": ({"int4_tables": {"block": 32}}, "int8_static"),
-        "lean": (*_LEAN, "int8_tables", "int8_static"),
-        "lean4": (*_LEAN, {"int4_tables": {"block": 32}}, "int8_static"),
+        "lean": (*_LEAN, "int8_tables", "int8_dense"),
+        "lean4": (*_LEAN, {"int4_tables": {"block": 32}}, "int8_dense"),
         "least": (
             *_LEAST,
-            {"factorize_tables": {"energy": 0.7}},
+            {"factorize_tables": {"energy": 0.9}},
             "int4_tables",
             {"int4_dense": {"block": 0}},
         ),

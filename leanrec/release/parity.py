@@ -4,8 +4,8 @@ Three questions, each with a bound of its own:
 
 server        Does Triton answer what the same graph answers in this process? Every form, to the last digits.
 uncompressed  Does it answer what the trainer computed? To the last digits, and with the same ten items.
-compressed    Is it still the same model? Scores keep their proportions, lists their items. That is the trained
-              model, or the one that the recipe made of it (pruned, distilled, fine-tuned) before export.
+compressed    Is it still the same model? Scores keep their proportions, lists their items. That is the
+              trained model, or the one that the recipe made of it (pruned, fine-tuned) before export.
 
 Every golden request is sent twice: one user at a time, as clients do, and in full batches. One caller sends
 one request at a time, so Triton has nothing to merge, and both sides of a comparison see the same batches.

@@ -222,12 +222,13 @@ def test_a_code_is_that_of_the_nearest_centroid():
     np.testing.assert_allclose(error, distances.min(axis=2), atol=1e-5)
 
 
-def test_a_table_too_small_for_codebooks_is_stored_in_8_bits(tmp_path):
-    table = np.random.default_rng(2).normal(size=(150, 16)).astype(np.float32)
-    ids = np.arange(150)[None]
-    names = ("product_quantized_tables", "int8_tables")
-    ours, plain = (answer(METHODS[name].apply(table_graph(table)), ids, tmp_path) for name in names)
-    np.testing.assert_array_equal(ours, plain)
+@pytest.mark.parametrize(("rows", "min_rows"), [(150, 0), (20_000, 20_001)])
+def test_a_table_too_small_for_codebooks_is_stored_in_8_bits(tmp_path, rows, min_rows):
+    table = np.random.default_rng(2).normal(size=(rows, 16)).astype(np.float32)
+    given = ProductQuantizedTables(min_rows=min_rows)
+    ours = METHODS["product_quantized_tables"].apply(table_graph(table), given)
+    plain, ids = METHODS["int8_tables"].apply(table_graph(table)), np.arange(150)[None]
+    np.testing.assert_array_equal(answer(ours, ids, tmp_path), answer(plain, ids, tmp_path))
 
 
 @pytest.mark.parametrize(("width", "block"), [(16, 0), (16, 4), (17, 0), (17, 5)])

@@ -1,9 +1,9 @@
 """product_quantized_tables: a row as some bytes, each of which names a few columns' values in a codebook.
 
-The D columns of a table are split into groups; of each group 256 typical values (centroids) are kept, and a row
-holds for each group the number of the nearest one. No scale a row is needed, so a row of 64 numbers in 4 bits
-takes 32 bytes where int4_tables takes 36, and `bits` need not be whole. Codebooks are learnt by k-means on rows
-spread over the table. A table too small for codebooks of its own is stored as int8_tables stores it.
+The D columns of a table are split into groups; of each group 256 typical values (centroids) are kept, and a
+row holds for each group the number of the nearest one. No scale a row is needed, so a row of 64 numbers in 4
+bits takes 32 bytes where int4_tables takes 36, and `bits` need not be whole. Codebooks are learnt by k-means on
+rows spread over the table. A table too small for codebooks of its own is stored as int8_tables stores it.
 
 Rows are restored after they are gathered, with operators that every ONNX Runtime of opset 18 has.
 
@@ -32,7 +32,7 @@ from leanrec.config.methods import ProductQuantizedTables
 
 CENTROIDS = 256
 """A code is one byte."""
-SAMPLE, ROUNDS = 16_384, 10
+SAMPLE, ROUNDS = 32_768, 20
 """Rows that codebooks are learnt from, and how often centroids move."""
 AT_ONCE = 4096
 """Rows encoded at once: their distances to all centroids of a group stay in a processor's cache."""
@@ -94,28 +94,27 @@ def num_codes(width: int, bits: float) -> int:
     return int(np.clip(np.ceil(width * bits / 8 - 1e-9), 1, width))
 
 
-def pays(num_rows: int, width: int, bits: float) -> bool:
-    """Whether codes and codebooks take fewer bytes than 8 bits a number would."""
-    num_groups = num_codes(width, bits)
+def pays(num_rows: int, width: int, settings: ProductQuantizedTables) -> bool:
+    """Whether a table is large enough: codes and codebooks take fewer bytes than 8 bits would."""
+    num_groups = num_codes(width, settings.bits)
     codebooks = 4 * CENTROIDS * num_groups * -(-width // num_groups)
-    return num_rows * num_groups + codebooks < num_rows * (width + 4)
+    return num_rows >= settings.min_rows and num_rows * num_groups + codebooks < num_rows * (width + 4)
 
 
-def rewrite(
-    graph: onnx.ModelProto, settings: ProductQuantizedTables, requests: Requests
-) -> onnx.ModelProto:
+def rewrite(graph: onnx.ModelProto, settings: ProductQuantizedTables, requests: Requests) -> onnx.ModelProto:
     """Store every gathered table as codes, or in 8 bits where it is too small for that."""
     tables = gathers_of_tables(graph.graph)
     require(tables, "product_quantized_tables", "gathered table")
     values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph.graph).items()}
-    store_matrices(graph.graph, {name: _stored(values[name], settings.bits) for name in tables})
+    store_matrices(graph.graph, {name: _stored(values[name], settings) for name in tables})
     return graph
 
 
-def _stored(table: np.ndarray, bits: float) -> Stored:
-    if not pays(*table.shape, bits):
+def _stored(table: np.ndarray, settings: ProductQuantizedTables) -> Stored:
+    num_rows, width = table.shape
+    if not pays(num_rows, width, settings):
         return int8_tables.quantize(table).stored()
-    codebook = Codebook.learn(table, bits)
+    codebook = Codebook.learn(table, settings.bits)
     return codebook.stored(codebook.encode(table))
 
 
