@@ -1,10 +1,10 @@
 """The same comparison with a table of 10 M rows x 64, 2.5 GB in float32, which no data set here fills.
 
 Ours: the ranker with its large tables product-quantized and everything else in 8 bits (`RECIPE`). Baseline:
-the same ranker in eager float32 PyTorch. The weights are random, which is the hardest case: normal numbers have
-no structure that fewer bits could use. What is liked is drawn from the float32 model's own P(like), so the AUC
-that quantization loses has a meaning although nothing was trained. The large tables are made, quantized and
-written piece by piece, and the same pieces go into the baseline.
+the same ranker in eager float32 PyTorch. The weights are random, which is the hardest case: normal numbers
+have no structure that fewer bits could use. What is liked is drawn from the float32 model's own P(like), so
+the AUC that quantization loses has a meaning although nothing was trained. The large tables are made,
+quantized and written piece by piece, and the same pieces go into the baseline.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 They travel with every form of the model, so that any later form, on any server, can be held against the
 trainer. A recipe that changes the model itself makes another model on purpose: its graphs are held against
-that one's answers (`changed`), and how much worse it is, the gates of quality say. B requests; inputs are named
-and shaped as served (`ModelSpec`).
+that one's answers (`changed`), and how much worse it is, the gates of quality say. B requests; inputs are
+named and shaped as served (`ModelSpec`).
 """
 
 from __future__ import annotations

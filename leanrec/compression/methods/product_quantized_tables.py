@@ -2,8 +2,8 @@
 
 The D columns of a table are split into groups; of each group 256 typical values (centroids) are kept, and a
 row holds for each group the number of the nearest one. No scale a row is needed, so a row of 64 numbers in 4
-bits takes 32 bytes where int4_tables takes 36, and `bits` need not be whole. Codebooks are learnt by k-means on
-rows spread over the table. A table too small for codebooks of its own is stored as int8_tables stores it.
+bits takes 32 bytes where int4_tables takes 36, and `bits` need not be whole. Codebooks are learnt by k-means
+on rows spread over the table. A table too small for codebooks of its own is stored as int8_tables stores it.
 
 Rows are restored after they are gathered, with operators that every ONNX Runtime of opset 18 has.
 
