@@ -34,7 +34,7 @@ CENTROIDS = 256
 """A code is one byte."""
 SAMPLE, ROUNDS = 32_768, 20
 """Rows that codebooks are learnt from, and how often centroids move."""
-AT_ONCE = 4096
+AT_ONCE = 512
 """Rows encoded at once: their distances to all centroids of a group stay in a processor's cache."""
 
 
