@@ -128,11 +128,16 @@ _AS_IT_WAS = {"retriever_epochs": 0, "ranker_epochs": 0}
 
 _TWO_EPOCHS = {"retriever_epochs": 2, "ranker_epochs": 2}
 
-_LEAN: tuple[Any, ...] = (
-    {"prune_dimensions": {"retriever_dim": 24, **_AS_IT_WAS}},
-    {"share_items": {"retriever": False, **_AS_IT_WAS}},
-    {"low_rank": {"cross_rank": 16, "deep_rank": 16, "teacher_weight": 0.75, **_TWO_EPOCHS}},
-)
+
+def _lean(retriever_dim: int) -> tuple[Any, ...]:
+    """The model of `lean` and `lean4`."""
+    return (
+        {"prune_dimensions": {"retriever_dim": retriever_dim, **_AS_IT_WAS}},
+        {"share_items": {"retriever": False, **_AS_IT_WAS}},
+        {"low_rank": {"cross_rank": 16, "deep_rank": 16, "teacher_weight": 0.75, **_TWO_EPOCHS}},
+    )
+
+
 _LEAST: tuple[Any, ...] = (
     {"prune_dimensions": {"retriever_dim": 12, "ranker_dim": 16, **_AS_IT_WAS}},
     {"share_items": _AS_IT_WAS},
@@ -150,8 +155,8 @@ RECIPES.update(
         "int8": ("int8_tables", "int8_mlp"),
         "int8_static": ("int8_tables", "int8_static"),
         "int4": ({"int4_tables": {"block": 32}}, "int8_static"),
-        "lean": (*_LEAN, "int8_tables", "int8_dense"),
-        "lean4": (*_LEAN, {"int4_tables": {"block": 32}}, "int8_dense"),
+        "lean": (*_lean(16), "int8_tables", "int8_dense"),
+        "lean4": (*_lean(24), {"int4_tables": {"block": 32}}, "int8_dense"),
         "least": (
             *_LEAST,
             {"factorize_tables": {"energy": 0.9}},
