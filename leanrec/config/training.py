@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.config.section import Section
@@ -228,6 +228,16 @@ class TrainingSettings(Section):
         if self.top_k > self.num_candidates:
             raise ValueError(f"top_k {self.top_k} is above num_candidates {self.num_candidates}")
         return self
+
+    @field_validator("exchange", mode="before")
+    @classmethod
+    def _int8_does_not_travel(cls, value: Any) -> Any:
+        if value == "int8":
+            raise ValueError(
+                "int8 is not offered: its codec packs 32 numbers at a time and fails where a process sends "
+                "a count that is no multiple of that; take fp16, half of the bytes, or fp32"
+            )
+        return value
 
     @model_validator(mode="after")
     def _shares_are_alike_where_they_are_the_negatives(self) -> Self:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from leanrec.config import TrainingSettings
 from leanrec.errors import ConfigError
 from leanrec.training.exchange import as_exchanged, codecs_of
 
@@ -17,6 +18,11 @@ def test_float32_needs_no_codec_and_bfloat16_no_cpu() -> None:
     assert codecs_of("fp32", "cpu") is None
     with pytest.raises(ConfigError, match=r"bf16 travels between GPUs alone .* take fp16 or fp32"):
         codecs_of("bf16", "cpu")
+
+
+def test_int8_is_refused_with_its_reason() -> None:
+    with pytest.raises(ConfigError, match=r"int8 is not offered: .* packs 32 numbers .* take fp16"):
+        TrainingSettings.parse({"exchange": "int8"})
 
 
 @pytest.mark.parametrize("size", [1e-7, 1e-4, 1.0, 10.0])
