@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kfp.compiler.pipeline_spec_builder import to_protobuf_value
 
-from pipelines.compile import compile_pipeline
+from leanrec.config import CompressionSettings, RunSettings
+from leanrec.config.recipes import RECIPES
+from pipelines.compile import arguments_of, compile_pipeline
 from pipelines.placement import ROLLOUT_LABEL, Placement
 
 CLUSTER = Placement(
@@ -120,3 +123,18 @@ def test_a_rollout_comes_last_where_asked_for_and_may_reach_gateways_and_tritons
     assert labels == {ROLLOUT_LABEL: "true"}
     labelled = [name for name, found in platform.items() if "podMetadata" in found]
     assert labelled == ["exec-roll-out-release"]
+
+
+def test_every_recipe_can_be_an_argument_and_comes_back_as_it_was() -> None:
+    settings = RunSettings.parse(
+        {
+            "name": "every-recipe",
+            "data": {"source": "synthetic"},
+            "feature_store": {"repository": "store"},
+            "release": {"repository": "models"},
+            "compression": {"recipes": list(RECIPES)},
+        }
+    )
+    arguments = arguments_of(settings, run="r", code_version="c")
+    to_protobuf_value(arguments["compression"])  # KFP has no null
+    assert CompressionSettings.parse(arguments["compression"]) == settings.compression
