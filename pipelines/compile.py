@@ -54,7 +54,7 @@ def arguments_of(
     know.
     A setting that is null is left out, for KFP has no null; the section's default says it again.
     """
-    sections = {name: _without_nulls(getattr(settings, name).model_dump(mode="json")) for name in SECTIONS}
+    sections = {name: getattr(settings, name).model_dump(mode="json", exclude_none=True) for name in SECTIONS}
     return {
         "name": settings.name,
         **sections,
@@ -71,13 +71,6 @@ def arguments_of(
         "vocabulary_fingerprint": vocabulary_fingerprint,
         "warm_start_fingerprint": warm_start_fingerprint,
     }
-
-
-def _without_nulls(value: Any) -> Any:
-    """A JSON value without the nulls of its mappings, however deep: those in a recipe's steps, too."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def feature_inputs(settings: RunSettings, key_fingerprint: str, raw_fingerprint: str) -> str:

@@ -6,13 +6,15 @@ the exported graph. What a method says here of itself is all that checking a rec
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from leanrec.config.section import Section
 
 MODEL, GRAPH = "model", "graph"
+NULL = "none"
+"""How a null is written where the default is another value: KFP's arguments know no null."""
 
 
 class MethodSettings(Section):
@@ -23,9 +25,26 @@ class MethodSettings(Section):
     scales_by_batch: ClassVar[bool] = False
     """Whether a user's scores depend on who shares the batch; a server then must not merge requests."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_null(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: None if value == NULL else value for name, value in values.items()}
+
     def rewrites(self) -> frozenset[str]:
         """What it gives a new form; a recipe does so at most once to each."""
         return frozenset()
+
+    def written(self) -> dict[str, Any]:
+        """All settings as JSON values without null: what is null by default is left out, others are NULL."""
+        values = self.model_dump(mode="json")
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        return {
+            name: NULL if value is None else value
+            for name, value in values.items()
+            if value is not None or defaults[name] is not None
+        }
 
 
 class FineTuningSettings(MethodSettings):

@@ -43,7 +43,7 @@ class Step(Section):
             parsed = METHODS[method].parse(settings or {})
         except ConfigError as error:
             raise ValueError(f"{method}: {error}") from None
-        return {"method": method, "settings": parsed.model_dump(mode="json")}
+        return {"method": method, "settings": parsed.written()}
 
     @model_serializer
     def _to_yaml(self) -> dict[str, Any]:

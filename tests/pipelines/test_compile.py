@@ -126,15 +126,18 @@ def test_a_rollout_comes_last_where_asked_for_and_may_reach_gateways_and_tritons
 
 
 def test_every_recipe_can_be_an_argument_and_comes_back_as_it_was() -> None:
+    low_rank = {"cross_rank": None, "deep_rank": 8}
+    nothing_at_the_crosses = {"name": "deep", "steps": [{"low_rank": low_rank}, "int8_tables"]}
     settings = RunSettings.parse(
         {
             "name": "every-recipe",
             "data": {"source": "synthetic"},
             "feature_store": {"repository": "store"},
             "release": {"repository": "models"},
-            "compression": {"recipes": list(RECIPES)},
+            "compression": {"recipes": [*RECIPES, nothing_at_the_crosses]},
         }
     )
     arguments = arguments_of(settings, run="r", code_version="c")
-    to_protobuf_value(arguments["compression"])  # KFP has no null
+    to_protobuf_value(arguments)  # KFP has no null
+    assert settings.compression.recipes[-1].steps[0].parsed().cross_rank is None
     assert CompressionSettings.parse(arguments["compression"]) == settings.compression
