@@ -1,5 +1,6 @@
 """Servers that a test kills and starts again: they keep their ports, and what they have stored."""
 
+import re
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from gateway_load import signal_tree
 from redis import Redis, RedisError
@@ -37,6 +39,12 @@ class Triton:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline(), "Triton did not start"
+
+    def num_answered(self) -> int:
+        """Requests for the recommender that it has answered, by its own count."""
+        text = httpx.get(f"http://127.0.0.1:{self._ports['metrics']}/metrics", timeout=60).text
+        counts = re.findall(r'^nv_inference_request_success\{model="recommender".*\} (\d+)', text, re.M)
+        return sum(map(int, counts))
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None

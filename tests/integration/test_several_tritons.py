@@ -51,6 +51,8 @@ def test_replicas_die_join_and_change_their_release_together(tmp_path: Path) -> 
             second_is_new = len(load.answers)
             late.start()  # it has never seen release 1 serve, and answers with what the files say
             wait_for(lambda: serves(late, 2))
+            found = late.num_answered()
+            wait_for(lambda: late.num_answered() > found + 20)  # the gateway has found it, within a second
             second.kill()  # so now it answers alone
             wait_for(lambda: len(load.since(second_is_new)) > 200)
 
