@@ -28,7 +28,7 @@ from leanrec.compression.methods.product_quantized_tables import Codebook, num_c
 from leanrec.config import RankerSettings, Recipe, RetrieverSettings, TrainingSettings
 from leanrec.evaluation import metrics
 from leanrec.export.graph_file import GRAPH_FILE, WEIGHTS_FILE
-from leanrec.export.onnx_export import export_module
+from leanrec.export.graphs import export_graph
 from leanrec.export.runtime import rows_of
 from leanrec.files import size_in_bytes, write_json, write_text
 from leanrec.models.inputs import ItemInputs
@@ -168,7 +168,7 @@ def _write_trained(folder: Path, model: Recommender, spec: ModelSpec) -> Path:
 
 def _write_ours(models: Path, model: Recommender, spec: ModelSpec) -> Path:
     """The quantized ranker, its user tables replaced by the large ones; its version folder."""
-    graph = export_module(model.served_ranker(), model.spec, RANKER)
+    graph = export_graph(model, RANKER)
     for step in RECIPE.steps:  # not `cook`, which makes names short: by their names tables are found here
         graph = GRAPH_METHODS[step.method].apply(graph, step.parsed())
     folder = models / RANKER / "1"

@@ -24,7 +24,7 @@ TABLES = "tables"
 """Matrices whose rows are gathered: embedding tables and the item features."""
 
 DENSE = "dense"
-"""Matrices that are multiplied: layers, and the item vectors of the retrieval."""
+"""Matrices that are multiplied, by rows or element by element: layers, and the vectors of the retrieval."""
 
 MIN_BYTES = 2048
 """Weights smaller than this stay as they are: more nodes would cost more than the bytes are worth."""
@@ -97,6 +97,17 @@ def dense_weights(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     for node in graph.node:
         if node.op_type in ("MatMul", "Gemm") and node.input[1] in constants.keys() - tables.keys():
             found.setdefault(node.input[1], []).append(node)
+    return found
+
+
+def scaling_weights(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """Weight name -> the Mul nodes that multiply by it element by element; no tables, no layers."""
+    constants = float_constants(graph).keys() - gathers_of_tables(graph).keys() - dense_weights(graph).keys()
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        if node.op_type == "Mul":
+            for name in constants & set(node.input):
+                found.setdefault(name, []).append(node)
     return found
 
 

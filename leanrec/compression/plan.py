@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 from leanrec.compression.footprint import FOOTPRINTS, OTHER, Footprint, Weight, as_float
@@ -119,7 +119,8 @@ def weights_of_release(spec: ModelSpec, settings: TrainingSettings) -> list[Weig
     item_width = 2 * narrow + len(ITEM_STATISTICS)
     width = narrow * (2 + len(attributes)) + len(USER_STATISTICS) + item_width + 2
     tower = [wide * (2 + len(attributes)) + len(USER_STATISTICS), *settings.retriever.hidden, wide]
-    deep = [width, *settings.ranker.hidden]
+    user, item = width - item_width - 2, item_width + 2
+    deep = list(pairwise([width, *settings.ranker.hidden]))
     shared = [
         *((f"retriever.{name}", rows, wide, TABLES) for name, rows in user_row),
         ("retriever.history", spec.num_items, wide, TABLES),
@@ -127,9 +128,14 @@ def weights_of_release(spec: ModelSpec, settings: TrainingSettings) -> list[Weig
         *((f"ranker.{name}", rows, narrow, TABLES) for name, rows in user_row),
         ("ranker.item", spec.num_items, narrow, TABLES),
         ("item_features", spec.num_items, item_width, TABLES),
-        *((f"ranker.cross.{i}", width, width, DENSE) for i in range(settings.ranker.cross_layers)),
-        *((f"ranker.deep.{i}", *shape, DENSE) for i, shape in enumerate(pairwise(deep))),
-        ("ranker.over", width + deep[-1], 3, DENSE),
+        *(
+            (f"ranker.cross.{i}.{rows}.{columns}", rows, columns, DENSE)
+            for i in range(settings.ranker.cross_layers)
+            for rows, columns in product((user, item), repeat=2)
+        ),
+        *((f"ranker.deep.0.{side}", side, deep[0][1], DENSE) for side in (user, item)),
+        *((f"ranker.deep.{i}", *shape, DENSE) for i, shape in enumerate(deep[1:], 1)),
+        *((f"ranker.over.{side}", side, 3, DENSE) for side in (user, item, deep[-1][1])),
     ]
     weights = [
         Weight(name=name, rows=rows, columns=columns, kind=kind, copies=2)

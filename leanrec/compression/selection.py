@@ -10,7 +10,8 @@ NDCG loss       1 - NDCG@10 of the recipe / NDCG@10 of fp32
 quality loss    mean of both losses, each in units of its floor: 0 is no loss (a gain counts as none, for it
                 is chance), 1 is both losses at their floors
 
-Objectives within `TIE` of the least are equal within what a timing repeats to; the smallest of them wins.
+Objectives within `tie` of the least count as equal, and the smallest of them wins. At alpha 0.5 the default
+of 0.05 is a tenth of the time (timings on a busy machine repeat to 4 %) or a tenth of the floors.
 """
 
 from __future__ import annotations
@@ -21,9 +22,6 @@ from dataclasses import dataclass
 
 from leanrec.config import CompressionSettings
 from leanrec.errors import CompressionError
-
-TIE = 0.02
-"""Objectives this close count as equal: latency ratios repeat to about 4 %, half of it at alpha 0.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +65,7 @@ class Choice:
 def choose(candidates: Sequence[Measured], settings: CompressionSettings, baseline: str) -> Choice:
     """The candidate with the least objective within floor and budget, else `baseline`; the reason says so.
 
-    Objectives within `TIE` of the least: the fewest bytes. Raises a CompressionError when `baseline` is not
+    Objectives within `tie` of the least: the fewest bytes. Raises a CompressionError when `baseline` is not
     among the candidates.
     """
     by_name = {candidate.recipe: candidate for candidate in candidates}
@@ -80,7 +78,7 @@ def choose(candidates: Sequence[Measured], settings: CompressionSettings, baseli
     objectives = {c.recipe: objective(c, settings) for c in candidates}
     eligible = [c for c in candidates if faults[c.recipe] is None]
     least = min((objectives[c.recipe] for c in eligible), default=math.nan)
-    tied = [c for c in eligible if objectives[c.recipe] <= least + TIE]
+    tied = [c for c in eligible if objectives[c.recipe] <= least + settings.tie]
     best = min(tied, key=lambda c: (c.bytes, objectives[c.recipe]), default=by_name[baseline])
     verdicts = tuple(
         Verdict(
@@ -89,7 +87,7 @@ def choose(candidates: Sequence[Measured], settings: CompressionSettings, baseli
             within_floor=_quality_fault(c, settings) is None,
             within_budget=_budget_fault(c, settings) is None,
             on_front=c.recipe in front,
-            why_not=_why_not(c, best, faults[c.recipe], objectives),
+            why_not=_why_not(c, best, faults[c.recipe], objectives, settings.tie),
         )
         for c in candidates
     )
@@ -185,12 +183,12 @@ def _budget_fault(candidate: Measured, settings: CompressionSettings) -> str | N
 
 
 def _why_not(
-    candidate: Measured, best: Measured, fault: str | None, objectives: dict[str, float]
+    candidate: Measured, best: Measured, fault: str | None, objectives: dict[str, float], tie: float
 ) -> str | None:
     if candidate.recipe == best.recipe:
         return None
     ours, theirs = objectives[best.recipe], objectives[candidate.recipe]
-    if fault is None and theirs <= ours + TIE and candidate.bytes >= best.bytes:
+    if fault is None and theirs <= ours + tie and candidate.bytes >= best.bytes:
         return f"objective {theirs:.3f} is no clear gain over {ours:.3f}, and {best.recipe} is smaller"
     return fault or f"objective {theirs:.3f}, and {best.recipe} has {ours:.3f}"
 
@@ -211,9 +209,9 @@ def _reason(
             f"of the {len(eligible)} recipes within floor and budget: no recipe is faster without losing more"
         )
     return (
-        f"{best.recipe} has the least objective ({objectives[best.recipe]:.3f}, ties within {TIE:g} go to "
-        f"the smallest) of the {len(eligible)} recipes within floor and budget: {best.latency_ratio:.2f} "
-        f"times the latency and "
+        f"{best.recipe} has the least objective ({objectives[best.recipe]:.3f}, ties within "
+        f"{settings.tie:g} go to the smallest) of the {len(eligible)} recipes within floor and budget: "
+        f"{best.latency_ratio:.2f} times the latency and "
         f"{best.bytes / baseline.bytes:.2f} times the bytes of {baseline.recipe}, "
         f"{_in_words('AUC', best.auc_loss, '.4f')}, {_in_words('NDCG@10', best.ndcg_loss, '.2%')}"
     )

@@ -20,6 +20,7 @@ from leanrec.compression.method import (
     gathers_of_tables,
     is_output_by_input,
     require,
+    scaling_weights,
 )
 
 Restore = Callable[["Nodes", dict[str, str]], str]
@@ -115,6 +116,13 @@ def store_dense(graph: onnx.GraphProto, method: str, store: Callable[[np.ndarray
     values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph).items()}
     stored = {name: store(values[name].T if name in transposed else values[name]) for name in weights}
     store_matrices(graph, stored, transposed)
+    store_scaling(graph, store)
+
+
+def store_scaling(graph: onnx.GraphProto, store: Callable[[np.ndarray], Stored]) -> None:
+    """Put every matrix that multiplies element by element into the form that `store` gives it, in place."""
+    values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph).items()}
+    store_matrices(graph, {name: store(values[name]) for name in sorted(scaling_weights(graph))})
 
 
 def _gathered(name: str, form: Stored, gather: onnx.NodeProto) -> list[onnx.NodeProto]:

@@ -25,6 +25,8 @@ class CompressionSettings(Section):
     """Budget for the bytes served from the repository."""
     max_latency_ms: float | None = Field(default=None, gt=0)
     """Budget for p99 in milliseconds: one user a request, one caller, through Triton's gRPC."""
+    tie: float = Field(default=0.05, ge=0)
+    """Objectives this close to the least count as equal, and the smallest release among them wins."""
     shortlist: int = Field(default=4, ge=0)
     """Recipes of the Pareto front, besides fp32, that are measured in the real Triton too; 0: none."""
 

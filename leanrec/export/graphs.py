@@ -72,7 +72,8 @@ def export_graphs(
 def export_graph(trained: Recommender, name: str) -> onnx.ModelProto:
     """The graph `name` (recommender or ranker) of a model whose items are frozen, its interface checked."""
     module = trained if name == RECOMMENDER else trained.served_ranker()
-    graph = export_module(module, trained.spec, name)
+    with trained.arranged_by_side():
+        graph = export_module(module, trained.spec, name)
     check_interface(graph, trained.spec, name)
     return graph
 

@@ -6,6 +6,8 @@ N items · D retriever width · K = top_k.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -84,6 +86,18 @@ class Recommender(nn.Module):
         self.frozen = True
         self.index = None
         return self
+
+    @contextmanager
+    def arranged_by_side(self) -> Iterator[None]:
+        """Within, what the ranker makes of a user is computed once for all candidates, where it knows how.
+
+        The answers are the same but for rounding. For export: later changes of the weights are not seen.
+        """
+        self.ranker.by_side = self.ranker.split_by_side()
+        try:
+            yield
+        finally:
+            self.ranker.by_side = None
 
     def forward(
         self,

@@ -15,10 +15,10 @@ from leanrec.compression.plan import plan, weigh_release, weigh_tables
 from leanrec.compression.recipes import RECIPES, cook
 from leanrec.config import RankerSettings, Recipe, RetrieverSettings, TrainingSettings
 from leanrec.errors import CompressionError, ConfigError
-from leanrec.export.onnx_export import export_module
+from leanrec.export.graphs import export_graph
 from leanrec.models.inputs import ItemInputs
 from leanrec.models.recommender import Recommender
-from leanrec.schema import RANKER, RECOMMENDER, ModelSpec
+from leanrec.schema import MODELS, ModelSpec
 
 SETTINGS = TrainingSettings(
     num_candidates=30,
@@ -61,7 +61,7 @@ def export(settings: TrainingSettings):
     torch.manual_seed(0)
     items = ItemInputs(torch.ones(3000, 2).long(), torch.full((3000,), 1990.0), torch.rand(3000, 3))
     model = Recommender(SPEC, settings, items).freeze_items().eval()
-    return [export_module(model, SPEC, RECOMMENDER), export_module(model.served_ranker(), SPEC, RANKER)]
+    return [export_graph(model, name) for name in MODELS]
 
 
 @pytest.mark.parametrize("steps", PLANNED, ids=str)

@@ -25,6 +25,7 @@ from leanrec.compression.method import (
     float_constants,
     gathers_of_tables,
     require,
+    scaling_weights,
 )
 from leanrec.compression.storage import Nodes, Stored, store_matrices
 
@@ -49,7 +50,11 @@ def rewrite_bf16(graph: onnx.ModelProto, settings: Any, requests: Requests) -> o
 
 
 def _rewrite(graph: onnx.ModelProto, name: str, dtype: np.dtype[Any], largest: float) -> onnx.ModelProto:
-    found = {**gathers_of_tables(graph.graph), **dense_weights(graph.graph)}
+    found = {
+        **gathers_of_tables(graph.graph),
+        **dense_weights(graph.graph),
+        **scaling_weights(graph.graph),
+    }
     require(found, name, "table or dense weight")
     values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph.graph).items()}
     store_matrices(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from leanrec.config import RankerSettings
 from leanrec.models.inputs import ItemInputs
 from leanrec.models.layers import MLP
+from leanrec.models.ranking.by_side import DCNv2BySide
 from leanrec.models.ranking.ranking_model import RankingModel
 from leanrec.schema import ModelSpec
 
@@ -41,3 +42,9 @@ class DCNv2Ranker(RankingModel):
         row = self.row(user_features, item_features, retrieval_score)
         answered: Tensor = self.over(torch.cat([self.cross(row), self.deep(row)], dim=2))
         return answered
+
+    def split_by_side(self) -> DCNv2BySide | None:
+        """`logits` over rows by side, with copies of the weights; None where there is no deep network."""
+        if not len(self.deep):
+            return None
+        return DCNv2BySide(self.cross.layers, self.deep, self.over, self.user_width)

@@ -67,6 +67,7 @@ class RankingModel(Lookups):
         self.row_width = self.user_fields.width + self.item_fields.width + 2
         self.task = TASKS[settings.task](spec.liked_threshold)
         self.retrieval_weight = nn.Parameter(torch.ones(()), requires_grad=self.task.learns_watch)
+        self.by_side: nn.Module | None = None
         self.register_buffer("category_indices", items.category_indices)
         self.register_buffer("item_dense", item_dense(items.release_year, items.statistics))
 
@@ -76,6 +77,13 @@ class RankingModel(Lookups):
 
         The three are what watch, like and rating add to their starting point (see `forward`).
         """
+
+    def split_by_side(self) -> nn.Module | None:
+        """`logits` for many candidates of few users: from the user's side of rows [B, U] and the item's side.
+
+        None for a model that has no such arrangement.
+        """
+        return None
 
     @property
     def user_width(self) -> int:
@@ -122,7 +130,12 @@ class RankingModel(Lookups):
 
     def forward(self, user_features: Tensor, item_features: Tensor, retrieval_score: Tensor) -> Heads:
         """User features [B, U], item features [B, C, I], retrieval scores [B, C]; answers three [B, C]."""
-        watch, like, rating = self.logits(user_features, item_features, retrieval_score).unbind(dim=2)
+        if self.by_side is not None:
+            side = self.item_side(user_features, item_features, retrieval_score)
+            logits = self.by_side(user_features, side)
+        else:
+            logits = self.logits(user_features, item_features, retrieval_score)
+        watch, like, rating = logits.unbind(dim=2)
         watch = watch + self.retrieval_weight * retrieval_score
         heads: Heads = self.task(watch, like, rating + self.spec.liked_threshold)
         return heads
@@ -135,8 +148,12 @@ class RankingModel(Lookups):
     def row(self, user_features: Tensor, item_features: Tensor, retrieval_score: Tensor) -> Tensor:
         """All features of a pair side by side, [B, C, row_width]: both sides', affinity, retrieval score."""
         wide = user_features.unsqueeze(1).expand(-1, item_features.shape[1], -1)
+        return torch.cat([wide, self.item_side(user_features, item_features, retrieval_score)], dim=2)
+
+    def item_side(self, user_features: Tensor, item_features: Tensor, retrieval_score: Tensor) -> Tensor:
+        """What in a row differs between the candidates of a user, [B, C, row_width - U]."""
         affinity = self.affinity(user_features, item_features)
-        return torch.cat([wide, item_features, affinity, scaled(retrieval_score)], dim=2)
+        return torch.cat([item_features, affinity, scaled(retrieval_score)], dim=2)
 
     def vectors(self, user_features: Tensor, item_features: Tensor) -> Tensor:
         """The features of a pair that are vectors, [B, C, num_vectors, d]."""

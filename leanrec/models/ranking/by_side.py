@@ -1,0 +1,149 @@
+"""DCNv2 arranged for many candidates of few users: what depends on the user alone is computed once.
+
+A row x0 has a user's side u, the same for all of his candidates, and an item's side i. Every cross layer
+multiplies by x0, so the user's side of its result stays a sum of few columns of the candidate, each times a
+row of the user's own:
+
+    user's side of x_l  =  constant + sum over k of basis_k @ map_k
+
+`basis_k` [B, C, r_k] belongs to the candidates, `constant` [B, 1, U] and `map_k` [B, r_k, U] to the users.
+So nothing [B, C, U] is ever made, and a candidate meets only those blocks of a layer's matrix that lead to
+the item's side. Nothing is approximated: scores differ by rounding. It pays where a user has more than a few
+candidates, so graphs are exported like this, while training, which draws few, multiplies whole rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, cast
+
+from torch import Tensor, nn
+
+from leanrec.models.forms.low_rank import LowRankLinear
+
+
+class UserSide(NamedTuple):
+    """The user's side of all rows of a batch, [B, C, width] where it were written out."""
+
+    constant: Tensor
+    """[B, 1, width]."""
+    maps: dict[int, Tensor]
+    """Number of a basis -> [B, r, width]."""
+
+    def times(self, matrix: Tensor) -> UserSide:
+        """Multiplied from the right by a matrix [width, n]."""
+        return UserSide(self.constant @ matrix, {k: rows @ matrix for k, rows in self.maps.items()})
+
+    def written_out(self, bases: list[Tensor]) -> Tensor:
+        """[B, C, width], or [B, 1, width] where it is the same for all candidates."""
+        out = self.constant
+        for number, rows in self.maps.items():
+            out = out + bases[number] @ rows
+        return out
+
+    def plus(self, bias: Tensor) -> UserSide:
+        """With a bias [width] added."""
+        return UserSide(self.constant + bias, self.maps)
+
+    def crossed(self, first: Tensor, layer: UserSide) -> UserSide:
+        """first * layer + itself, for the user's side [B, 1, width] of the first row."""
+        maps = dict(self.maps)
+        for number, rows in layer.maps.items():
+            maps[number] = maps[number] + first * rows if number in maps else first * rows
+        return UserSide(self.constant + first * layer.constant, maps)
+
+
+class Split(nn.Module):
+    """A cross layer by its blocks, from and to each side."""
+
+    def __init__(self, layer: nn.Linear, user_width: int) -> None:
+        super().__init__()
+        user, item = _sides(layer.weight.T, user_width)
+        self.user_to_user, self.user_to_item = _sides(user.T, user_width, transposed=True)
+        self.item_to_user, self.item_to_item = _sides(item.T, user_width, transposed=True)
+        self.user_bias, self.item_bias = _sides(layer.bias, user_width)
+
+    def forward(self, user: UserSide, item: Tensor, bases: list[Tensor]) -> tuple[UserSide, Tensor]:
+        """What the layer makes of both sides; the item's side becomes one more basis."""
+        from_user = user.times(self.user_to_item).plus(self.item_bias)
+        to_item = item @ self.item_to_item + from_user.written_out(bases)
+        to_user = user.times(self.user_to_user).plus(self.user_bias)
+        bases.append(item)
+        to_user.maps[len(bases) - 1] = self.item_to_user
+        return to_user, to_item
+
+
+class LowRankSplit(nn.Module):
+    """The same of a low-rank layer, whose narrow middle is all that either side learns of a row."""
+
+    def __init__(self, layer: LowRankLinear, user_width: int) -> None:
+        super().__init__()
+        self.user_in, self.item_in = _sides(layer.into.weight.T, user_width)
+        self.user_out, self.item_out = _sides(layer.out.weight, user_width, transposed=True)
+        self.user_bias, self.item_bias = _sides(layer.out.bias, user_width)
+
+    def forward(self, user: UserSide, item: Tensor, bases: list[Tensor]) -> tuple[UserSide, Tensor]:
+        """What the layer makes of both sides; its middle becomes one more basis."""
+        middle = item @ self.item_in + user.times(self.user_in).written_out(bases)
+        bases.append(middle)
+        side = UserSide(self.user_bias, {len(bases) - 1: self.user_out})
+        return side, middle @ self.item_out + self.item_bias
+
+
+class Entrance(nn.Module):
+    """The first layer of the deep network, which takes both sides in."""
+
+    def __init__(self, layer: nn.Linear | LowRankLinear, user_width: int) -> None:
+        super().__init__()
+        into = layer.into if isinstance(layer, LowRankLinear) else layer
+        self.user_in, self.item_in = _sides(into.weight.T, user_width)
+        self.bias = into.bias
+        self.out = layer.out if isinstance(layer, LowRankLinear) else nn.Identity()
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """User's side [B, 1, U] and item's side [B, C, I]; answers [B, C, outputs]."""
+        from_user = user @ self.user_in
+        if self.bias is not None:
+            from_user = from_user + self.bias
+        out: Tensor = self.out(item @ self.item_in + from_user)
+        return out
+
+
+class DCNv2BySide(nn.Module):
+    """The cross network, deep network and last layer of a DCNv2 ranker, over rows by side."""
+
+    def __init__(
+        self, cross: Iterable[nn.Module], deep: nn.Sequential, over: nn.Linear, user_width: int
+    ) -> None:
+        super().__init__()
+        layers = [cast(nn.Linear | LowRankLinear, layer) for layer in (*cross, deep[0])]
+        *crossing, first = layers
+        self.cross = nn.ModuleList(
+            LowRankSplit(layer, user_width) if isinstance(layer, LowRankLinear) else Split(layer, user_width)
+            for layer in crossing
+        )
+        self.entrance = Entrance(first, user_width)
+        self.deep = nn.Sequential(*list(deep)[1:])
+        row_width = len(self.entrance.user_in) + len(self.entrance.item_in)
+        crossed, self.deep_over = _sides(over.weight.T, row_width)
+        self.user_over, self.item_over = _sides(crossed, user_width)
+        self.bias = over.bias
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """The user's side [B, U] and the item's side [B, C, I] of rows; answers logits [B, C, 3]."""
+        first = user.unsqueeze(1)
+        bases: list[Tensor] = []
+        side, crossed = UserSide(first, {}), item
+        for layer in self.cross:
+            layer_side, layer_item = layer(side, crossed, bases)
+            side, crossed = side.crossed(first, layer_side), item * layer_item + crossed
+        deep = self.deep(self.entrance(first, item))
+        from_user = side.times(self.user_over).plus(self.bias)
+        answered: Tensor = crossed @ self.item_over + deep @ self.deep_over + from_user.written_out(bases)
+        return answered
+
+
+def _sides(weight: Tensor, user_width: int, transposed: bool = False) -> list[nn.Parameter]:
+    """The first `user_width` rows of `weight` and the others, as parameters of their own."""
+    parts = weight.detach().split([user_width, len(weight) - user_width])
+    return [nn.Parameter((part.T if transposed else part).contiguous()) for part in parts]
