@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.eager.environment import eager_python, versions_in
 from leanrec.errors import ConfigError, ServingError
 from leanrec.export.golden import Golden, read_golden
-from leanrec.export.runtime import Tensors, rows_of
+from leanrec.export.runtime import GraphSession, Tensors, rows_of
 from leanrec.files import read_json, size_in_bytes
 from leanrec.journal import read_journal
+from leanrec.models.recommender import load_model
 from leanrec.release.repository import ModelRepository
 from leanrec.release.requests import FRONT, read_spec
 from leanrec.schema import MODELS, RANKER, ModelSpec
@@ -81,6 +83,7 @@ def measure(repository: Path, run: Path) -> dict[str, Any]:
             "bytes": held,
             "baseline_bytes": baseline_bytes,
             "bytes_ratio": baseline_bytes / held,
+            "in_process": _in_process(served.version_folder(RANKER, version), model, requests),
             **_quality(release),
             "baseline_versions": versions_in(python),
         },
@@ -122,6 +125,29 @@ def ask_in_turns(
             triton.infer(name, request)
             milliseconds[name].append((time.perf_counter() - clock) * 1e3)
     return {name: np.array(values[NUM_WARM_UP:]) for name, values in milliseconds.items()}
+
+
+def _in_process(version: Path, trained: Path, requests: Tensors) -> dict[str, float]:
+    """The same without gRPC and Triton: ONNX Runtime and eager PyTorch in this process, one thread each."""
+    graph, module = GraphSession(version / "model.onnx"), load_model(trained).served_ranker().eval()
+    num_rows = len(requests["candidates"])
+    seconds = np.empty((NUM_REQUESTS, 2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for turn in range(-NUM_WARM_UP, NUM_REQUESTS):
+            request = rows_of(requests, slice(turn % num_rows, turn % num_rows + 1))
+            started = time.perf_counter()
+            graph.run(request)
+            between = time.perf_counter()
+            with torch.inference_mode():
+                module(**{name: torch.from_numpy(value) for name, value in request.items()})
+            if turn >= 0:
+                seconds[turn] = between - started, time.perf_counter() - between
+    finally:
+        torch.set_num_threads(threads)
+    ours, baseline = (float(np.median(column)) * 1e3 for column in seconds.T)
+    return {"ours": ours, "baseline": baseline, "ratio": float(np.median(seconds[:, 1] / seconds[:, 0]))}
 
 
 def quicker_of(times: dict[str, np.ndarray]) -> str:

@@ -23,6 +23,7 @@ from leanrec.data.vocabulary import Vocabularies
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.files import read_json
 from leanrec.models.recommender import SPEC_FILE, WEIGHTS_FILE, Recommender
+from leanrec.training.job import MODELS
 
 WEIGHTS_FOLDER = "model"
 """Of a release: what training needs to go on from it."""
@@ -30,8 +31,6 @@ SUMS_FILE = "optimizer.safetensors"
 """Adagrad's sums: "retriever/item" -> [rows, dim], and so on."""
 
 TABLE, WEIGHT = ".sparse.tables.", ".weight"
-PARTS = ("retriever", "ranker")
-"""What a part is called in the settings, and in the module."""
 WAY_OUT = "retrain in full once (training.warm_start: null, or `leanrec retrain --full`)"
 
 Sums = dict[str, Tensor]
@@ -86,7 +85,7 @@ def load_warm_start(release: Path, recommender: Recommender, features: Path) -> 
                 for owner, table in [key.split("/", 1)]
                 if owner == part
             }
-            for part in PARTS
+            for part in MODELS
         },
     )
 
