@@ -12,9 +12,6 @@ from typing import Any
 from leanrec.compression.method import DENSE
 from leanrec.compression.methods.product_quantized_tables import CENTROIDS, num_codes, pays
 
-OTHER = "other"
-"""A matrix that no method rewrites."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
@@ -24,7 +21,7 @@ class Weight:
     rows: int
     columns: int
     kind: str
-    """`TABLES`, `DENSE` or `OTHER`."""
+    """`TABLES` or `DENSE`."""
     copies: int = 1
     """In how many graphs of the release it lies."""
 
@@ -117,3 +114,6 @@ FOOTPRINTS: dict[str, Callable[[Weight, Any], Footprint]] = {
     "int4_dense": _int4_dense,
 }
 """Method on the graph -> the bytes of a weight that it rewrites, by the method's settings."""
+
+RESTORED_AT_LOAD = ("int8_dense", "int4_dense")
+"""Methods whose weights are float32 again once the graph is loaded."""

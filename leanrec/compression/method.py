@@ -29,6 +29,9 @@ DENSE = "dense"
 MIN_BYTES = 2048
 """Weights smaller than this stay as they are: more nodes would cost more than the bytes are worth."""
 
+MIN_BYTES_RESTORED = 1024
+"""The same for weights that are restored when the graph is loaded: their nodes take bytes, but no time."""
+
 
 Requests = Callable[[], Tensors]
 """Answers requests of the training split as the graph takes them: inputs [B, ...] by name."""
@@ -69,20 +72,20 @@ class ModelMethod:
     """The model changed by the method's settings; the argument may be consumed."""
 
 
-def float_constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+def float_constants(graph: onnx.GraphProto, min_bytes: int = MIN_BYTES) -> dict[str, onnx.TensorProto]:
     """The float32 matrices among the constants that are worth rewriting, by name."""
     return {
         tensor.name: tensor
         for tensor in graph.initializer
         if tensor.data_type == onnx.TensorProto.FLOAT
         and len(tensor.dims) == 2
-        and 4 * int(np.prod(tensor.dims)) >= MIN_BYTES
+        and 4 * int(np.prod(tensor.dims)) >= min_bytes
     }
 
 
-def gathers_of_tables(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+def gathers_of_tables(graph: onnx.GraphProto, min_bytes: int = MIN_BYTES) -> dict[str, list[onnx.NodeProto]]:
     """Table name -> the Gather nodes that read its rows."""
-    constants = float_constants(graph)
+    constants = float_constants(graph, min_bytes)
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] in constants and _axis(node) == 0:
@@ -90,19 +93,20 @@ def gathers_of_tables(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]
     return found
 
 
-def dense_weights(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+def dense_weights(graph: onnx.GraphProto, min_bytes: int = MIN_BYTES) -> dict[str, list[onnx.NodeProto]]:
     """Weight name -> the MatMul and Gemm nodes that multiply by it from the right; no table is among them."""
-    constants, tables = float_constants(graph), gathers_of_tables(graph)
+    constants = float_constants(graph, min_bytes).keys() - gathers_of_tables(graph, min_bytes).keys()
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in constants.keys() - tables.keys():
+        if node.op_type in ("MatMul", "Gemm") and node.input[1] in constants:
             found.setdefault(node.input[1], []).append(node)
     return found
 
 
-def scaling_weights(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+def scaling_weights(graph: onnx.GraphProto, min_bytes: int = MIN_BYTES) -> dict[str, list[onnx.NodeProto]]:
     """Weight name -> the Mul nodes that multiply by it element by element; no tables, no layers."""
-    constants = float_constants(graph).keys() - gathers_of_tables(graph).keys() - dense_weights(graph).keys()
+    others = gathers_of_tables(graph, min_bytes).keys() | dense_weights(graph, min_bytes).keys()
+    constants = float_constants(graph, min_bytes).keys() - others
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         if node.op_type == "Mul":

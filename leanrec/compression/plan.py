@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise, product
 from typing import Any
 
-from leanrec.compression.footprint import FOOTPRINTS, OTHER, Footprint, Weight, as_float
-from leanrec.compression.method import DENSE, MIN_BYTES, TABLES
+from leanrec.compression.footprint import FOOTPRINTS, RESTORED_AT_LOAD, Footprint, Weight, as_float
+from leanrec.compression.method import DENSE, MIN_BYTES, MIN_BYTES_RESTORED, TABLES
 from leanrec.config import Recipe, TrainingSettings
 from leanrec.config.methods import GRAPH, METHODS, MODEL
 from leanrec.errors import CompressionError
@@ -144,8 +144,7 @@ def weights_of_release(spec: ModelSpec, settings: TrainingSettings) -> list[Weig
     # Retrieval multiplies by all item vectors; the ranker gathers those of its candidates.
     vectors = Weight(name="recommender.item_vectors", rows=wide, columns=spec.num_items, kind=DENSE)
     gathered = Weight(name="ranker.item_vectors", rows=spec.num_items, columns=wide, kind=TABLES)
-    blocked = Weight(name="recommender.blocked", rows=1, columns=spec.num_items, kind=OTHER)
-    return [*weights, vectors, gathered, blocked]
+    return [*weights, vectors, gathered]
 
 
 def _foreseen(recipe: Recipe, weigh: Weigh) -> list[Weight] | None:
@@ -190,10 +189,10 @@ def _planned(recipe: Recipe, weights: Sequence[Weight], limits: Mapping[str, int
 def _footprint(weight: Weight, recipe: Recipe) -> Footprint:
     """What is held of `weight` in the form that the recipe gives to its kind."""
     stored = as_float(weight)
-    if stored.served < MIN_BYTES:
-        return stored
+    size = stored.served
     for step in recipe.of_kind(GRAPH):
-        if weight.kind in METHODS[step.method]().rewrites():
+        worth = MIN_BYTES_RESTORED if step.method in RESTORED_AT_LOAD else MIN_BYTES
+        if size >= worth and weight.kind in METHODS[step.method]().rewrites():
             stored = FOOTPRINTS[step.method](weight, step.parsed())
     return stored
 

@@ -15,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from leanrec.compression.method import (
+    MIN_BYTES_RESTORED,
     dense_weights,
     float_constants,
     gathers_of_tables,
@@ -110,10 +111,10 @@ def store_dense(graph: onnx.GraphProto, method: str, store: Callable[[np.ndarray
     Each is restored whole when the graph is loaded. Raises a CompressionError, which names `method`, where
     the graph has none.
     """
-    weights = dense_weights(graph)
+    weights = dense_weights(graph, MIN_BYTES_RESTORED)
     require(weights, method, "dense weight")
     transposed = frozenset(name for name, nodes in weights.items() if not is_output_by_input(nodes[0]))
-    values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph).items()}
+    values = _values(graph)
     stored = {name: store(values[name].T if name in transposed else values[name]) for name in weights}
     store_matrices(graph, stored, transposed)
     store_scaling(graph, store)
@@ -121,8 +122,14 @@ def store_dense(graph: onnx.GraphProto, method: str, store: Callable[[np.ndarray
 
 def store_scaling(graph: onnx.GraphProto, store: Callable[[np.ndarray], Stored]) -> None:
     """Put every matrix that multiplies element by element into the form that `store` gives it, in place."""
-    values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph).items()}
-    store_matrices(graph, {name: store(values[name]) for name in sorted(scaling_weights(graph))})
+    values = _values(graph)
+    scaling = sorted(scaling_weights(graph, MIN_BYTES_RESTORED))
+    store_matrices(graph, {name: store(values[name]) for name in scaling})
+
+
+def _values(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    constants = float_constants(graph, MIN_BYTES_RESTORED)
+    return {name: numpy_helper.to_array(tensor) for name, tensor in constants.items()}
 
 
 def _gathered(name: str, form: Stored, gather: onnx.NodeProto) -> list[onnx.NodeProto]:

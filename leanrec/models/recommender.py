@@ -46,7 +46,6 @@ class Recommender(nn.Module):
 
     item_vectors: Tensor
     item_features: Tensor
-    blocked: Tensor
     index: InvertedFile | None
 
     def __init__(self, spec: ModelSpec, settings: TrainingSettings, items: ItemInputs) -> None:
@@ -61,9 +60,6 @@ class Recommender(nn.Module):
         self.ranker = RANKERS[settings.ranker.model](spec, settings.ranker, items)
         self.register_buffer("item_vectors", torch.zeros(spec.num_items, self.retriever.width), False)
         self.register_buffer("item_features", torch.zeros(spec.num_items, self.ranker.item_width), False)
-        blocked = torch.zeros(1, spec.num_items)
-        blocked[0, UNKNOWN_INDEX] = MASKED
-        self.register_buffer("blocked", blocked, False)
         self.index = None
 
     def take_forms(self, forms: Description) -> None:
@@ -142,7 +138,8 @@ class Recommender(nn.Module):
             available = score > MASKED / 2
             return candidates, torch.where(available, score, torch.zeros_like(score)), available
         retrieval = users @ self.item_vectors.T
-        masked = retrieval.scatter(1, seen, MASKED) + self.blocked
+        hidden = nn.functional.pad(seen, (1, 0), value=UNKNOWN_INDEX)
+        masked = retrieval.scatter(1, hidden, MASKED)
         score, candidates = torch.topk(masked, self.num_candidates, dim=1)
         return candidates, retrieval.gather(1, candidates), score > MASKED / 2
 
