@@ -2,7 +2,7 @@
 
 A method on the model takes a `Recommender` and answers one with the same served tensors; a method on the
 graph takes an ONNX graph and answers one with the same inputs and outputs. Their settings
-(`leanrec/config/methods.py`) say what they rewrite.
+(`leanrec/config/methods/`) say what they rewrite.
 """
 
 from __future__ import annotations

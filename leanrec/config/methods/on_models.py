@@ -1,0 +1,120 @@
+"""Methods that change the model before export, and may fine-tune it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from leanrec.config.methods.method import FineTuningSettings
+
+
+class Distil(FineTuningSettings):
+    """A smaller model taught by the trained one; what is null stays as it was trained."""
+
+    retriever_epochs: int = Field(default=6, ge=0)
+    """Passes over the training events for the retriever."""
+    ranker_epochs: int = Field(default=3, ge=0)
+    """Passes over the training events for the ranker."""
+    rate: float = Field(default=1.0, gt=0)
+    """Learning rates as a share of those in training; they fall to zero linearly."""
+    retriever_dim: int | None = Field(default=None, ge=4)
+    """Width of user and item vectors."""
+    retriever_hidden: tuple[int, ...] | None = None
+    """Widths of the user tower's hidden layers."""
+    ranker_dim: int | None = Field(default=None, ge=4)
+    """Width of the ranker's embedding tables."""
+    ranker_hidden: tuple[int, ...] | None = None
+    """Widths of the ranker's deep part."""
+    cross_layers: int | None = Field(default=None, ge=1)
+    """Cross layers of the ranker."""
+    teachers: tuple[str, ...] = ()
+    """Folders of further trained models (`model` artifacts) that teach beside the trained one."""
+
+
+class PruneDimensions(FineTuningSettings):
+    """Fewer columns in every table; null: as many as before."""
+
+    retriever_dim: int | None = Field(default=None, ge=4)
+    """Width of user and item vectors."""
+    ranker_dim: int | None = Field(default=None, ge=4)
+    """Width of the ranker's embedding tables."""
+
+
+class PruneNeurons(FineTuningSettings):
+    """Fewer neurons in every hidden layer."""
+
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of each hidden layer's neurons that go."""
+
+
+class LowRank(FineTuningSettings):
+    """Dense layers as products of two narrow ones; null: that part stays whole."""
+
+    cross_rank: int | None = Field(default=48, ge=1)
+    """Rank of the ranker's cross layers."""
+    deep_rank: int | None = Field(default=None, ge=1)
+    """Rank of the hidden layers of both models."""
+
+
+class ShareItems(FineTuningSettings):
+    """One item table where there were two."""
+
+    retriever: bool = True
+    """Whether the towers share, too; the halves of the ranker always do, which loses nothing."""
+
+    def rewrites(self) -> frozenset[str]:
+        """The tables of histories."""
+        return frozenset({"ranker.item"} | ({"retriever.history"} if self.retriever else set()))
+
+
+class ReformTables(FineTuningSettings):
+    """Tables that hold less than a row for each index."""
+
+    tables: tuple[str, ...] = ("retriever.user", "retriever.history", "ranker.user")
+    """Which ones; of the ranker's "item" only the history is looked up, unless share_items is used."""
+
+    def rewrites(self) -> frozenset[str]:
+        """The tables named."""
+        return frozenset(self.tables)
+
+
+class HashTables(ReformTables):
+    """Indices share rows by a hash."""
+
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Rows that are left, as a share."""
+
+
+class QuotientRemainderTables(ReformTables):
+    """A row as the product of a row by quotient and a row by remainder."""
+
+    remainders: int = Field(default=4, ge=2)
+    """Rows of the remainders' table; the quotients' has rows / remainders."""
+
+
+class RobeTables(ReformTables):
+    """Rows made of chunks of one array."""
+
+    share: float = Field(default=0.25, gt=0, lt=1)
+    """Length of the array as a share of the table's numbers."""
+    chunk: int = Field(default=8, ge=1)
+    """Numbers that are read in one piece; it divides the table's width."""
+
+
+class TensorTrainTables(ReformTables):
+    """A table as a chain of three cores."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the chain."""
+
+
+class QuantizationAware(FineTuningSettings):
+    """Fine-tuning with tables and layers rounded as a later method will round them."""
+
+    table_bits: Literal[4, 8] = 8
+    """Bits of a table's numbers."""
+    dense_bits: Literal[4, 8] | None = 8
+    """Bits of a layer's weights; null: they are not rounded."""
+    block: int = Field(default=0, ge=0)
+    """Of 4 bits: columns that share a scale; 0: the whole row."""
