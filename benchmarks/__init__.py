@@ -37,7 +37,10 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "uneven": uneven.measure,
     "zoo": zoo.measure,
 }
-"""Name -> what measures, given the folder of the model repository."""
+"""Name -> what measures."""
+
+OF_A_RELEASE = frozenset({"release", "response-cache", "serving"})
+"""Benchmarks that are given the folder of a model repository."""
 
 OF_A_RUN = frozenset({"compression", "gateway", "retraining", "zoo"})
 """Benchmarks that are given the run's folder too, for what lies only there: model, feature store."""

@@ -58,8 +58,8 @@ SETTINGS = TrainingSettings(
 )
 
 
-def measure(repository: Path, *, num_rows: int = NUM_ROWS) -> dict[str, Any]:
-    """p50 in milliseconds of both; `repository` plays no part. Needs 10 GB of memory and 6 GB of disk."""
+def measure(num_rows: int = NUM_ROWS) -> dict[str, Any]:
+    """p50 in milliseconds of both. Needs 10 GB of memory and 6 GB of disk."""
     python = eager_python()
     with tempfile.TemporaryDirectory(prefix="leanrec-bench-large-") as work, served_by(python):
         models = Path(work) / "models"

@@ -156,13 +156,12 @@ class Ours:
 
 
 def measure(
-    repository: Path | None = None,
     matches: tuple[Match, ...] = MATCHES,
     seeds: tuple[int, ...] = SEEDS,
     rounds: int = ROUNDS,
     kept: Path = CACHE / "quality",
 ) -> dict[str, Any]:
-    """The table; `repository` is not needed. `kept` is the folder of what is finished."""
+    """The table. `kept` is the folder of what is finished."""
     with _one_thread():
         table = [_compare(match, seeds, rounds, kept) for match in matches]
     both = [row for row in table if "recbole" in row]

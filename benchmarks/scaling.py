@@ -37,8 +37,8 @@ ROUNDS = 3
 ROOT = Path(__file__).parents[1]
 
 
-def measure(repository: Path | None = None, rounds: int = ROUNDS, **settings: Any) -> dict[str, Any]:
-    """Samples a second of two processes, of one, and of two alone; `repository` is not needed."""
+def measure(rounds: int = ROUNDS, **settings: Any) -> dict[str, Any]:
+    """Samples a second of two processes, of one, and of two alone."""
     job = {**SETTINGS, **settings}
     one, two, ceiling = [], [], []
     for _ in range(rounds):

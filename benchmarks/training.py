@@ -51,12 +51,11 @@ class Trained(NamedTuple):
 
 
 def measure(
-    repository: Path | None = None,
     num_train: int = NUM_TRAIN,
     num_test: int = NUM_TEST,
     rounds: int = ROUNDS,
 ) -> dict[str, Any]:
-    """Samples a second of all four, model by model; `repository` is not needed."""
+    """Samples a second of all four, model by model."""
     contenders = (OURS, FLOAT32, *PEERS)
     with tempfile.TemporaryDirectory(prefix="leanrec-bench-") as work:
         data = Path(work) / "impressions.npz"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import statistics
-from pathlib import Path
 from typing import Any
 
 from benchmarks.scaling import SETTINGS, samples_per_s
@@ -18,10 +17,8 @@ SLOW_US = 300
 ROUNDS = 3
 
 
-def measure(
-    repository: Path | None = None, rounds: int = ROUNDS, slow_us: float = SLOW_US, **settings: Any
-) -> dict[str, Any]:
-    """Samples a second of both; `repository` is not needed."""
+def measure(rounds: int = ROUNDS, slow_us: float = SLOW_US, **settings: Any) -> dict[str, Any]:
+    """Samples a second of both."""
     job = {**SETTINGS, **settings}
     ways = {
         "measured": {"slow_us": slow_us, "balance": "measured"},

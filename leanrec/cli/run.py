@@ -84,12 +84,16 @@ def bench(
     json_output: JsonOption = False,
 ) -> None:
     """Measure us beside a peer in one run and print the ratio."""
-    from benchmarks import BENCHMARKS, OF_A_RUN
+    from benchmarks import BENCHMARKS, OF_A_RELEASE, OF_A_RUN
 
     if name not in BENCHMARKS:
         raise ConfigError(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
-    of_run = (run_folder,) if name in OF_A_RUN else ()
-    outcome = BENCHMARKS[name](Path(settings_of(run_folder).release.repository), *of_run)
+    given: list[Path] = []
+    if name in OF_A_RELEASE | OF_A_RUN:
+        given.append(Path(settings_of(run_folder).release.repository))
+    if name in OF_A_RUN:
+        given.append(run_folder)
+    outcome = BENCHMARKS[name](*given)
     if json_output:
         print(json.dumps(outcome))
     else:

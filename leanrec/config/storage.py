@@ -10,8 +10,8 @@ from leanrec.config.section import Section
 class RetrievalIndexSettings(Section):
     """The inverted file inside the fused graph, for catalogues that are too large to score whole."""
 
-    min_items: int = Field(default=100_000, ge=1)
-    """Catalogues with fewer items are searched exactly, which is faster there (docs/retrieval.md)."""
+    min_items: int = Field(default=50_000, ge=1)
+    """Catalogues with fewer items are searched exactly: little time would be won (docs/retrieval.md)."""
     list_length: int = Field(default=32, ge=1)
     """Items a list."""
     min_recall: float = Field(default=0.96, gt=0, le=1)

@@ -19,6 +19,8 @@ from leanrec.schema import UNKNOWN_INDEX
 
 DEPTH = 100
 """Recall is measured over so many of the exact best items."""
+SPREADS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
+"""Tried for `InvertedFile.look_by`; the one with which the fewest lists are enough is kept."""
 SAMPLE, ROUNDS = 4096, 6
 """Items that a cut is found on, and rounds of 2-means over them."""
 
@@ -30,6 +32,7 @@ class IndexFigures:
     num_lists: int
     list_length: int
     probes: int
+    spread: float
     recall: float
     """Share of the exact best `DEPTH` items among those of the lists looked at."""
 
@@ -49,7 +52,11 @@ def index_items(
     index, recall = build_index(model.item_vectors, users, settings, model.num_candidates)
     model.index = index
     figures = IndexFigures(
-        num_lists=index.num_lists, list_length=index.length, probes=index.probes, recall=recall
+        num_lists=index.num_lists,
+        list_length=index.length,
+        probes=index.probes,
+        spread=index.spread,
+        recall=recall,
     )
     return asdict(figures)
 
@@ -58,7 +65,8 @@ def index_as(model: Recommender, figures: dict[str, Any] | None) -> Recommender:
     """Give `model`, a changed form of another, an index as that has (`index.json`); answers the model."""
     if figures is not None and model.index is None:
         lists = lists_of(model.item_vectors.numpy(), figures["list_length"])
-        model.index = InvertedFile(model.item_vectors, torch.from_numpy(lists), figures["probes"], MASKED)
+        probes, spread = figures["probes"], figures["spread"]
+        model.index = InvertedFile(model.item_vectors, torch.from_numpy(lists), probes, MASKED, spread)
     return model
 
 
@@ -72,11 +80,21 @@ def build_index(
     lists = torch.from_numpy(lists_of(item_vectors.numpy(), settings.list_length))
     index = InvertedFile(item_vectors, lists, len(lists), MASKED)
     least = -(-2 * num_candidates // index.length)
-    needed = torch.cat([_rank_of_best(index, item_vectors, part) for part in users.split(64)])
-    reached = (needed.flatten().bincount(minlength=index.num_lists).cumsum(0) / needed.numel()).numpy()
-    enough = int(np.searchsorted(reached, settings.min_recall - 1e-9)) + 1
-    index.probes = min(max(least, enough), index.num_lists)
-    return index, float(reached[index.probes - 1])
+    best = torch.cat([_list_of_best(index, item_vectors, part) for part in users.split(64)])
+    tried: dict[float, tuple[int, float]] = {}
+    for spread in SPREADS:
+        index.look_by(spread)
+        needed = torch.cat(
+            [_ranks(index, *parts) for parts in zip(users.split(64), best.split(64), strict=True)]
+        )
+        reached = (needed.flatten().bincount(minlength=index.num_lists).cumsum(0) / needed.numel()).numpy()
+        enough = int(np.searchsorted(reached, settings.min_recall - 1e-9)) + 1
+        probes = min(max(least, enough), index.num_lists)
+        tried[spread] = probes, float(reached[probes - 1])
+    chosen = min(tried, key=lambda spread: (tried[spread][0], -tried[spread][1]))
+    index.look_by(chosen)
+    index.probes, recall = tried[chosen]
+    return index, recall
 
 
 def lists_of(vectors: np.ndarray, length: int, seed: int = 0) -> np.ndarray:
@@ -122,11 +140,15 @@ def _cut(
     return [items[order[:size]], items[order[size:]]]
 
 
-def _rank_of_best(index: InvertedFile, item_vectors: Tensor, users: Tensor) -> Tensor:
-    """For each user's exact best items, the place of their list among the user's nearest: [U, DEPTH]."""
+def _list_of_best(index: InvertedFile, item_vectors: Tensor, users: Tensor) -> Tensor:
+    """The lists in which each user's exact best items lie: [U, DEPTH]."""
     exact = users @ item_vectors.T
     exact[:, UNKNOWN_INDEX] = MASKED
-    best = exact.topk(min(DEPTH, exact.shape[1] - 1), dim=1).indices
-    order = (users @ index.centroids.T).argsort(dim=1, descending=True)
+    return index.list_of_item[exact.topk(min(DEPTH, exact.shape[1] - 1), dim=1).indices]
+
+
+def _ranks(index: InvertedFile, users: Tensor, lists: Tensor) -> Tensor:
+    """The place of each of `lists` [U, DEPTH] among all lists, nearest to the user first."""
+    order = index.nearness(users).argsort(dim=1, descending=True)
     place = torch.empty_like(order).scatter_(1, order, torch.arange(index.num_lists).expand_as(order))
-    return place.gather(1, index.list_of_item[best])
+    return place.gather(1, lists)

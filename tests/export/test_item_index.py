@@ -14,7 +14,7 @@ from leanrec.config.storage import RetrievalIndexSettings
 from leanrec.export.golden import answer_eagerly, read_golden
 from leanrec.export.graph_file import graph_path, read_graph, write_graph
 from leanrec.export.graphs import export_graphs
-from leanrec.export.item_index import build_index, index_as, lists_of
+from leanrec.export.item_index import SPREADS, build_index, index_as, lists_of
 from leanrec.export.runtime import GraphSession
 from leanrec.files import read_json, write_json
 from leanrec.models.recommender import MASKED, load_model
@@ -169,3 +169,30 @@ def test_the_vectors_in_the_index_are_compressed_like_any_table(
         for a, b in zip(before["item_index"], after["item_index"], strict=True)
     ]
     assert np.mean(shared) > 0.9
+
+
+def test_of_lists_with_one_mean_the_wider_is_nearer() -> None:
+    narrow, wide = torch.tensor([[1.0, 0.1], [1.0, -0.1]]), torch.tensor([[1.0, 2.0], [1.0, -2.0]])
+    vectors = torch.cat([torch.zeros(1, 2), narrow, wide])
+    index = InvertedFile(vectors, torch.tensor([[1, 2], [3, 4]]), 1, MASKED)
+    user = torch.tensor([[0.5, 1.0]])
+    assert torch.equal(index.nearness(user)[:, :1], index.nearness(user)[:, 1:])
+    index.look_by(1.0)
+    assert index.nearness(user)[0, 1] > index.nearness(user)[0, 0]
+    items, _ = index(user, torch.zeros(1, 1, dtype=torch.long), 1)
+    assert items.item() == 3
+
+
+def test_the_spread_that_needs_the_fewest_lists_is_kept(vectors: torch.Tensor, users: torch.Tensor) -> None:
+    settings = RetrievalIndexSettings(min_items=1, list_length=LENGTH, min_recall=0.9)
+    index, recall = build_index(vectors, users, settings, num_candidates=20)
+    fewest, spread = index.probes, index.spread
+    assert recall >= 0.9
+    exact = best(vectors, users, 100)
+    for other in SPREADS:
+        index.look_by(other)
+        index.probes = fewest - 1
+        items, _ = index(users, nobody_saw(users), 100)
+        pairs = zip(items.tolist(), exact.tolist(), strict=True)
+        assert np.mean([len({*found} & {*wanted}) / 100 for found, wanted in pairs]) < 0.9
+    assert spread in SPREADS
