@@ -26,7 +26,7 @@ from typing import Any
 from leanrec.errors import LeanRecError, ServingError
 from leanrec.files import write_json
 from serving.environment import BACKENDS, ServingEnvironment, find_environment
-from serving.reloader import Reloader, configured_models
+from serving.reloader import Reloader, configured_models, models_to_start_with
 from serving.server import Ports, Triton, reserve_ports
 
 WORK_PREFIX = "leanrec-triton-"
@@ -76,11 +76,11 @@ def serve(options: argparse.Namespace, stopping: threading.Event) -> None:
         triton = Triton(ports, None if options.verbose else work / "triton.log")
         announcement = Announcement(options.announce, ports)
         try:
+            reloader = Reloader(repository, triton.ask, announcement.update)
             triton.start(_command(environment, work, repository, options), environment.variables())
             if not triton.wait_until_live(options.timeout_s, stopping):
                 return
             _prove_round_trip(triton)
-            reloader = Reloader(repository, triton.ask, announcement.update)
             reloader.check_started()
             announcement.publish()
             reloader.start()
@@ -181,7 +181,7 @@ def _command(
         "--model-control-mode=explicit",
         # The launcher looks at each model itself (check_started) and says what is wrong in one sentence.
         "--exit-on-error=false",
-        *(f"--load-model={name}" for name in (*configured_models(repository), "echo")),
+        *(f"--load-model={name}" for name in (*models_to_start_with(repository), "echo")),
         "--exit-timeout-secs=5",
         "--allow-gpu-metrics=false",
         f"--log-info={str(options.verbose).lower()}",

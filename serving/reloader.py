@@ -19,6 +19,8 @@ from leanrec.errors import ServingError
 
 RELEASE_FILE = "release.json"
 CONFIGURATION = "config.pbtxt"
+CANDIDATE = "_candidate"
+"""How the names of models end under which a release is tried (leanrec/release/routing.py)."""
 POLL_S = 0.2
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 """Seconds after which Triton is asked again for what it refused, twice as many each time."""
@@ -36,9 +38,15 @@ def configured_models(repository: Path) -> list[str]:
     )
 
 
+def models_to_start_with(repository: Path) -> list[str]:
+    """Those of `configured_models` without which a server is of no use; candidates may be broken."""
+    return [name for name in configured_models(repository) if not name.endswith(CANDIDATE)]
+
+
 class Reloader:
     """Compares what the files say with what Triton was told, and reports what answers and what does not.
 
+    Make it before Triton starts on `models_to_start_with`, so that nothing that changes meanwhile is missed.
     `ask` speaks to Triton (method, path, body); `report` takes the ready versions of each model (None:
     not known) and the problem, if any.
     """
@@ -50,18 +58,27 @@ class Reloader:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="reloader", daemon=True)
         self._seen = self._stamp()
-        self._loaded = self._fingerprints()
+        present = self._fingerprints()
+        self._loaded = {name: present[name] for name in models_to_start_with(repository)}
+        self._again_at = math.inf
 
     def check_started(self) -> None:
-        """A ServingError when a model was not loaded: at the start, one broken version refuses them all."""
+        """A ServingError when Triton started without one of its models; then load what came meanwhile.
+
+        At the start, one broken version of a model refuses all of them. Candidates are loaded here, and
+        one that is refused is a problem that is reported, for nobody needs it to get an answer.
+        """
         states = self._states()
-        for name in configured_models(self._repository):
-            if not any(entry["state"] == "READY" for entry in states.get(name, [])):
+        for name in self._loaded.keys() & set(configured_models(self._repository)):
+            if not _is_ready(states.get(name, [])):
                 raise ServingError(
                     f"model {name} cannot be served; roll the release back, or publish it anew:"
                     f" {_reasons(states.get(name, []))}"
                 )
-        self._report(self._ready(states), None)
+        seen = self._stamp()
+        if not self._load_changed():
+            self._again_at = time.monotonic() + FIRST_PAUSE_S
+        self._seen = seen
 
     def start(self) -> None:
         """Begin to follow."""
@@ -73,41 +90,46 @@ class Reloader:
         self._thread.join(timeout=2)
 
     def _follow(self) -> None:
-        pause, again_at = FIRST_PAUSE_S, math.inf
+        pause = FIRST_PAUSE_S
         while not self._stopping.wait(POLL_S):
             seen = self._stamp()
             if seen != self._seen:
                 pause = FIRST_PAUSE_S
-            elif time.monotonic() < again_at:
+            elif time.monotonic() < self._again_at:
                 continue
             try:
                 done = self._load_changed()
                 self._seen = seen
                 # What was refused may have been refused for want of memory, or of a file on its way.
-                again_at = math.inf if done else time.monotonic() + pause
+                self._again_at = math.inf if done else time.monotonic() + pause
                 pause = min(pause * 2, LONGEST_PAUSE_S)
             except Exception as error:  # a thread that ended would leave this replica behind for good
                 self._report(None, f"Triton did not answer the reloader, which tries again: {error}")
 
     def _load_changed(self) -> bool:
-        """Load the models whose configuration changed; one refused keeps the rest of its release out.
+        """Load the models whose configuration changed, and unload those that are gone.
 
-        Answers whether Triton took everything.
+        One refused keeps the rest of its release out; a candidate keeps nothing else out. Answers whether
+        Triton took everything.
         """
-        refused = None
-        for name, fingerprint in self._fingerprints().items():
+        present = self._fingerprints()
+        candidates = {name: value for name, value in present.items() if name.endswith(CANDIDATE)}
+        stable = {name: value for name, value in present.items() if name not in candidates}
+        refused = self._load(stable, "the older version goes on serving") or self._unload_gone()
+        refused = self._load(candidates, "the stable release answers in its place") or refused
+        self._report(self._ready(self._states()), refused)
+        return refused is None
+
+    def _load(self, models: dict[str, bytes], meanwhile: str) -> str | None:
+        """Load those of `models` (name -> fingerprint) that changed, up to one that is refused, and why."""
+        for name, fingerprint in models.items():
             if self._loaded.get(name) == fingerprint:
                 continue
             status, answer = self._ask("POST", f"/v2/repository/models/{name}/load", {})
             if status != http.client.OK:
-                reason = _refusal(status, answer)
-                refused = f"model {name} was not loaded, the older version goes on serving: {reason}"
-                break
+                return f"model {name} was not loaded, {meanwhile}: {_refusal(status, answer)}"
             self._loaded[name] = fingerprint
-        if refused is None:
-            refused = self._unload_gone()
-        self._report(self._ready(self._states()), refused)
-        return refused is None
+        return None
 
     def _unload_gone(self) -> str | None:
         """Unload the models whose folders went away, once everything else answers in their place.
@@ -150,6 +172,10 @@ class Reloader:
 def _refusal(status: int, answer: Any) -> Any:
     """Why Triton refused, in its own words where it has some."""
     return answer.get("error", answer) if isinstance(answer, dict) else status
+
+
+def _is_ready(entries: list[dict[str, str]]) -> bool:
+    return any(entry["state"] == "READY" for entry in entries)
 
 
 def _content(file: Path) -> bytes | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,8 @@ class Releases:
         self._loaded: dict[int, Release] = {}
         self._stamp: tuple[int, int, int] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._unread, self._read_again_at = False, 0.0
+        """Whether a release that may answer could not be read, and when it is tried again."""
         self._before: ReleaseState | None = None
         """The state in which what is stable now was a candidate, until Triton answers it under that name."""
 
@@ -183,7 +186,9 @@ class Releases:
                 self._before = before
             await self._load()
             self._stamp = stamp
-        if self.stable.version != self.state.stable:
+        elif self._unread and time.monotonic() >= self._read_again_at:
+            await self._load()
+        if self.stable.version != self.state.stable and self.state.stable in self._loaded:
             wanted = self.state.stable
             ready = await asyncio.gather(*(self._triton.are_ready(model, wanted) for model in MODELS))
             if all(map(_everywhere, ready)):
@@ -192,13 +197,22 @@ class Releases:
             self._before = None
 
     async def _load(self) -> None:
-        """Have the catalogue of every release that may answer, and of no other."""
+        """Have the catalogue of every release that may answer, and of no other.
+
+        One that cannot be read keeps none but itself from answering; it is tried again at the next look.
+        """
         state = self.state
         wanted = {*state.served, state.stable, self.stable.version}
         if state.rollout:
             wanted.add(state.rollout.version)
+        self._unread = False
         for version in sorted(wanted - self._loaded.keys()):
-            self._loaded[version] = await asyncio.to_thread(Release.load, self._repository, version)
+            try:
+                self._loaded[version] = await asyncio.to_thread(Release.load, self._repository, version)
+            except (LeanRecError, OSError) as error:
+                self._unread = True
+                self._read_again_at = time.monotonic() + RETRY_S
+                _log.error("release %d does not answer here, for it cannot be read: %s", version, error)
         for version in self._loaded.keys() - wanted:
             del self._loaded[version]
 

@@ -1,13 +1,16 @@
 """Releases under load: clients hammer a real Triton while versions come, fail and go."""
 
+import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+from restartable import Triton, ended
 from tiny_release import top_k, user_row, write_artifacts
 from waiting import running, wait_for
 
@@ -123,3 +126,40 @@ def test_a_server_does_not_start_on_a_broken_release_and_starts_after_the_rollba
         assert server.loaded() == {"models": {"ranker": [1], "recommender": [1]}, "problem": None}
         inputs = {name: tensor for name, tensor in user_row().items() if name != "seen"}
         assert client.infer("ranker", {**inputs, "candidates": np.array([[1, 2]])}).version == 1
+
+
+def test_a_release_that_changes_while_the_server_starts_is_served(tmp_path: Path) -> None:
+    settings = ReleaseSettings(repository=str(tmp_path / "models"), keep=5)
+    for version in (1, 2):
+        artifacts = write_artifacts(tmp_path / f"artifacts-{version}", FACTORS[version])
+        publish_release(settings, name="tiny", **artifacts, lineage={}, output=tmp_path / "release.json")
+    promote(tmp_path / "models", 1)
+    triton = Triton(tmp_path / "models")
+    with ended(triton), ThreadPoolExecutor() as pool:
+        started = pool.submit(triton.start)
+        wait_for(lambda: is_listening(triton.grpc) or started.done())
+        promote(tmp_path / "models", 2)
+        started.result()
+        with TritonClient(triton.grpc, timeout_s=60) as client:
+            wait_for(lambda: client.infer("recommender", user_row()).version == 2)
+
+
+def is_listening(address: str) -> bool:
+    host, port = address.split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def test_a_broken_candidate_keeps_no_server_from_starting(tmp_path: Path) -> None:
+    for version, strategy in ((1, "direct"), (2, "canary")):
+        settings = ReleaseSettings(repository=str(tmp_path / "models"), strategy=strategy)
+        artifacts = write_artifacts(tmp_path / f"artifacts-{version}")
+        if version == 2:
+            (artifacts["compressed"] / "chosen" / "ranker" / "model.onnx").write_bytes(b"not a graph")
+        publish_release(settings, name="tiny", **artifacts, lineage={}, output=tmp_path / "release.json")
+    with (
+        embedded_server(tmp_path / "models", tmp_path / "server.json") as server,
+        TritonClient(server.grpc, timeout_s=60) as client,
+    ):
+        assert server.loaded()["problem"].startswith("model ranker_candidate was not loaded")
+        assert client.infer("recommender", user_row()).version == 1

@@ -231,6 +231,6 @@ def test_the_local_run_is_the_demo_under_the_addresses_of_the_cluster():
 def test_a_new_cluster_serves_only_after_its_first_release():
     (container,) = workload(LOCAL, "triton").pod["containers"]
     assert "--allow-empty" in container["args"]
-    assert container["startupProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    assert container["startupProbe"]["httpGet"]["path"] == "/v2/health/live"
     assert container["readinessProbe"]["httpGet"]["path"] == "/v2/models/recommender/ready"
     assert container["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"

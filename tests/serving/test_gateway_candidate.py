@@ -10,6 +10,7 @@ from gateway_world import ASK, PSEUDONYM_KEY, Rows, headers_of, publish, row, se
 from tiny_release import SPEC, expected_scores, top_k
 from tritonclient.grpc import service_pb2 as proto
 from tritonclient.utils import triton_to_np_dtype
+from waiting import wait_for
 
 from leanrec.data.pseudonyms import KEY_VARIABLE
 from leanrec.errors import ServingError
@@ -122,3 +123,27 @@ def test_without_the_store_rank_answers_likes_and_no_figures_of_a_stranger(
     ranked = client.post("/v1/rank", json={"user_id": "never met", "item_ids": ["i4", "i20"]}).json()
     assert (ranked["known"], ranked["degraded"], ranked["release"]) == (False, "popular_items", 1)
     assert [(item["score"], item["like"]) for item in ranked["items"]] == [(0.2, None), (1.0, None)]
+
+
+def test_a_candidate_that_cannot_be_read_keeps_no_gateway_from_starting(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, PSEUDONYM_KEY)
+    monkeypatch.setattr("serving.gateway.releases.RETRY_S", 0.01)
+    publish(tmp_path, 1)
+    publish(tmp_path, 2)
+    rollback(tmp_path / "models")
+    items = tmp_path / "models" / "recommender" / "2" / "release" / "items.parquet"
+    whole = items.read_bytes()
+    items.write_bytes(b"rot")
+    offer(tmp_path / "models", 2)
+    advance(tmp_path / "models", "canary", percent=100, reason="for the test")
+    settings = settings_of(tmp_path)
+    store = Rows({"ann": row(3, seen=(20,))})
+    with TestClient(create_app(settings, lambda: store), headers=headers_of(settings)) as client:
+        client.app.state.gateway.releases._triton = client.app.state.gateway.triton = TritonByHand()  # type: ignore[attr-defined]
+
+        def stage() -> str:
+            return client.post(ASK, json={"user_id": "ann", "k": 3}).json()["stage"]
+
+        assert stage() == "stable"
+        items.write_bytes(whole)
+        wait_for(lambda: stage() == "candidate")

@@ -9,7 +9,8 @@ import pytest
 from waiting import wait_for
 
 from leanrec.errors import ServingError
-from serving.reloader import Reloader, configured_models
+from leanrec.release.routing import CANDIDATES
+from serving.reloader import CANDIDATE, Reloader, configured_models, models_to_start_with
 
 
 class Triton:
@@ -100,6 +101,42 @@ def test_a_model_that_was_not_loaded_fails_the_start_with_its_reason(tmp_path: P
     reloader = Reloader(tmp_path, lambda *_: (200, index), lambda *_: None)
     with pytest.raises(ServingError, match=r"model ranker cannot be served.*version 2: no graph"):
         reloader.check_started()
+
+
+def test_what_changes_while_triton_starts_is_loaded_before_it_is_announced(triton: Triton) -> None:
+    reloader = Reloader(triton.repository, triton.ask, triton.report)
+    write(triton.repository, "2", recommender="b")
+    reloader.check_started()
+    assert triton.loads == ["recommender"]
+    assert triton.reports == [({"ranker": [1], "recommender": [1]}, None)]
+
+
+def test_a_broken_candidate_is_a_problem_at_the_start_and_keeps_no_other_release_out(
+    triton: Triton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.reloader.FIRST_PAUSE_S", 0.01)
+    write(triton.repository, "2", ranker_candidate="a", recommender_candidate="a")
+    assert models_to_start_with(triton.repository) == ["ranker", "recommender"]
+    triton.broken = {"ranker_candidate"}
+    reloader = Reloader(triton.repository, triton.ask, triton.report)
+    reloader.check_started()
+    assert triton.loads == ["ranker_candidate"]
+    assert triton.reports[-1][1] == (
+        "model ranker_candidate was not loaded, the stable release answers in its place: no graph"
+    )
+    reloader.start()
+    try:
+        write(triton.repository, "3", ranker="b", recommender="b")
+        wait_for(lambda: {"ranker", "recommender"} <= set(triton.loads))
+        triton.broken = set()
+        wait_for(lambda: triton.reports[-1][1] is None)
+        assert triton.loads[-1] == "recommender_candidate"
+    finally:
+        reloader.stop()
+
+
+def test_candidates_are_known_by_the_names_that_releases_give_them() -> None:
+    assert all(name.endswith(CANDIDATE) for name in CANDIDATES.values())
 
 
 def test_hidden_folders_are_no_models(tmp_path: Path) -> None:
