@@ -36,23 +36,26 @@ def push(repository: Path, store: ObjectStore) -> dict[str, Any]:
 
     Raises a ReleaseError when a file is not as published, when the store holds releases or decisions that
     this repository does not know, or when another writer stores releases at the same time. A push that was
-    broken off, or whose answer was lost, may be repeated.
+    broken off, or whose answer was lost, may be repeated. What the repository says when it begins is pushed;
+    other writers need not wait for the upload.
     """
     local = ModelRepository(Path(repository).absolute())
     local.required_state()
     with local.exclusive():
-        state, before = local.required_state(), store.state()
-        if before is not None:
-            _refuse_to_undo(store, before.state, state)
-        pushed = [version for version in state.versions if _push_version(local, store, version)]
-        body = json.dumps(state.to_json(), indent=2).encode()
-        if before is None or before.state != state:
-            store.put_if_unchanged(RELEASE_FILE, body, before.etag if before else None)
-        for model in MODELS:
-            store.put(f"{model}/{CONFIGURATION}", (local.path / model / CONFIGURATION).read_bytes())
-        removed = sorted(store.versions() - set(state.versions))
-        for version in removed:
-            store.remove(version)
+        state = local.required_state()
+        configurations = {model: (local.path / model / CONFIGURATION).read_bytes() for model in MODELS}
+    before = store.state()
+    if before is not None:
+        _refuse_to_undo(store, before.state, state)
+    pushed = [version for version in state.versions if _push_version(local, store, version)]
+    body = json.dumps(state.to_json(), indent=2).encode()
+    if before is None or before.state != state:
+        store.put_if_unchanged(RELEASE_FILE, body, before.etag if before else None)
+    for model, configuration in configurations.items():
+        store.put(f"{model}/{CONFIGURATION}", configuration)
+    removed = sorted(store.versions() - set(state.versions))
+    for version in removed:
+        store.remove(version)
     return {"stable": state.stable, "pushed": pushed, "removed": removed}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,9 +25,16 @@ from leanrec.release.state import (
     withdrawn,
 )
 
+PATIENCE_S = 5.0
+"""Seconds that a decision waits for another writer to end."""
+
 
 def promote(repository: Path, version: int) -> int:
-    """Make `version`, one of those kept, the one that clients get; returns it."""
+    """Make `version`, one of those kept, the one that clients get; returns it.
+
+    Here as in every change of what is served: a ReleaseError when a version that would begin to answer is not
+    what was published, file by file, or when another writer does not end within `PATIENCE_S`.
+    """
     store = ModelRepository(Path(repository).absolute())
 
     def decide(before: ReleaseState) -> ReleaseState:
@@ -61,7 +69,8 @@ def advance(
 ) -> None:
     """Put the candidate into `stage`.
 
-    With `only`, the rollout that was judged, a ReleaseError when it is not the one under way any more.
+    With `only`, the rollout that was judged, a ReleaseError when it is not the one under way any more; such
+    a decision waits for other writers as long as they take, for nobody would make it again.
     """
     _change(
         repository,
@@ -121,6 +130,17 @@ def verify(repository: Path, version: int) -> list[str]:
     return ModelRepository(Path(repository).absolute()).verify(version)
 
 
+def require_whole(store: ModelRepository, version: int) -> None:
+    """A ReleaseError unless every file of `version` is what was published."""
+    faults = store.verify(version)
+    if faults:
+        more = f", and {len(faults) - 1} more files" if len(faults) > 1 else ""
+        raise ReleaseError(
+            f"version {version} is not as it was published: {faults[0]}{more}; choose another "
+            "version, or publish it anew"
+        )
+
+
 def require_unchanged(state: ReleaseState, rollout: Rollout) -> None:
     """A ReleaseError unless `rollout` is the one under way, in the stage that it was in."""
     if state.rollout != rollout:
@@ -132,8 +152,15 @@ def _change(
 ) -> ReleaseState:
     store = ModelRepository(Path(repository).absolute())
     store.required_state()
-    with store.exclusive():
+    with store.exclusive(wait_s=PATIENCE_S if only is None else math.inf):
         before = store.required_state()
         if only is not None:
             require_unchanged(before, only)
-        return store.commit(decide(before), store.stage())
+        after = decide(before)
+        for version in sorted(_answering(after) - _answering(before)):
+            require_whole(store, version)
+        return store.commit(after, store.stage())
+
+
+def _answering(state: ReleaseState) -> set[int]:
+    return {state.stable, state.rollout.version} if state.rollout else {state.stable}

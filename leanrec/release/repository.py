@@ -18,12 +18,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from leanrec.errors import ReleaseError
 from leanrec.files import fsync_tree, read_json, sha256_of, write_json, write_text
@@ -38,6 +39,7 @@ MANIFEST = "manifest.json"
 RELEASE_FOLDER = "release"
 STAGING = ".staging"
 LOCK = ".lock"
+LOOK_AGAIN_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -100,21 +102,23 @@ class ModelRepository:
         )
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self, wait_s: float = 0.0) -> Iterator[None]:
         """Hold the repository against other writers; what a killed one left is settled first.
 
-        The kernel frees the lock of a process that dies.
+        The kernel frees the lock of a process that dies. Raises a ReleaseError when another writer still
+        holds it after `wait_s` seconds.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + wait_s
         with (self.path / LOCK).open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise ReleaseError(
-                    f"{self.path}: process {lock.read().strip() or 'unknown'} is changing this repository;"
-                    " try again when it has ended"
-                ) from None
+            while not _is_free(lock):
+                if time.monotonic() >= deadline:
+                    lock.seek(0)
+                    raise ReleaseError(
+                        f"{self.path}: process {lock.read().strip() or 'unknown'} is changing this"
+                        " repository; try again when it has ended"
+                    )
+                time.sleep(LOOK_AGAIN_S)
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
@@ -277,6 +281,15 @@ class ModelRepository:
                 f"{self.path}: it holds version {version}, which LeanRec did not publish;"
                 " choose another folder"
             )
+
+
+def _is_free(lock: IO[str]) -> bool:
+    """Whether the lock could be taken, which it then is."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def now() -> str:

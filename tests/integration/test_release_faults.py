@@ -50,8 +50,11 @@ def test_a_full_disk_and_a_corrupt_version_stop_no_answer(small_disk: Path, tmp_
         wait_for(lambda: load.versions[-1] == 2)
 
         (repository / "recommender" / "1" / "model.onnx").write_bytes(b"rot")
-        assert rollback(repository) == 1
-        wait_for(lambda: server.loaded()["problem"] is not None)
+        with pytest.raises(
+            ReleaseError, match=r"version 1 is not as it was published: .*model\.onnx: changed"
+        ):
+            rollback(repository)
+        assert server.loaded()["problem"] is None
         seen = len(load.versions)
         wait_for(lambda: len(load.versions) > seen + 20)
     assert (load.failures, load.mixed) == ([], [])

@@ -17,10 +17,12 @@ from typer.testing import CliRunner
 from leanrec.cli import app
 from leanrec.config import ReleaseSettings, RolloutSettings
 from leanrec.errors import GateError, ReleaseError, ServingError
-from leanrec.release.promote import advance, offer, status, withdraw
+from leanrec.release.promote import advance, offer, promote, rollback, status, withdraw
 from leanrec.release.publish import publish_release
+from leanrec.release.repository import ModelRepository
 from leanrec.release.rollout.controller import LOCK, Controller, Observation
 from leanrec.release.rollout.observation import GatewayMetrics
+from leanrec.release.rollout.verification import fault_of_candidate
 from serving.gateway.metrics import Metrics
 
 SETTINGS = RolloutSettings(
@@ -175,6 +177,54 @@ def test_a_rollout_that_was_killed_goes_on_where_it_was(models: Path, gateway: G
     advance(models, "canary", percent=50, reason="as before")
     assert controller(models, gateway.url).run(None, ignore) == 2
     assert actions(models)[-3:] == ["candidate", "canary 50 %", "promote"]
+
+
+def test_a_candidate_goes_though_another_writer_holds_the_repository_for_long(
+    models: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leanrec.release.promote.PATIENCE_S", 0.1)
+    gateway.outcome = "error"
+    held = threading.Event()
+
+    def hold() -> None:
+        with ModelRepository(models).exclusive():
+            held.set()
+            time.sleep(2)
+
+    offer(models, 2)
+    advance(models, "canary", percent=10, reason="as before")
+    writer = threading.Thread(target=hold)
+    writer.start()
+    assert held.wait(60)
+    with pytest.raises(ReleaseError, match="is changing this repository"):
+        promote(models, 2)  # by hand one is told soon
+    with pytest.raises(GateError, match="withdrawn, version 1 goes on serving"):
+        controller(models, gateway.url).run(None, ignore)
+    writer.join()
+    assert status(models)["rollout"] is None
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "release/golden.safetensors", "release/items.parquet"])
+def test_a_version_that_is_not_as_it_was_published_answers_nobody(models: Path, file: str) -> None:
+    spoilt = models / "recommender" / "2" / file
+    content = bytearray(spoilt.read_bytes())
+    content[len(content) // 2] ^= 1
+    spoilt.write_bytes(content)
+    for decide in (promote, offer):
+        with pytest.raises(ReleaseError, match=rf"version 2 is not as it was published: .*{file}: changed"):
+            decide(models, 2)
+    assert status(models)["stable"] == 1
+    fault = fault_of_candidate(ReleaseSettings(repository=str(models)), ModelRepository(models), 2, [], 1)
+    assert fault is not None
+    assert fault.startswith("version 2 is not as it was published")
+
+
+def test_a_rollback_to_a_version_that_is_not_as_it_was_published_is_refused(models: Path) -> None:
+    promote(models, 2)
+    (models / "ranker" / "1" / "model.onnx").unlink()
+    with pytest.raises(ReleaseError, match=r"version 1 is not as it was published: .*missing"):
+        rollback(models)
+    assert status(models)["stable"] == 2
 
 
 def test_the_second_of_two_rollouts_is_refused(models: Path, gateway: Gateway) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from leanrec.config import ReleaseSettings
-from leanrec.errors import ServingError
+from leanrec.errors import ExportError, ReleaseError, ServingError
 from leanrec.export.agreement import compare_ranker, compare_recommender
 from leanrec.export.golden import read_golden
 from leanrec.export.runtime import GraphSession
+from leanrec.release.promote import require_whole
 from leanrec.release.publish import GRAPH
 from leanrec.release.repository import ModelRepository
 from leanrec.release.routing import CANDIDATES
@@ -31,13 +32,17 @@ def fault_of_candidate(
 ) -> str | None:
     """What keeps the candidate from being sent to anybody, in a sentence; None when all is well.
 
-    Asks every Triton behind the names `tritons` (host:port, gRPC), which gets `wait_s` seconds to load the
-    candidate, the golden requests of the release, one user at a time, and holds the answers against the same
-    graph here.
+    Holds every file against its digest. Then asks every Triton behind the names `tritons` (host:port, gRPC),
+    which gets `wait_s` seconds to load the candidate, the golden requests of the release, one user at a time,
+    and holds the answers against the same graph here.
 
     Raises ServingError when a Triton does not answer at all.
     """
-    golden = read_golden(repository.release_folder(version))
+    try:
+        require_whole(repository, version)
+        golden = read_golden(repository.release_folder(version))
+    except (ReleaseError, ExportError) as error:
+        return str(error)
     for address in _replicas(tritons):
         with TritonClient(address, timeout_s=30) as triton:
             for model in MODELS:
