@@ -87,9 +87,12 @@ def publish(config: ConfigArgument, work: WorkOption = BY_HAND) -> None:
 @release_app.command()
 def promote(config: ConfigArgument, version: int, json_output: JsonOption = False) -> None:
     """Make a version that is kept the stable one at once, without a rollout."""
+    from leanrec.release.mirror import push_where_stored
     from leanrec.release.promote import promote
 
-    stable = promote(Path(load_settings(config).release.repository), version)
+    settings = load_settings(config).release
+    stable = promote(Path(settings.repository), version)
+    push_where_stored(settings)
     print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable.")
 
 
@@ -115,9 +118,12 @@ def rollout(
 @release_app.command()
 def abort(config: ConfigArgument, json_output: JsonOption = False) -> None:
     """End the rollout under way; the stable version goes on."""
+    from leanrec.release.mirror import push_where_stored
     from leanrec.release.promote import withdraw
 
-    stable = withdraw(Path(load_settings(config).release.repository), "ended by hand")
+    settings = load_settings(config).release
+    stable = withdraw(Path(settings.repository), "ended by hand")
+    push_where_stored(settings)
     print(
         json.dumps({"stable": stable}) if json_output else f"The candidate is withdrawn; {stable} is stable."
     )
@@ -126,9 +132,12 @@ def abort(config: ConfigArgument, json_output: JsonOption = False) -> None:
 @release_app.command()
 def rollback(config: ConfigArgument, json_output: JsonOption = False) -> None:
     """Go back to the version that was stable before; during a rollout, end that instead."""
+    from leanrec.release.mirror import push_where_stored
     from leanrec.release.promote import rollback
 
-    stable = rollback(Path(load_settings(config).release.repository))
+    settings = load_settings(config).release
+    stable = rollback(Path(settings.repository))
+    push_where_stored(settings)
     print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable again.")
 
 

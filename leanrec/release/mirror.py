@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from leanrec.config import ReleaseSettings
 from leanrec.errors import ReleaseError
 from leanrec.files import sha256_of
 from leanrec.release.object_store import ObjectStore, manifest_name
@@ -57,6 +58,22 @@ def push(repository: Path, store: ObjectStore) -> dict[str, Any]:
     for version in removed:
         store.remove(version)
     return {"stable": state.stable, "pushed": pushed, "removed": removed}
+
+
+def push_where_stored(settings: ReleaseSettings) -> None:
+    """Push where `release.object_store.url` names a store, for the replicas that follow it; else do nothing.
+
+    Raises a ReleaseError that says how to repeat it: what was decided stands in the repository.
+    """
+    if not settings.object_store.url:
+        return
+    try:
+        push(Path(settings.repository), ObjectStore(settings.object_store))
+    except (ReleaseError, OSError) as error:
+        raise ReleaseError(
+            f"the change is made in {settings.repository} and did not reach {settings.object_store.url}, so "
+            f"replicas that follow it serve what they did: {error}; repeat it with `leanrec release push`"
+        ) from None
 
 
 def pull(store: ObjectStore, repository: Path) -> dict[str, Any]:

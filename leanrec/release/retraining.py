@@ -163,7 +163,10 @@ def decide(settings: RetrainingSettings, now: Standing, signals: list[Signal]) -
     if now.newest is None:
         return True, "there is no release yet"
     if now.rollout is not None:
-        return False, f"put off: a rollout is under way ({now.rollout}), and its end must come first"
+        return False, (
+            f"put off: a rollout is under way ({now.rollout}), and its end must come first; go on with it by "
+            "`leanrec release rollout CONFIG`, or end it by `leanrec release abort CONFIG`"
+        )
     if settings.trigger != "always" and now.num_new_acts == 0:
         return False, f"nothing to do: no rating or click since release {now.newest}"
     if drifted:

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from object_storage import CREDENTIALS, new_bucket, object_storage
 from tiny_release import top_k, user_row, write_artifacts
+from typer.testing import CliRunner
 from waiting import wait_for
 
+from leanrec.cli import app
 from leanrec.config import ReleaseSettings
 from leanrec.config.storage import ObjectStoreSettings
 from leanrec.errors import ReleaseError
@@ -374,3 +377,32 @@ def test_a_triton_beside_a_follower_serves_what_is_pushed_elsewhere(
         stopping.set()
         follower.join()
     assert not [line for line in told if line.startswith("problem")]
+
+
+def test_what_is_decided_by_command_reaches_the_store_or_the_command_says_that_it_did_not(
+    tmp_path: Path, bucket: ObjectStoreSettings
+) -> None:
+    ours, store, config = tmp_path / "ours", ObjectStore(bucket), tmp_path / "run.yaml"
+    publish(ours)
+    publish(ours)
+    push(ours, store)
+    release = {"repository": str(ours), "object_store": bucket.model_dump(mode="json")}
+    run_settings = {
+        "name": "tiny",
+        "data": {"source": "synthetic"},
+        "feature_store": {"repository": str(tmp_path / "features")},
+    }
+    config.write_text(yaml.safe_dump(run_settings | {"release": release}))
+
+    def run(*command: str) -> str:
+        outcome = CliRunner().invoke(app, ["release", *command])
+        return str(outcome.exception or outcome.output)
+
+    assert "Version 1 is stable again" in run("rollback", str(config))
+    assert store.state().state.stable == 1
+    assert "Version 2 is stable" in run("promote", str(config), "2")
+    assert store.state().state.stable == 2
+    gone = release | {"object_store": {**release["object_store"], "url": "s3://no-such-bucket/there"}}
+    config.write_text(yaml.safe_dump(run_settings | {"release": gone}))
+    assert "did not reach" in run("rollback", str(config))
+    assert status(ours)["stable"] == 1

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,35 @@ def test_a_rollback_to_a_version_that_is_not_as_it_was_published_is_refused(mode
     with pytest.raises(ReleaseError, match=r"version 1 is not as it was published: .*missing"):
         rollback(models)
     assert status(models)["stable"] == 2
+
+
+def test_every_change_is_shared_with_replicas_that_do_not_see_the_repository(
+    models: Path, gateway: Gateway
+) -> None:
+    shared = []
+
+    def share() -> None:
+        rollout = status(models)["rollout"]
+        shared.append((status(models)["stable"], rollout and rollout["percent"]))
+
+    assert replace(controller(models, gateway.url), share=share).run(2, ignore) == 2
+    assert shared == [(1, 0), (1, 0), (1, 10), (1, 50), (2, None)]
+
+
+def test_a_withdrawal_that_could_not_be_shared_says_so(models: Path, gateway: Gateway) -> None:
+    gateway.outcome = "error"
+    calls = []
+
+    def share() -> None:
+        calls.append(status(models)["rollout"])
+        if calls[-1] is None:
+            raise ReleaseError("the store is away")
+
+    offer(models, 2)
+    advance(models, "canary", percent=10, reason="as before")
+    with pytest.raises(GateError, match=r"version 1 goes on serving; .*not everybody was told: the store"):
+        replace(controller(models, gateway.url), share=share).run(None, ignore)
+    assert status(models)["rollout"] is None
 
 
 def test_the_second_of_two_rollouts_is_refused(models: Path, gateway: Gateway) -> None:

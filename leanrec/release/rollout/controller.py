@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanrec.config.rollout import RolloutSettings
-from leanrec.errors import GateError, ReleaseError
+from leanrec.errors import GateError, LeanRecError, ReleaseError
 from leanrec.release.promote import accept, advance, offer, require_unchanged, withdraw
 from leanrec.release.repository import ModelRepository
 from leanrec.release.rollout.bounds import Missed, missed_at_the_end, missed_for_sure, num_judged
@@ -55,6 +55,8 @@ class Controller:
     repository: Path
     metrics: GatewayMetrics
     verify: Verify
+    share: Callable[[], None] = lambda: None
+    """Called after every change, for replicas that do not see the repository itself."""
 
     def run(self, version: int | None, watch: Callable[[Observation], None]) -> int:
         """Roll `version` out, or go on with the rollout under way; returns it once it is stable.
@@ -67,10 +69,12 @@ class Controller:
         store = ModelRepository(Path(self.repository).absolute())
         with _alone(store):
             self._begin(store, version)
+            self.share()
             self.metrics.require_one()
             while (rollout := store.required_state().rollout) is not None:
                 reason = self._pass_stage(store, rollout, watch)
                 self._go_on(rollout, reason)
+                self.share()
         state = store.required_state()
         if version not in (None, state.stable):
             raise ReleaseError(
@@ -162,6 +166,10 @@ class Controller:
 
     def _withdraw(self, rollout: Rollout, reason: str) -> None:
         stable = withdraw(self.repository, reason, only=rollout)
+        try:
+            self.share()
+        except LeanRecError as error:
+            reason += f"; not everybody was told: {error}"
         raise GateError(f"the candidate was withdrawn, version {stable} goes on serving; {reason}")
 
 

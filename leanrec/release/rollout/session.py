@@ -9,6 +9,7 @@ from pathlib import Path
 from leanrec.config import RunSettings
 from leanrec.files import read_json, write_json
 from leanrec.journal import report_progress, step
+from leanrec.release.mirror import push_where_stored
 from leanrec.release.repository import ModelRepository
 from leanrec.release.rollout.controller import Controller, Observation
 from leanrec.release.rollout.observation import GatewayMetrics
@@ -73,5 +74,6 @@ def roll_out(
             tritons=gateway.triton or (f"{serving.host}:{serving.grpc_port}",),
             wait_s=settings.rollout.load_s,
         ),
+        share=partial(push_where_stored, settings.release),
     )
     return controller.run(version, watch or (lambda _: None))
