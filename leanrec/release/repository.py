@@ -57,10 +57,11 @@ class ModelRepository:
         return self.version_folder(RECOMMENDER, version) / RELEASE_FOLDER
 
     def state(self) -> ReleaseState | None:
-        """What should be served; None before the first release."""
+        """What should be served; None before the first release. A ReleaseError when the file was lost."""
         try:
             return ReleaseState.from_json(read_json(self.path / RELEASE_FILE))
         except FileNotFoundError:
+            self._refuse_lost_state()
             return None
         except ValueError as error:
             raise ReleaseError(f"{self.path / RELEASE_FILE}: not JSON ({error}); restore the file") from None
@@ -128,15 +129,16 @@ class ModelRepository:
     def settle(self) -> None:
         """Finish or undo what a killed writer left; the caller holds the repository."""
         staging = self.path / STAGING
-        shutil.rmtree(staging, ignore_errors=True)
         state = self.state()
+        if state is None:
+            self._refuse_foreign()
         kept = state.versions if state else ()
         # The recommender's folder holds the manifest, which proves that the version is ours, so it goes last.
         for model in reversed(MODELS):
             for version in self.numbers(model):
-                if version not in kept:
-                    self._refuse_foreign(version)
+                if version not in kept and self._is_ours(version):
                     shutil.rmtree(self.version_folder(model, version))
+        shutil.rmtree(staging, ignore_errors=True)
         if state is not None:
             self._serve(state, staging)
             shutil.rmtree(staging, ignore_errors=True)
@@ -186,14 +188,21 @@ class ModelRepository:
 
     def place(self, folder: Path, model: str, version: int) -> None:
         """Put a whole version of `model` in place; nothing refers to it before the next `commit`."""
+        target = self.version_folder(model, version)
+        if target.exists():
+            raise ReleaseError(f"{target}: no release, but it has the number of one; move it away")
         fsync_tree(folder)
         (self.path / model).mkdir(exist_ok=True)
-        _rename(folder, self.version_folder(model, version))
+        _rename(folder, target)
 
     def next_version(self) -> int:
-        """The number that the next release gets; no number is used twice."""
+        """The number that the next release gets; none is used twice, nor one that lies there already."""
         state = self.state()
-        return (state.last if state else 0) + 1
+        taken = {number for model in MODELS for number in self.numbers(model)}
+        version = (state.last if state else 0) + 1
+        while version in taken:
+            version += 1
+        return version
 
     def verify(self, version: int) -> list[str]:
         """What differs from the manifest of `version`, a sentence a file; empty when all is as published."""
@@ -275,11 +284,32 @@ class ModelRepository:
         configuration = self.configuration(CANDIDATES[model])
         return configuration.versions if configuration else None
 
-    def _refuse_foreign(self, version: int) -> None:
-        if self.state() is None and not (self.release_folder(version) / MANIFEST).exists():
+    def _is_ours(self, version: int) -> bool:
+        return (self.release_folder(version) / MANIFEST).exists()
+
+    def _refuse_foreign(self) -> None:
+        """A ReleaseError when version folders lie there, before the first release, that are not ours."""
+        foreign = [v for model in MODELS for v in self.numbers(model) if not self._is_ours(v)]
+        if foreign:
             raise ReleaseError(
-                f"{self.path}: it holds version {version}, which LeanRec did not publish;"
+                f"{self.path}: it holds version {foreign[0]}, which LeanRec did not publish;"
                 " choose another folder"
+            )
+
+    def _refuse_lost_state(self) -> None:
+        """A ReleaseError when releases lie there without the release.json that tells which of them serve.
+
+        Before the first release, a writer that was killed may have left a version too; but it leaves its
+        staging folder with it, and no configuration.
+        """
+        ours = [version for version in self.numbers(RECOMMENDER) if self._is_ours(version)]
+        configured = any((self.path / model / CONFIGURATION).exists() for model in MODELS)
+        began = (self.path / STAGING).exists() and not configured
+        if ours and not began and not (self.path / RELEASE_FILE).exists():
+            raise ReleaseError(
+                f"{self.path}: it holds version {', '.join(map(str, ours))} and no {RELEASE_FILE}, so nothing"
+                " says which of them serves; put the file back (from a backup, or from the object store that"
+                " `leanrec release push` wrote to), or move the folder away and publish anew"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from leanrec.schema import MODELS
 
 
 def prune(repository: Path, *, keep: int, dry_run: bool = False) -> dict[str, Any]:
-    """Keep the newest `keep` versions and remove the others; with `dry_run`, only say which.
+    """Keep the newest `keep` versions and remove the others; `dry_run` says which and touches nothing.
 
     Never removed: what is stable, served or being rolled out, and the version that a rollback goes to.
     Returns removed, kept (versions) and bytes (freed).
@@ -22,7 +23,7 @@ def prune(repository: Path, *, keep: int, dry_run: bool = False) -> dict[str, An
         raise ReleaseError(f"prune: --keep is {keep}; keep at least 1 release")
     store = ModelRepository(Path(repository).absolute())
     store.required_state()
-    with store.exclusive():
+    with nullcontext() if dry_run else store.exclusive():
         before = store.required_state()
         after = pruned(before, keep=keep)
         removed = [version for version in before.versions if version not in after.versions]

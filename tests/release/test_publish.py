@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from leanrec.release.lineage import data_digest
 from leanrec.release.promote import promote, rollback, status, verify
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
+from leanrec.release.retention import prune
 from leanrec.schema import MODELS
 
 Artifacts = dict[str, Path]
@@ -238,6 +239,44 @@ def test_versions_of_somebody_else_are_never_touched(settings: ReleaseSettings, 
     with pytest.raises(ReleaseError, match="LeanRec did not publish"):
         publish(settings, artifacts)
     assert foreign.read_bytes() == b"theirs"
+
+
+def test_a_lost_release_json_is_an_error_that_touches_no_release(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    path = Path(settings.repository)
+    publish(settings, artifacts)
+    publish(settings, artifacts)
+    kept = (path / "release.json").read_bytes()
+    (path / "release.json").unlink()
+    before = content(path)
+    commands: list[Callable[[], object]] = [
+        lambda: publish(settings, artifacts),
+        lambda: rollback(path),
+        lambda: status(path),
+        lambda: prune(path, keep=1),
+    ]
+    for command in commands:
+        with pytest.raises(ReleaseError, match=r"version 1, 2 and no release\.json.*put the file back"):
+            command()
+    assert content(path) == before
+    (path / "release.json").write_bytes(kept)
+    assert publish(settings, artifacts)["version"] == 3
+
+
+def test_a_folder_of_somebody_else_among_the_releases_stays(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    path = Path(settings.repository)
+    publish(settings, artifacts)
+    foreign = path / "recommender" / "2" / "model.onnx"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"theirs")
+    prune(path, keep=1, dry_run=True)
+    assert publish(settings, artifacts)["version"] == 3
+    prune(path, keep=1)
+    assert foreign.read_bytes() == b"theirs"
+    assert ModelRepository(path).is_settled()
 
 
 PUBLISHER = """

@@ -1,5 +1,6 @@
 """What a person sees of the releases kept, and what differs between two."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,3 +133,15 @@ def test_prune_keeps_what_is_served_and_what_a_rollback_needs(tmp_path: Path) ->
     assert prune(tmp_path / "models", keep=1)["removed"] == []
     with pytest.raises(ReleaseError, match="keep at least 1"):
         prune(tmp_path / "models", keep=0)
+
+
+def test_a_dry_run_of_prune_leaves_what_a_killed_publisher_left(tmp_path: Path) -> None:
+    publish(tmp_path, 1)
+    models = tmp_path / "models"
+    shutil.copytree(models / "recommender" / "1", models / "recommender" / "2")
+    (models / ".staging").mkdir()
+    before = sorted(models.rglob("*"))
+    assert prune(models, keep=1, dry_run=True)["removed"] == []
+    assert sorted(models.rglob("*")) == before
+    prune(models, keep=1)
+    assert ModelRepository(models).numbers("recommender") == [1]
