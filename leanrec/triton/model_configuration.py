@@ -46,7 +46,10 @@ class Warmup:
     name: str
     batch_size: int
     inputs: tuple[TensorSpec, ...]
-    """Every axis is fixed."""
+    """Every axis is fixed. By name: a protobuf map knows no order."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(sorted(self.inputs, key=lambda tensor: tensor.name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +190,4 @@ def _read_warmup(entry: proto.ModelWarmup) -> Warmup:
         TensorSpec(name=name, dtype=_dtype(tensor.data_type), shape=tuple(tensor.dims))
         for name, tensor in entry.inputs.items()
     )
-    return Warmup(
-        name=entry.name, batch_size=entry.batch_size, inputs=tuple(sorted(inputs, key=lambda t: t.name))
-    )
+    return Warmup(name=entry.name, batch_size=entry.batch_size, inputs=tuple(inputs))
