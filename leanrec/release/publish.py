@@ -106,9 +106,14 @@ def publish_release(
             repository.commit(state, staged)
         except OSError as error:
             _undo(repository)
+            what = f"{repository.path}: version {version}"
+            if _is_decided(repository, version):
+                raise ReleaseError(
+                    f"{what} is published, but not all of it could be put in place ({_reason(error)});"
+                    " mend that, and the next promote, rollback or publish finishes it"
+                ) from None
             raise ReleaseError(
-                f"{repository.path}: version {version} could not be written"
-                f" ({_reason(error)}); {_serving(before)};"
+                f"{what} could not be written ({_reason(error)}); {_serving(before)};"
                 " mend that and publish again"
             ) from None
         except BaseException:
@@ -184,6 +189,12 @@ def _undo(repository: ModelRepository) -> None:
     """Remove what was staged; where even that fails, the next command does it."""
     with contextlib.suppress(OSError):
         repository.settle()
+
+
+def _is_decided(repository: ModelRepository, version: int) -> bool:
+    """Whether release.json holds `version` already: then it is not undone but finished."""
+    state = repository.state()
+    return state is not None and version in state.versions
 
 
 def _reason(error: OSError) -> str:

@@ -10,13 +10,16 @@ A change is prepared in `<repository>/.staging`, then put in place by renames, i
 A candidate is served under names of its own, for Triton gives a client that names no version the highest
 one of a name. All that needs room on the disk happens before step 2. A writer that is killed
 before step 2 has changed nothing that is served, and the next one undoes it; after step 2 the next one
-finishes it.
+finishes it. Versions that are kept no more are removed last. One that cannot be removed stops no command: a
+warning says so, and the next writer tries again.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -40,6 +43,10 @@ RELEASE_FOLDER = "release"
 STAGING = ".staging"
 LOCK = ".lock"
 LOOK_AGAIN_S = 0.05
+REMOVED = ".removed-"
+"""How the name of a folder begins that is out of use and not yet off the disk."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -137,11 +144,14 @@ class ModelRepository:
         for model in reversed(MODELS):
             for version in self.numbers(model):
                 if version not in kept and self._is_ours(version):
-                    shutil.rmtree(self.version_folder(model, version))
+                    _set_aside(self.version_folder(model, version))
         shutil.rmtree(staging, ignore_errors=True)
         if state is not None:
             self._serve(state, staging)
             shutil.rmtree(staging, ignore_errors=True)
+        for pattern in (f"{REMOVED}*", f"*/{REMOVED}*"):
+            for folder in self.path.glob(pattern):
+                _remove(folder)
 
     def numbers(self, model: str) -> list[int]:
         """The numbers of the version folders that lie there for `model`, ascending."""
@@ -260,7 +270,7 @@ class ModelRepository:
                 continue
             staged.mkdir(exist_ok=True)
             if (self.path / name).exists():
-                (self.path / name).replace(staged / f"{name}.gone")
+                _set_aside(self.path / name)
             if state.rollout:
                 if not (staged / name).exists():
                     self._stage_candidate(model, state, staged)
@@ -333,6 +343,25 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def _set_aside(folder: Path) -> None:
+    """Rename `folder` to a hidden one, which takes no room; so no version is ever half removed."""
+    try:
+        folder.rename(folder.with_name(f"{REMOVED}{folder.name}-{secrets.token_hex(4)}"))
+    except OSError as error:
+        _warn_of_rest(folder, error)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        _warn_of_rest(folder, error)
+
+
+def _warn_of_rest(folder: Path, error: OSError) -> None:
+    _log.warning("%s is out of use but cannot be removed (%s); the next command tries again", folder, error)
 
 
 def _rename(source: Path, target: Path) -> None:

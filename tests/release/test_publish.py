@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from small_disk import mounted_disk
 from tiny_release import SPEC, write_artifacts
 
 from leanrec.config import ReleaseSettings
-from leanrec.errors import ReleaseError
+from leanrec.errors import HostError, ReleaseError
 from leanrec.files import read_json, write_json
 from leanrec.gates import at_most, write_gate
 from leanrec.release.lineage import data_digest
@@ -279,6 +280,68 @@ def test_a_folder_of_somebody_else_among_the_releases_stays(
     assert ModelRepository(path).is_settled()
 
 
+@contextmanager
+def immutable(file: Path) -> Iterator[None]:
+    """Nobody, not even root, can remove `file` meanwhile; skips where the file system knows no such thing."""
+    if shutil.which("chattr") is None or subprocess.run(["chattr", "+i", file], check=False).returncode:
+        pytest.skip("a file that cannot be removed takes root, and a file system that knows chattr")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", file], check=True)
+
+
+def removed_later(path: Path) -> list[str]:
+    return sorted(folder.name.rpartition("-")[0] for folder in path.glob("recommender/.removed-*"))
+
+
+def test_an_old_version_that_cannot_be_removed_stops_no_command(
+    settings: ReleaseSettings, artifacts: Artifacts, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(settings.repository)
+    publish(settings, artifacts)
+    publish(settings, artifacts)
+    old = path / "recommender" / "1" / "model.onnx"
+    same = path.parent / "same"
+    os.link(old, same)  # the name by which the file is found again
+    with immutable(same):
+        assert publish(settings, artifacts)["version"] == 3
+        assert "cannot be removed" in caplog.text
+        assert rollback(path) == 2
+        facts = status(path)
+        assert (facts["stable"], facts["settled"], removed_later(path)) == (2, True, [".removed-1"])
+    assert promote(path, 3) == 3
+    assert removed_later(path) == []
+
+
+def test_a_folder_that_cannot_even_be_renamed_stops_no_command(
+    settings: ReleaseSettings, artifacts: Artifacts, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(settings.repository)
+    publish(settings, artifacts)
+    publish(settings, artifacts)
+    with immutable(path / "recommender" / "1"):
+        assert publish(settings, artifacts)["version"] == 3
+        assert "cannot be removed" in caplog.text
+        assert rollback(path) == 2
+        assert ModelRepository(path).numbers("recommender") == [1, 2, 3]
+    assert promote(path, 3) == 3
+    assert ModelRepository(path).numbers("recommender") == [2, 3]
+
+
+def test_a_version_that_is_decided_and_not_yet_in_place_is_called_published(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    path = Path(settings.repository)
+    publish(settings, artifacts)
+    with immutable(path / "ranker" / "config.pbtxt"):
+        with pytest.raises(ReleaseError, match="version 2 is published, but not all of it"):
+            publish(settings, artifacts)
+        assert (status(path)["stable"], status(path)["settled"]) == (2, False)
+    assert rollback(path) == 1
+    assert status(path)["settled"]
+
+
 PUBLISHER = """
 import os, signal, sys
 from pathlib import Path
@@ -375,3 +438,40 @@ def test_a_full_disk_leaves_the_last_release_untouched(
     (small_disk / "ballast").unlink()
     assert publish(settings, artifacts, tmp_path / "out")["version"] == 2
     assert json.loads((tmp_path / "out").read_text())["version"] == 2
+
+
+@pytest.mark.integration
+def test_a_rollback_with_little_room_is_done_whole_or_not_at_all(
+    small_disk: Path, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    path = small_disk / "models"
+    for _ in range(2):
+        publish(ReleaseSettings(repository=str(path), keep=2), artifacts, tmp_path / "out")
+    page, stable = 4096, [2]
+    for free in range(8):
+        with (small_disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+            ballast.write(b"x" * (os.statvfs(small_disk).f_bavail - free) * page)
+        assert os.statvfs(small_disk).f_bavail == free
+        before = content(path)
+        try:
+            assert rollback(path) == 1
+        except HostError:
+            assert content(path) == before
+        facts = status(path)
+        stable.append(facts["stable"])
+        assert facts["settled"]
+        (small_disk / "ballast").unlink()
+        if facts["stable"] == 1:
+            break
+    assert stable[-2:] == [2, 1]
+
+
+def test_a_command_that_changes_nothing_writes_no_configuration(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    path = Path(settings.repository)
+    publish(settings, artifacts)
+    files = [path / model / "config.pbtxt" for model in MODELS]
+    before = [file.stat().st_ino for file in files]
+    assert prune(path, keep=1)["removed"] == []
+    assert [file.stat().st_ino for file in files] == before
