@@ -53,6 +53,7 @@ def status(config: ConfigArgument, json_output: JsonOption = False) -> None:
         table.add_row(*map(str, cells))
     console.print(f"{facts['repository']}: version {facts['stable']} is stable")
     console.print(table)
+    print_damaged(facts["versions"])
     if facts["rollout"]:
         console.print(_rollout_in_words(facts["rollout"]))
     if not facts["settled"]:
@@ -139,6 +140,13 @@ def rollback(config: ConfigArgument, json_output: JsonOption = False) -> None:
     stable = rollback(Path(settings.repository))
     push_where_stored(settings)
     print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable again.")
+
+
+def print_damaged(versions: list[dict[str, Any]]) -> None:
+    """A line for each version whose manifest cannot be read."""
+    for line in versions:
+        if line["damaged"]:
+            console.print(f"Damaged: {line['damaged']}", markup=False)
 
 
 def _rollout_in_words(rollout: dict[str, Any]) -> str:

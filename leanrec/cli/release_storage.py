@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from leanrec.cli.front import ConfigArgument, JsonOption, console
-from leanrec.cli.release import release_app
+from leanrec.cli.release import print_damaged, release_app
 from leanrec.config import load_settings
 
 
@@ -31,6 +31,7 @@ def list_(config: ConfigArgument, json_output: JsonOption = False) -> None:
         cells += [(line["data"] or "")[:8], line["code_version"] or ""]
         table.add_row(*map(str, cells))
     console.print(table)
+    print_damaged(releases)
     for line in releases:
         if line["incomplete"]:
             console.print(f"The manifest of {line['version']} does not say {', '.join(line['incomplete'])}.")

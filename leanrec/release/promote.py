@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from leanrec.errors import ReleaseError
-from leanrec.release.listing import role_of
+from leanrec.release.listing import manifest_or_fault, role_of
 from leanrec.release.repository import ModelRepository, now
 from leanrec.release.requests import same_tensors
 from leanrec.release.state import (
@@ -101,11 +101,11 @@ def status(repository: Path) -> dict[str, Any]:
     """What the repository keeps and serves.
 
     `settled` is False while a writer is at work, or after one was killed: the next publish, promote or
-    rollback finishes or undoes what it left.
+    rollback finishes or undoes what it left. `damaged` of a version says why its manifest cannot be read.
     """
     store = ModelRepository(Path(repository).absolute())
     state = store.required_state()
-    manifests = {version: store.manifest(version) for version in state.versions}
+    manifests = {version: manifest_or_fault(store, version) for version in state.versions}
     return {
         "repository": str(store.path),
         "stable": state.stable,
@@ -118,8 +118,9 @@ def status(repository: Path) -> dict[str, Any]:
                 "version": version,
                 "role": role_of(state, version),
                 **{key: facts.get(key) for key in ("name", "published_at", "bytes", "recipe")},
+                "damaged": damaged,
             }
-            for version, facts in manifests.items()
+            for version, (facts, damaged) in manifests.items()
         ],
         "history": list(state.history),
     }

@@ -88,15 +88,27 @@ class ModelRepository:
             return None
 
     def manifest(self, version: int) -> dict[str, Any]:
-        """What `version` is made of; a ReleaseError when the repository does not hold it."""
+        """What `version` is made of; a ReleaseError when it is damaged or not held here."""
+        file = self.release_folder(version) / MANIFEST
         try:
-            return read_json(self.release_folder(version) / MANIFEST)
+            manifest = read_json(file)
         except FileNotFoundError:
             state = self.state()
-            kept = ", ".join(map(str, state.versions)) if state else "none"
-            raise ReleaseError(
-                f"{self.path}: version {version} is not there; versions kept: {kept}"
-            ) from None
+            if state is None or version not in state.versions:
+                kept = ", ".join(map(str, state.versions)) if state else "none"
+                raise ReleaseError(
+                    f"{self.path}: version {version} is not there; versions kept: {kept}"
+                ) from None
+            fault = "missing"
+        except ValueError as error:
+            fault = f"not JSON ({error})"
+        else:
+            if _names_files(manifest):
+                return manifest
+            fault = "it does not name the version's files"
+        raise ReleaseError(
+            f"{file}: {fault}; version {version} is damaged: restore the file, or go over to another version"
+        )
 
     def is_settled(self) -> bool:
         """Whether the files agree: every model's configuration serves what release.json says."""
@@ -330,6 +342,14 @@ def _is_free(lock: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _names_files(manifest: Any) -> bool:
+    """Whether `manifest` has the SHA-256 and the bytes of every file, as `publish` writes it."""
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    return isinstance(files, dict) and all(
+        isinstance(facts, dict) and facts.keys() >= {"sha256", "bytes"} for facts in files.values()
+    )
 
 
 def now() -> str:

@@ -14,7 +14,7 @@ from leanrec.gates import write_gate
 from leanrec.release.diff import diff_releases
 from leanrec.release.lineage import missing_from
 from leanrec.release.listing import list_releases
-from leanrec.release.promote import advance, offer, promote, rollback, status, withdraw
+from leanrec.release.promote import advance, offer, promote, rollback, status, verify, withdraw
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
 from leanrec.release.retention import prune
@@ -145,3 +145,31 @@ def test_a_dry_run_of_prune_leaves_what_a_killed_publisher_left(tmp_path: Path) 
     assert sorted(models.rglob("*")) == before
     prune(models, keep=1)
     assert ModelRepository(models).numbers("recommender") == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{rot", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[]", "does not name"),
+        (b'{"name": "tiny"}', "does not name"),
+        (b'{"files": {"ranker/model.onnx": {}}}', "does not name"),
+        (None, "missing"),
+    ],
+)
+def test_a_version_with_a_damaged_manifest_is_shown_as_such_and_refused_by_name(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    models = tmp_path / "models"
+    for number in (1, 2):
+        publish(tmp_path, number)
+    manifest = ModelRepository(models).release_folder(1) / "manifest.json"
+    manifest.unlink() if content is None else manifest.write_bytes(content)
+    for lines in (list_releases(models)[::-1], status(models)["versions"]):
+        assert said in lines[0]["damaged"]
+        assert [line["role"] for line in lines] == ["served", "stable"]
+        assert lines[1]["damaged"] is None
+    for command in (lambda: verify(models, 1), lambda: diff_releases(models, 1, 2)):
+        with pytest.raises(ReleaseError, match=f"manifest.json: .*{said}.*version 1 is damaged"):
+            command()
