@@ -10,6 +10,7 @@ def train_models(
     training: dict,
     release: dict,
     warm_start_fingerprint: str,
+    compare_with_full: bool,
     features: dsl.Input[dsl.Dataset],
     training_set: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
@@ -20,18 +21,20 @@ def train_models(
         training: Settings of the section `training`.
         release: Settings of the section `release`: where `training.warm_start` finds the stable release.
         warm_start_fingerprint: Which release that is, for the cache, which cannot see it.
+        compare_with_full: Whether a warm start is compared with training from nothing.
     """
     from pathlib import Path
 
     from leanrec.config import ReleaseSettings, TrainingSettings
     from leanrec.release.serving import warm_start_release
-    from leanrec.training.train import train_models
+    from leanrec.release.starts import train_from_starts
 
     settings = TrainingSettings.parse(training)
     model.metadata.update(
-        train_models(
+        train_from_starts(
             settings,
             warm_start=warm_start_release(settings, ReleaseSettings.parse(release)),
+            compare_with_full=compare_with_full,
             features=Path(features.path),
             training_set=Path(training_set.path),
             output=Path(model.path),

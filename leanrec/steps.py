@@ -87,10 +87,15 @@ def features(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
 def train(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:
     """Train the retriever and the ranker."""
     from leanrec.release.serving import warm_start_release
-    from leanrec.training.train import train_models
+    from leanrec.release.starts import train_from_starts
 
-    warm_start = warm_start_release(settings.training, settings.release)
-    return train_models(settings.training, **inputs_of(work), output=work.new("model"), warm_start=warm_start)
+    return train_from_starts(
+        settings.training,
+        **inputs_of(work),
+        output=work.new("model"),
+        warm_start=warm_start_release(settings.training, settings.release),
+        compare_with_full=settings.retraining.compare_with_full,
+    )
 
 
 def evaluate(settings: RunSettings, work: WorkFolder) -> dict[str, Any]:

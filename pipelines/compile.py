@@ -70,6 +70,7 @@ def arguments_of(
         "raw_fingerprint": raw_fingerprint,
         "vocabulary_fingerprint": vocabulary_fingerprint,
         "warm_start_fingerprint": warm_start_fingerprint,
+        "compare_with_full": settings.retraining.compare_with_full,
     }
 
 

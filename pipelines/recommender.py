@@ -5,7 +5,7 @@
 3. Build features: only what was known before each event.
 4. Join the training set point in time.
 5. Look at what is new since the newest release; where `retraining.trigger` wants more, the run ends here.
-6. Train the retriever and the ranker, from nothing or from the stable release.
+6. Train the retriever and the ranker, from nothing or from the stable release; or both ways, and compare.
 7. Evaluate beside the baselines; a missed bound stops the run.
 8. Export the graphs, try the compression recipes, choose one; a missed bound stops the run.
 9. Prove parity in a real Triton, and hold what is chosen against what serves; a missed bound stops the run.
@@ -66,6 +66,7 @@ def build_pipeline(placement: Placement) -> Callable:
         raw_fingerprint: str,
         vocabulary_fingerprint: str,
         warm_start_fingerprint: str,
+        compare_with_full: bool,
     ) -> dsl.Artifact:
         raw = place(
             ingest_events(data=data, key_fingerprint=key_fingerprint, raw_fingerprint=raw_fingerprint)
@@ -106,7 +107,11 @@ def build_pipeline(placement: Placement) -> Callable:
 
         with dsl.If(looked.outputs["Output"] == True, name="retrain"):  # noqa: E712 - KFP's own comparison
             learning = train_models(
-                training=training, release=release, warm_start_fingerprint=warm_start_fingerprint, **known
+                training=training,
+                release=release,
+                warm_start_fingerprint=warm_start_fingerprint,
+                compare_with_full=compare_with_full,
+                **known,
             )
             trained = placement.place_training(learning, cpu="2", memory="16Gi")
             trained.set_display_name("Train models")

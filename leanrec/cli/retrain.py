@@ -20,6 +20,7 @@ def retrain(
     config: ConfigArgument,
     if_drifted: Annotated[bool, typer.Option("--if-drifted", help="Only if new events drift.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Train from nothing, not from the release.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Train from nothing, too, and compare.")] = False,
     to_all: Annotated[bool, typer.Option("--roll-out", help="Then do `leanrec release rollout`.")] = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -31,7 +32,9 @@ def retrain(
     """
     from leanrec.release.retraining import refuse_to_start, standing
 
-    settings = _settings_for(load_settings(config), if_drifted=if_drifted, full=full, to_all=to_all)
+    settings = _settings_for(
+        load_settings(config), if_drifted=if_drifted, full=full, compare=compare, to_all=to_all
+    )
     refuse_to_start(settings)
     now = standing(settings.data, settings.release)
     if now.newest is not None and now.num_new_acts == 0:
@@ -41,7 +44,13 @@ def retrain(
     _run(settings, json_output)
 
 
-def _settings_for(settings: RunSettings, *, if_drifted: bool, full: bool, to_all: bool) -> RunSettings:
+def _settings_for(
+    settings: RunSettings, *, if_drifted: bool, full: bool, compare: bool, to_all: bool
+) -> RunSettings:
+    if full and compare:
+        raise ConfigError(
+            "--full trains from nothing alone, so --compare has no warm start to compare with; leave one away"
+        )
     if settings.data.feedback is None:
         raise ConfigError(
             "data.feedback is null, so there is no event log to learn from; name the folder that "
@@ -51,6 +60,7 @@ def _settings_for(settings: RunSettings, *, if_drifted: bool, full: bool, to_all
     values = settings.model_dump()
     values["training"]["warm_start"] = None if full else "release"
     values["retraining"]["trigger"] = trigger
+    values["retraining"]["compare_with_full"] |= compare
     values["rollout"]["after_publish"] |= to_all
     return RunSettings.parse(values)
 

@@ -14,6 +14,8 @@ class RetrainingSettings(Section):
 
     trigger: Literal["always", "new-events", "drift"] = "always"
     """What a run needs to go on to training: nothing, events new to every release, or drift among them."""
+    compare_with_full: bool = False
+    """Where training starts from a release, train a second model from nothing beside it and compare both."""
     max_feature_psi: float = Field(default=0.25, gt=0)
     """Bound on the population stability index of each input feature, beyond chance."""
     max_score_psi: float = Field(default=0.25, gt=0)

@@ -20,6 +20,7 @@ from leanrec.release.judgement import JUDGEMENT_FILE
 from leanrec.release.lineage import data_digest, facts_of
 from leanrec.release.repository import MANIFEST, RELEASE_FOLDER, ModelRepository, now
 from leanrec.release.requests import FRONT, same_tensors
+from leanrec.release.starts import STARTS_FILE
 from leanrec.release.state import ReleaseState, published, published_as_candidate
 from leanrec.schema import MODELS, RECOMMENDER
 from leanrec.training.warm_start import SUMS_FILE, WEIGHTS_FOLDER
@@ -144,10 +145,10 @@ def _copy_facts(staged: Path, *, compressed: Path, features: Path, evaluation: P
 
 
 def _copy_weights(model: Path, staged: Path) -> None:
-    """The trained weights and the state of their optimizers; Triton does not read them."""
+    """The trained weights, their optimizers' state, what they start from; Triton reads none of it."""
     target = staged / RECOMMENDER / RELEASE_FOLDER / WEIGHTS_FOLDER
     target.mkdir()
-    for name in (WEIGHTS_FILE, SPEC_FILE, SUMS_FILE):
+    for name in (WEIGHTS_FILE, SPEC_FILE, SUMS_FILE, STARTS_FILE):
         if (model / name).exists():
             shutil.copyfile(model / name, target / name)
 

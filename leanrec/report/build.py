@@ -31,6 +31,9 @@ CURVES = {
 }
 """Figures of an epoch -> what a person reads; those that an epoch lacks are left out."""
 
+STARTS = {"warm": "from the release", "full": "from nothing"}
+"""Where training started, as starts.json names it -> what a person reads."""
+
 METRICS = ("ndcg", "recall", "hit_rate", "mrr", "coverage")
 
 
@@ -62,6 +65,7 @@ def render(figures: dict[str, Any]) -> str:
         names=NAMES,
         ours=OURS,
         metrics=METRICS,
+        start_names=STARTS,
         style=Markup(style),  # noqa: S704  (our own file)
         plots=_plots(figures),
         missed=[(gate["gate"], c) for gate in figures["gates"] for c in gate["checks"] if not c["passed"]],
@@ -102,12 +106,14 @@ def _filters() -> dict[str, Callable[..., str]]:
 
 def _plots(figures: dict[str, Any]) -> dict[str, Any]:
     """Every plot that the figures suffice for, by name."""
-    names = ("intervals", "calibration", "front", "parity", "latency", "offline", "online")
+    names = ("starts", "intervals", "calibration", "front", "parity", "latency", "offline", "online")
     plots: dict[str, Any] = {**dict.fromkeys(names), "curves": _curves(figures["curves"] or {})}
     evaluation, front, parity = figures["evaluation"], figures["compression"], figures["parity"]
     if evaluation:
         plots["intervals"] = charts.draw_intervals(_interval_rows(evaluation), "NDCG@10")
         plots["calibration"] = charts.draw_calibration(evaluation["ranking"]["calibration"])
+    if figures["starts"]:
+        plots["starts"] = charts.draw_intervals(_start_rows(figures["starts"]), "NDCG@10")
     if front:
         plots["front"] = charts.draw_front(front["candidates"], front["chosen"])
     if parity and parity.get("histogram"):
@@ -140,6 +146,13 @@ def _interval_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
         {"name": title, "ours": name == OURS, **intervals[name]}
         for name, title in NAMES.items()
         if name in intervals
+    ]
+
+
+def _start_rows(starts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"name": STARTS[start], "ours": start == starts["chosen"], **figures["test"]["ndcg@10"]}
+        for start, figures in starts["starts"].items()
     ]
 
 

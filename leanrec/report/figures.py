@@ -64,6 +64,7 @@ def collect_figures(inputs: ReportInputs, content: Content) -> dict[str, Any]:
         "validation": content.validation,
         "drift": content.drift,
         "curves": content.curves,
+        "starts": content.starts,
         "evaluation": content.evaluation,
         "compression": content.front,
         "parity": content.parity,

@@ -71,6 +71,8 @@ class Content:
     drift: dict[str, Any] | None
     model: dict[str, Any] | None
     curves: dict[str, Any] | None
+    starts: dict[str, Any] | None
+    """A warm start beside a full training, where the run made both."""
     evaluation: dict[str, Any] | None
     front: dict[str, Any] | None
     parity: dict[str, Any] | None
@@ -108,6 +110,7 @@ def read_content(inputs: ReportInputs) -> Content:
         drift=read(inputs.drift, "drift.json"),
         model=read(inputs.model, "model.json"),
         curves=read(inputs.model, "curves.json"),
+        starts=read(inputs.model, "starts.json"),
         evaluation=read(inputs.evaluation, "evaluation.json"),
         front=read(inputs.compressed, "front.json"),
         parity=read(inputs.parity, "parity.json"),

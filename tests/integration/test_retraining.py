@@ -99,7 +99,7 @@ def test_the_next_release_has_learnt_from_what_people_did(workspace):
     new_item = [acted(30, NEW_USER, f"i{NUM_ITEMS}", "rating", 5.0)]
     tell(workspace, [*shown, *clicks, *ratings, *unknown, *new_item])
 
-    second = leanrec(workspace, "retrain", "run.yaml")
+    second = leanrec(workspace, "retrain", "run.yaml", "--compare")
     assert second["release"]["version"] == 2
     repository = workspace / "stores" / "models"
     release = repository / "recommender" / "2" / "release"
@@ -116,6 +116,13 @@ def test_the_next_release_has_learnt_from_what_people_did(workspace):
     assert f"i{NUM_ITEMS}" in pq.read_table(release / "items.parquet")["item_id"].to_pylist()
     assert second["drift"]["newest"] == 1 and second["drift"]["num_new_acts"] == 16
     assert read_json(repository / "online.json")["releases"]["1"]["click_through"] == 0.5
+
+    starts = read_json(release / "model" / "starts.json")
+    assert starts["starts"]["full"]["epochs"]["retriever"] == 2, "from nothing: all the epochs"
+    assert starts["starts"]["warm"]["epochs"]["retriever"] == 1
+    assert read_json(workspace / second["report"].replace(".html", ".json"))["starts"] == starts
+    page = (workspace / second["report"]).read_text()
+    assert "Trained from the release, and from nothing" in page and starts["reason"] in page
 
     third = leanrec(workspace, "retrain", "run.yaml")
     assert third == {

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from run_artifacts import make_facts, make_inputs
+from run_artifacts import make_facts, make_inputs, starts
 
 from leanrec.errors import LeanRecError
 from leanrec.files import read_json, write_json
@@ -266,3 +266,25 @@ def test_a_first_release_has_nothing_that_is_new(whole_run, tmp_path):
     write_json(tmp_path / "drift" / "drift.json", found)
     path = build_report(replace(whole_run, drift=tmp_path / "drift"), tmp_path / "out")
     assert "What is new since" not in path.read_text(encoding="utf-8")
+
+
+def test_a_warm_start_and_a_full_training_stand_side_by_side(tmp_path):
+    inputs = make_inputs(tmp_path)
+    build_report(inputs, tmp_path)
+    assert "Trained from the release" not in (tmp_path / "report.html").read_text()
+
+    write_json(tmp_path / "model" / "starts.json", starts())
+    build_report(inputs, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert (
+        "The model trained from the release goes on: full training is not better beyond doubt" in page.words
+    )
+    assert "NDCG@10 on the test split: training from nothing is not to be told apart from" in page.words
+    assert (
+        "AUC on the test split: training from nothing is better than training from the release" in page.words
+    )
+    assert "2.5 × as long" in page.words
+    for figure in ("0.1320", "0.1360", "0.5662", "20 + 3", "60"):
+        assert figure in page.words
+    assert read_json(tmp_path / "report.json")["starts"]["chosen"] == "warm"
