@@ -14,6 +14,7 @@ def train_models(
     features: dsl.Input[dsl.Dataset],
     training_set: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Run torchrun with TorchRec tables; the weights come out as one plain module.
 
@@ -26,17 +27,20 @@ def train_models(
     from pathlib import Path
 
     from leanrec.config import ReleaseSettings, TrainingSettings
+    from leanrec.files import write_json
     from leanrec.release.serving import warm_start_release
     from leanrec.release.starts import train_from_starts
+    from leanrec.training.scalars import training_scalars
 
     settings = TrainingSettings.parse(training)
-    model.metadata.update(
-        train_from_starts(
-            settings,
-            warm_start=warm_start_release(settings, ReleaseSettings.parse(release)),
-            compare_with_full=compare_with_full,
-            features=Path(features.path),
-            training_set=Path(training_set.path),
-            output=Path(model.path),
-        )
+    summary = train_from_starts(
+        settings,
+        warm_start=warm_start_release(settings, ReleaseSettings.parse(release)),
+        compare_with_full=compare_with_full,
+        features=Path(features.path),
+        training_set=Path(training_set.path),
+        output=Path(model.path),
     )
+    model.metadata.update(summary)
+    metrics.metadata.update(training_scalars(Path(model.path), summary))
+    write_json(Path(metrics.path), metrics.metadata)

@@ -151,6 +151,7 @@ def _figures(
         "ranking": {
             **evaluate_scores(answers.like, answers.rating, protocol),
             "calibration": [asdict(point) for point in curve],
+            "roc": metrics.roc_curve(protocol.pairs.liked, answers.like),
         },
         "intervals": _intervals(lists, answers, protocol),
         "segments": [asdict(s) for s in evaluate_segments(answers.chain, answers.like, protocol)],

@@ -27,6 +27,9 @@ Bools = npt.NDArray[np.bool_]
 NUM_BINS = 15
 """Bins of the calibration error."""
 
+NUM_ROC_POINTS = 100
+"""Points that a ROC curve is drawn by."""
+
 
 def relevance_of(lists: Ints, relevant: Sequence[Ints], num_items: int) -> Bools:
     """Which items of each list are relevant, [B, K].
@@ -95,6 +98,22 @@ def auc(liked: Bools, score: Floats) -> float:
         f"auc: {liked.sum()} of {liked.size} pairs are liked; it needs both kinds",
     )
     return float(sklearn_metrics.roc_auc_score(liked, score))
+
+
+def roc_curve(liked: Bools, score: Floats, num_points: int = NUM_ROC_POINTS) -> dict[str, list[float]]:
+    """The ROC curve: `fpr`, `tpr`, `threshold`, each [at most num_points], from (0, 0) to (1, 1).
+
+    Thresholds fall; the first one is above every score. Of a longer curve evenly spaced points are kept.
+    """
+    liked, score = _labels_and_scores("score", liked, score)
+    _require(
+        0 < liked.sum() < liked.size,
+        f"roc curve: {liked.sum()} of {liked.size} pairs are liked; it needs both kinds",
+    )
+    fpr, tpr, threshold = sklearn_metrics.roc_curve(liked, score)
+    threshold[0] = np.nextafter(score.max(), np.inf)  # scikit-learn says infinity, which JSON lacks
+    kept = np.unique(np.linspace(0, fpr.size - 1, num_points).round().astype(np.int64))
+    return {"fpr": fpr[kept].tolist(), "tpr": tpr[kept].tolist(), "threshold": threshold[kept].tolist()}
 
 
 def log_loss(liked: Bools, probability: Floats) -> float:

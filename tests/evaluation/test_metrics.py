@@ -96,6 +96,18 @@ def calibrated_pairs():
     return generator.uniform(size=3000) < probability, probability
 
 
+def test_a_roc_curve_is_short_goes_from_corner_to_corner_and_holds_the_area(calibrated_pairs):
+    liked, score = calibrated_pairs
+    curve = metrics.roc_curve(liked, score)
+    assert len(curve["fpr"]) == len(curve["tpr"]) == len(curve["threshold"]) <= metrics.NUM_ROC_POINTS
+    assert (curve["fpr"][0], curve["tpr"][0], curve["fpr"][-1], curve["tpr"][-1]) == (0, 0, 1, 1)
+    assert curve["threshold"] == sorted(curve["threshold"], reverse=True)
+    assert curve["threshold"][0] > score.max() and np.isfinite(curve["threshold"]).all()
+    assert np.trapezoid(curve["tpr"], curve["fpr"]) == pytest.approx(metrics.auc(liked, score), abs=0.005)
+    with pytest.raises(DataError, match="it needs both kinds"):
+        metrics.roc_curve(np.ones(3, bool), np.arange(3.0))
+
+
 def test_calibration_curve_equals_scikit_learns(calibrated_pairs):
     liked, probability = calibrated_pairs
     points = metrics.calibration_curve(liked, probability, 10)

@@ -74,6 +74,20 @@ def test_every_other_step_runs_the_pipeline_image(spec: dict) -> None:
     assert set(images.values()) == {"registry.example/leanrec/pipeline:1"}
 
 
+def test_training_and_evaluation_show_their_figures_in_kubeflow(spec: dict) -> None:
+    shown = {
+        (step, artifact["artifactType"]["schemaTitle"])
+        for step, component in spec["components"].items()
+        for artifact in component.get("outputDefinitions", {}).get("artifacts", {}).values()
+        if "Metrics" in artifact["artifactType"].get("schemaTitle", "")
+    }
+    assert shown == {
+        ("comp-train-models", "system.Metrics"),
+        ("comp-evaluate-models", "system.Metrics"),
+        ("comp-evaluate-models", "system.ClassificationMetrics"),
+    }
+
+
 def test_steps_that_change_the_world_are_never_reused(spec: dict) -> None:
     tasks = tasks_of(spec)
     fresh = {name for name, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")}
