@@ -1,6 +1,7 @@
 """A small Kubernetes API with a Trainer: it takes TrainJobs as v2.3 would, and runs their nodes as processes.
 
-Each node gets what the operator gives its pod: torchrun's rendezvous as PET_* variables.
+Each node gets what the operator gives its pod: torchrun's rendezvous as PET_* variables. Where one fails,
+what our runtime's failure policies say is done: the set is started again, or the job fails.
 """
 
 from __future__ import annotations
@@ -21,6 +22,17 @@ import yaml
 from json_server import JsonHandler, serving
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
+RUNTIME = Path(__file__).resolve().parents[1] / "k8s" / "components" / "trainer" / "training-runtime.yaml"
+SET = yaml.safe_load(RUNTIME.read_text(encoding="utf-8"))["spec"]["template"]["spec"]
+MAX_RESTARTS = SET["failurePolicy"]["maxRestarts"]
+FINAL = {
+    status
+    for job in SET["replicatedJobs"]
+    for rule in job["template"]["spec"]["podFailurePolicy"]["rules"]
+    for status in rule["onExitCodes"]["values"]
+}
+"""Statuses of a node that fail the whole job at once."""
+
 API = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/leanrec/trainjobs"
 
 
@@ -35,42 +47,27 @@ class Cluster:
     nodes: dict[str, list[subprocess.Popen[bytes]]] = field(default_factory=dict)
     refuse: int | None = None
     """Status that a creation is refused with."""
+    restarts: int = 0
+    """How often a set of nodes was started again."""
 
     def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Take a TrainJob that Trainer's own model reads without losing a field, and start its nodes."""
         assert TrainerV1alpha1TrainJob.from_dict(manifest).to_dict() == manifest
-        name, trainer = manifest["metadata"]["name"], manifest["spec"]["trainer"]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        given = {each["name"]: each["value"] for each in trainer["env"]}
+        name = manifest["metadata"]["name"]
         self.created.append(manifest)
         self.jobs[name] = manifest
-        self.nodes[name] = [
-            subprocess.Popen(
-                [str(Path(sys.executable).parent / trainer["command"][0]), *trainer["command"][1:]],
-                env={
-                    **os.environ,
-                    **given,
-                    "PET_NNODES": str(trainer["numNodes"]),
-                    "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
-                    "PET_NODE_RANK": str(rank),
-                    "PET_MASTER_ADDR": "127.0.0.1",
-                    "PET_MASTER_PORT": str(port),
-                },
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            for rank in range(trainer["numNodes"])
-        ]
+        self.nodes[name] = _start(manifest["spec"]["trainer"])
         return manifest
 
     def look(self, name: str) -> dict[str, Any]:
-        """The TrainJob with the condition that its nodes' ends make."""
+        """The TrainJob with the condition that its nodes' ends make; a set that may is started again."""
         ends = [node.poll() for node in self.nodes[name]]
         condition = None
-        if any(ends):
+        if any(ends) and not FINAL & set(ends) and self.restarts < MAX_RESTARTS:
+            self.restarts += 1
+            _end(self.nodes[name])
+            self.nodes[name] = _start(self.jobs[name]["spec"]["trainer"])
+        elif any(ends):
             condition = {"type": "Failed", "message": f"a node ended with {next(filter(None, ends))}"}
         elif all(end == 0 for end in ends):
             condition = {"type": "Complete", "message": "all nodes ended"}
@@ -81,10 +78,39 @@ class Cluster:
         """Forget the TrainJob, and end its nodes."""
         self.removed.append(name)
         del self.jobs[name]
-        for node in self.nodes.pop(name):
-            if node.poll() is None:
-                os.killpg(node.pid, signal.SIGKILL)
-            node.wait()
+        _end(self.nodes.pop(name))
+
+
+def _start(trainer: dict[str, Any]) -> list[subprocess.Popen[bytes]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    given = {each["name"]: each["value"] for each in trainer["env"]}
+    return [
+        subprocess.Popen(
+            [str(Path(sys.executable).parent / trainer["command"][0]), *trainer["command"][1:]],
+            env={
+                **os.environ,
+                **given,
+                "PET_NNODES": str(trainer["numNodes"]),
+                "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
+                "PET_NODE_RANK": str(rank),
+                "PET_MASTER_ADDR": "127.0.0.1",
+                "PET_MASTER_PORT": str(port),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for rank in range(trainer["numNodes"])
+    ]
+
+
+def _end(nodes: list[subprocess.Popen[bytes]]) -> None:
+    for node in nodes:
+        if node.poll() is None:
+            os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
 
 
 @contextmanager

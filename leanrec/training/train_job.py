@@ -1,8 +1,8 @@
 """Training as a TrainJob of Kubeflow Trainer v2: created, watched, reported on and removed from here.
 
 The manifest is what Trainer v2.3 takes (`trainer.kubeflow.org/v1alpha1`). The operator gives every pod
-torchrun's rendezvous as PET_* variables, so the command is torchrun without options. A killed step that is
-started again finds its job by name and watches on.
+torchrun's rendezvous as PET_* variables, so the command (`leanrec.training.node`) is torchrun
+without options. A killed step that is started again finds its job by name and watches on.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def train_job(cluster: TrainJobSettings, *, name: str, job: Path) -> dict[str, A
         limits["nvidia.com/gpu"] = str(cluster.num_gpus)
     trainer = {
         "image": cluster.image,
-        "command": ["torchrun", "-m", "leanrec.training.worker", str(job)],
+        "command": ["python", "-m", "leanrec.training.node", str(job)],
         "numNodes": cluster.num_nodes,
         "numProcPerNode": cluster.num_processes_per_node,
         # The planner iterates over sets of strings: without a fixed hash seed its plan differs between pods.

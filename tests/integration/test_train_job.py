@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +60,26 @@ def test_a_node_that_fails_is_told_in_its_own_words(tmp_path: Path, cluster: Clu
         )
     assert not (tmp_path / "model").exists()
     assert len(cluster.removed) == 1
+    assert cluster.restarts == 0, "it would have failed again"
+
+
+def test_a_node_that_is_killed_is_started_again_and_training_goes_on(tmp_path: Path, cluster: Cluster, capfd):
+    features, training_set = write_world(tmp_path)
+    model = tmp_path / "model"
+    settings = settings_of(tmp_path).model_copy(update={"checkpoint_every_s": 1e-6})
+
+    def kill_the_second_node() -> None:
+        wait_for(lambda: list((tmp_path / "shared").glob("*/checkpoints/retriever/[0-9]*")))
+        ((_, second),) = cluster.nodes.values()
+        os.killpg(second.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_second_node)
+    killer.start()
+    train_models(settings, features=features, training_set=training_set, output=model)
+    killer.join()
+    assert cluster.restarts >= 1
+    assert "going on after epoch" in capfd.readouterr().out
+    assert load_model(model).spec.num_items == read_json(features / "spec.json")["num_items"]
 
 
 def test_a_step_that_was_killed_finds_its_job_again(tmp_path: Path, cluster: Cluster):

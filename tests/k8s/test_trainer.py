@@ -16,6 +16,7 @@ from k8s_manifests import ROOT
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV1alpha1TrainJob
 
 from leanrec.config.train_job import TrainJobSettings
+from leanrec.errors import TrainingError
 from leanrec.training.train_job import train_job
 
 COMPONENT = ROOT / "k8s" / "components" / "trainer"
@@ -99,6 +100,22 @@ def test_the_launcher_may_touch_train_jobs_and_nothing_else():
             "verbs": ["create", "get", "list", "delete"],
         }
     ]
+
+
+def test_an_error_that_would_come_again_fails_the_set_and_a_crash_restarts_it():
+    found = TrainerV1alpha1TrainingRuntime.from_dict(runtime()).to_dict()["spec"]["template"]["spec"]
+    assert found["failurePolicy"]["maxRestarts"] == 3
+    (rule,) = found["failurePolicy"]["rules"]
+    assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
+    (node,) = found["replicatedJobs"]
+    job = node["template"]["spec"]
+    (pods,) = job["podFailurePolicy"]["rules"]
+    assert pods["action"] == "FailJob"
+    assert pods["onExitCodes"]["operator"] == "In"
+    assert pods["onExitCodes"]["values"] == [TrainingError.exit_status]
+    (container,) = job["template"]["spec"]["containers"]
+    assert pods["onExitCodes"]["containerName"] == container["name"]
+    assert job["template"]["spec"]["restartPolicy"] == "Never", "pod failure policies ask for it"
 
 
 def test_a_node_is_restricted_and_bounded():
