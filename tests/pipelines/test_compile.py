@@ -6,7 +6,7 @@ import pytest
 import yaml
 from kfp.compiler.pipeline_spec_builder import to_protobuf_value
 
-from leanrec.config import CompressionSettings, RunSettings
+from leanrec.config import CompressionSettings, RunSettings, TrainingSettings
 from leanrec.config.recipes import RECIPES
 from pipelines.compile import arguments_of, compile_pipeline
 from pipelines.placement import ROLLOUT_LABEL, Placement
@@ -64,6 +64,28 @@ def test_training_has_its_image_its_gpus_and_shared_memory(spec: dict, platform:
     assert training["resources"]["accelerator"]["resourceCount"] == "4"
     (shared,) = platform["exec-train-models"]["emptyDirMounts"]
     assert (shared["mountPath"], shared["medium"], shared["sizeLimit"]) == ("/dev/shm", "Memory", "16Gi")
+
+
+def test_checkpoints_may_lie_on_the_claim_and_outlive_the_pod(platform: dict, tmp_path: Path) -> None:
+    (mount,) = platform["exec-train-models"]["pvcMount"]
+    assert (mount["mountPath"], mount["pvcNameParameter"]["runtimeValue"]["constant"]) == (
+        "/workspace",
+        "workspace",
+    )
+    settings = RunSettings.parse(
+        {
+            "name": "kept",
+            "data": {"source": "synthetic"},
+            "feature_store": {"repository": "store"},
+            "release": {"repository": "models"},
+            "training": {"checkpoint": "/workspace/checkpoints/kept"},
+        }
+    )
+    given = arguments_of(settings, run="r", code_version="c")["training"]
+    assert Path(TrainingSettings.parse(given).checkpoint or "").is_relative_to(mount["mountPath"])
+
+    compile_pipeline(Placement(image="i"), tmp_path / "laptop.yaml")
+    assert "pvcMount" not in (tmp_path / "laptop.yaml").read_text()
 
 
 def test_every_other_step_runs_the_pipeline_image(spec: dict) -> None:
