@@ -198,6 +198,8 @@ class TrainingSettings(Section):
     """How a batch is shared out: equal parts, or by each process's speed, measured before every epoch."""
     exchange: Literal["fp32", "fp16", "bf16"] = "fp32"
     """In what vectors and their gradients travel between processes; bf16 between GPUs alone."""
+    prefetch: bool = False
+    """Make the next batch, draws included, in a second thread while the present one is learnt from."""
     num_candidates: int = Field(default=200, ge=1)
     """Items that the retriever hands to the ranker."""
     top_k: int = Field(default=100, ge=1)

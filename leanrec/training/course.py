@@ -45,6 +45,8 @@ class Course:
     """In what vectors travel between processes."""
     balance: str
     """How batches are shared out over the processes: "equal" or "measured"."""
+    prefetch: bool
+    """Whether the next batch is made while the present one is learnt from."""
     watch: Watch
     log: Callable[[str], None]
     sums: dict[str, Tensor] | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from itertools import islice
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from leanrec.errors import TrainingError
 from leanrec.training.batches import batches, weigh
 from leanrec.training.course import Course, State, refuse_no_numbers, save
 from leanrec.training.optimizers import group_of, rate_at
+from leanrec.training.prefetch import Prefetcher
 from leanrec.training.random_state import random_state, take_up_random
 from leanrec.training.sharded_model import ShardedModel
 from leanrec.training.sparse import collective_device
@@ -38,14 +38,24 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
     done, before, loss_sum = progress.step, progress.seconds, progress.loss_sum
     told = started
     rate = 1.0  # where more processes go on than began, no step may be left
-    with course.watch.epoch(epoch, len(steps)) as watch:
-        for rows in islice(steps, done, None):
+    device = collective_device()
+
+    def make(rows: Tensor) -> tuple[Any, tuple[Any, ...]]:
+        batch = course.examples.take(rows).to(device)
+        return batch, course.prepare(batch, draw)
+
+    with course.watch.epoch(epoch, len(steps)) as watch, Prefetcher(make, device) as made:
+        while done < len(steps):
+            rows = steps[done]
             with watch.phase("data"):
-                batch = course.examples.take(rows).to(collective_device())
-                prepared = course.prepare(batch, draw)
+                batch, prepared = made.take(rows)
                 if progress.speeds:
                     weigh(sharded.objective, batch)
             place, size = group_of(done, len(steps), settings.accumulate)
+            goes_on = done + 1 < len(steps)
+            is_due = place + 1 == size and goes_on and _is_due(saved, course.checkpoint_every_s)
+            if course.prefetch and goes_on and not is_due:  # a checkpoint holds the random state of its step
+                made.ahead(steps[done + 1])
             rate = rate_at(settings, epoch * len(steps) + done, len(steps), course.settings.epochs)
             loss = sharded.step(*prepared, rate=rate, place=place, size=size, watch=watch)
             if not math.isfinite(loss):
@@ -58,7 +68,7 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
                     f"{course.name}: epoch {epoch + 1}/{course.settings.epochs} step {done}/{len(steps)} "
                     f"loss {loss:.4f}"
                 )
-            if place + 1 == size and done < len(steps) and _is_due(saved, course.checkpoint_every_s):
+            if is_due:
                 progress.step, progress.seconds = done, before + time.perf_counter() - started
                 progress.loss_sum = _sum(loss_sum) / world_size
                 refuse_no_numbers(course, f"epoch {epoch + 1}, step {done}", sharded)

@@ -46,7 +46,7 @@ PATIENCE = timedelta(hours=12)
 """How long processes wait for one another: a retriever that is fitted is fitted by one of them alone."""
 ELSEWHERE = (
     *("num_processes", "sharding", "balance", "train_job", "max_restarts", "tensorboard", "profile"),
-    *("checkpoint", "checkpoint_every_s", "keep_checkpoints"),
+    *("checkpoint", "checkpoint_every_s", "keep_checkpoints", "prefetch"),
 )
 """Settings that say where it is learnt, not what."""
 
@@ -58,10 +58,10 @@ def main(path: str) -> int:
         _end_without_parent(job.parent)
     warnings.filterwarnings("ignore")
     quiet_planner()
-    torch.set_num_threads(_num_threads())
     try:
         _error_file(job).unlink(missing_ok=True)  # the word of an attempt before this one
         settings = TrainingSettings.parse(job.settings)
+        torch.set_num_threads(_num_threads(2 if settings.prefetch else 1))
         gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(_own_gpu())
@@ -81,11 +81,14 @@ def main(path: str) -> int:
     return 0
 
 
-def _num_threads() -> int:
-    """This process's share of the cores; never more than OpenMP may start, or torch leaves work undone."""
+def _num_threads(at_once: int) -> int:
+    """This process's share of the cores, for each of `at_once` threads of Python that compute side by side.
+
+    Together they never ask for more than OpenMP may start, or torch leaves work undone.
+    """
     cores = os.cpu_count() or 1
     limit = int(os.environ.get("OMP_THREAD_LIMIT", cores))
-    return max(1, min(limit, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return max(1, min(limit // at_once, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _leave_word(job: Job, message: str, *, final: bool) -> None:
@@ -132,6 +135,7 @@ def train(settings: TrainingSettings, job: Job) -> None:
         "sharding": settings.sharding,
         "exchange": settings.exchange,
         "balance": settings.balance,
+        "prefetch": settings.prefetch,
         "examples": learnt_from,
         "probe": held_out.take(torch.arange(min(PROBE_EVENTS, len(held_out)))),
         "log": partial(_log, job.progress),

@@ -95,12 +95,26 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(tmp_path
     assert_same_weights(whole, tmp_path / "model")
 
 
-@pytest.mark.parametrize("model", ["retriever", "ranker"])
+def test_batches_made_ahead_end_with_the_same_weights(tmp_path, whole):
+    write_world(tmp_path)
+    train(tmp_path, TWO.model_copy(update={"prefetch": True}))
+    assert_same_weights(whole, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("retriever", {"checkpoint_every_s": 1e-6}),
+        ("ranker", {"checkpoint_every_s": 1e-6}),
+        # Not at every step, before which nothing is made ahead.
+        ("ranker", {"checkpoint_every_s": 0.01, "prefetch": True}),
+    ],
+)
 def test_a_process_killed_in_mid_epoch_is_started_again_and_ends_with_the_same_weights(
-    tmp_path, whole, model
+    tmp_path, whole, model, settings
 ):
     write_world(tmp_path)
-    often = TWO.model_copy(update={"checkpoint_every_s": 1e-6, "keep_checkpoints": 1})
+    often = TWO.model_copy(update={**settings, "keep_checkpoints": 1})
     arguments = [sys.executable, "-c", RUN, str(tmp_path), json.dumps(often.model_dump(mode="json"))]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     wait_for_mid_epoch(tmp_path / "model.checkpoint" / model, process)
