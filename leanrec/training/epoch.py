@@ -34,6 +34,7 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
     take_up_random(state.random, draw)
     steps = _steps(course, epoch, progress.speeds)
     sharded.parallel.train()
+    sharded.num_skipped = 0
     started = saved = time.perf_counter()
     done, before, loss_sum = progress.step, progress.seconds, progress.loss_sum
     told = started
@@ -74,6 +75,11 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
                 refuse_no_numbers(course, f"epoch {epoch + 1}, step {done}", sharded)
                 save(course, state, sharded, random_state(draw))
                 saved = time.perf_counter()
+    if sharded.num_skipped * 2 > len(steps) / settings.accumulate:
+        raise TrainingError(
+            f"the {course.name}'s gradients left the range of fp16 in {sharded.num_skipped} steps of "
+            f"epoch {epoch + 1}, more than half; set training.{course.name}.optimizer.precision: bf16 or fp32"
+        )
     seconds = before + time.perf_counter() - started
     return {
         "epoch": epoch + 1,

@@ -19,6 +19,7 @@ from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
 
 from leanrec.config.optimizer import OptimizerSettings
+from leanrec.training.half_precision import LOSS_SCALE, unscale
 from leanrec.training.optimizers import dense_optimizer
 from leanrec.training.sharding import sharding_of, with_sharded_tables
 from leanrec.training.sparse import Held, Parts, gather, hold, parts_of, take_back, take_over
@@ -26,6 +27,7 @@ from leanrec.training.watching import EpochWatch
 
 TABLE = "model.sparse.collection.embeddings."
 PLAIN_TABLE = "sparse.tables."
+PRODUCTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ShardedModel:
@@ -59,6 +61,10 @@ class ShardedModel:
             exchange=exchange,
         )
         plain = with_sharded_tables(objective)
+        self._loss_scale = LOSS_SCALE if optimizer.precision == "fp16" else 1.0
+        plain.model.sparse.loss_scale = self._loss_scale
+        self.num_skipped = 0
+        """Steps that the dense part did not make, for gradients left the range of half precision."""
         group = dist.GroupMember.WORLD
         assert group is not None
         self.plan = sharding.planner.collective_plan(plain, [sharding.sharder], group)
@@ -110,7 +116,7 @@ class ShardedModel:
             if not math.isfinite(value):
                 return value
             with watch.phase("backward"):
-                loss.backward()
+                (loss * self._loss_scale if self._loss_scale != 1 else loss).backward()
         if is_last:
             with watch.phase("update"):
                 self._move(size)
@@ -119,9 +125,10 @@ class ShardedModel:
     def _move(self, size: int) -> None:
         """The dense part's optimizer, on the mean of `size` gradients."""
         dense = [p for group in self.dense.param_groups for p in group["params"] if p.grad is not None]
-        if size > 1:
-            for parameter in dense:
-                parameter.grad /= size
+        scale = size * self._loss_scale
+        if scale != 1 and not unscale(dense, scale) and self._loss_scale != 1:
+            self.num_skipped += 1
+            return
         if self._settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(dense, self._settings.clip_norm)
         self.dense.step()
@@ -137,7 +144,7 @@ class ShardedModel:
     def _in_precision(self) -> AbstractContextManager[Any]:
         if self._settings.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self._device.type, dtype=torch.bfloat16)
+        return torch.autocast(self._device.type, dtype=PRODUCTS[self._settings.precision])
 
     def _without_exchange(self) -> AbstractContextManager[Any]:
         """Inside it a backward pass leaves the dense gradients on their process."""

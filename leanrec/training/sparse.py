@@ -22,6 +22,7 @@ from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
 from leanrec.models.inputs import known_index
 from leanrec.models.layers import SparseArch
+from leanrec.training.half_precision import unscaled
 
 CPU = torch.device("cpu")
 
@@ -37,6 +38,8 @@ class ShardedSparseArch(nn.Module):
         self.features = dict(plain.features)
         self.num_rows = dict(plain.num_rows)
         self.dim = plain.dim
+        self.loss_scale = 1.0
+        """What the loss is multiplied by, and the tables' gradients are not."""
         self.collection = EmbeddingCollection(
             tables=[
                 EmbeddingConfig(
@@ -70,9 +73,12 @@ class ShardedSparseArch(nn.Module):
                 lengths=torch.tensor([len(row) for row in rows.values()], device=device),
             )
         )
+        values = {table: found.values() for table, found in vectors.items()}
+        if self.loss_scale != 1:
+            values = {table: unscaled(found, self.loss_scale) for table, found in values.items()}
         return {
             feature: functional.embedding(
-                next(places[self.features[feature]]), vectors[self.features[feature]].values()
+                next(places[self.features[feature]]), values[self.features[feature]]
             ).reshape(*index.shape, -1)
             for feature, index in indices.items()
         }

@@ -234,6 +234,7 @@ def test_weights_that_are_no_numbers_are_never_a_checkpoint(tmp_path, capfd):
         (1, {"dense": "adagrad", "schedule": "cosine", "warmup_steps": 5, "clip_norm": 1.0}),
         (1, {"dense": "adam", "schedule": "step", "step_epochs": 2, "precision": "bf16"}),
         (2, {"tables": "rowwise_adagrad", "accumulate": 2, "clip_norm": 0.5}),
+        (2, {"precision": "fp16", "clip_norm": 1.0}),
     ],
 )
 def test_other_optimizers_learn_the_taste_too(tmp_path, num_processes, optimizer):

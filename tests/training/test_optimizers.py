@@ -173,3 +173,40 @@ def test_a_rate_of_nothing_moves_neither_the_dense_part_nor_the_tables(
     moved = in_full(model.weights())
     changed = {name for name in moved if not torch.equal(moved[name], before[name])}
     assert {name.startswith("sparse.tables") for name in changed} == {True, False}
+
+
+@pytest.mark.usefixtures("one_process")
+def test_half_precision_has_the_gradients_of_full_precision_in_tables_and_dense_part(
+    examples: tuple[Examples, Recommender],
+) -> None:
+    events, recommender = examples
+    sums, dense = {}, {}
+    for precision in ("fp32", "fp16"):
+        model = sharded(recommender, precision=precision)
+        with Watch("retriever").epoch(0, 1) as watch:
+            model.step(events, torch.Generator(), watch=watch)
+        sums[precision], dense[precision] = in_full(model.sums()), gradient_of(model)
+        assert model.num_skipped == 0
+    assert 0 < float((dense["fp16"] - dense["fp32"]).norm()) < 1e-2 * float(dense["fp32"].norm())
+    for table in ("user", "item"):
+        full, half = (sums[precision][table].sqrt() for precision in ("fp32", "fp16"))
+        assert float((half - full).norm()) < 1e-2 * float(full.norm()), table
+
+
+@pytest.mark.usefixtures("one_process")
+def test_gradients_beyond_half_precision_leave_all_weights_as_they_are(
+    examples: tuple[Examples, Recommender],
+) -> None:
+    events, recommender = examples
+    model = sharded(recommender, precision="fp16")
+    model.objective.weights = (1e9,)
+    before = in_full(model.weights())
+    with Watch("retriever").epoch(0, 2) as watch:
+        assert model.step(events, torch.Generator(), watch=watch) > 1e6
+        assert model.num_skipped == 1
+        assert largest_difference(before, in_full(model.weights())) == 0
+        assert not any(bool(value.any()) for value in in_full(model.sums()).values())
+        model.objective.weights = (1.0,)
+        model.step(events, torch.Generator(), watch=watch)
+    assert model.num_skipped == 1
+    assert largest_difference(before, in_full(model.weights())) > 1e-3
