@@ -16,10 +16,14 @@ An index counts within an append-only vocabulary; 0 is "unknown" and pads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pyarrow as pa
 
 UNKNOWN_INDEX = 0
+
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+"""No event is older: such a time comes of a clock that was never set, or of a wrong unit."""
 
 EVENTS = pa.schema(
     [

@@ -33,6 +33,8 @@ class GatewaySettings(Section):
     """Requests worked on at a time; more are told to come again."""
     max_body_bytes: int = Field(default=262_144, ge=1024)
     """Largest request body, in bytes."""
+    body_timeout_s: float = Field(default=10, gt=0)
+    """Seconds that a request's body may take to arrive; meanwhile it counts among those worked on."""
     deadline_ms: float = Field(default=250, gt=0)
     """Milliseconds that Triton may take for one answer, the hedged request included."""
     hedge_after_ms: float = Field(default=50, gt=0)

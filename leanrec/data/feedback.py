@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from leanrec.data.event_log import FEEDBACK, read_events
 from leanrec.errors import DataError
 from leanrec.files import atomic_directory, read_json, write_json
-from leanrec.schema import EVENTS
+from leanrec.schema import EARLIEST, EVENTS
 
 SUMMARY_FILE = "feedback.json"
 JOINED_FILE = "events.parquet"
@@ -97,6 +97,8 @@ class FeedbackSummary:
     """Receipt of the last event read (ISO 8601, UTC)."""
     num_events: int = 0
     """Events read, of every type."""
+    num_untimely: int = 0
+    """Events set aside because their time is before `EARLIEST`; a gateway takes none such."""
     by_type: dict[str, int]
     """Events read: impression, click, rating."""
     num_joined: int = 0
@@ -117,7 +119,8 @@ def join_feedback(
     `events` and `items` are canonical tables, and so is the answer (sorted by timestamp and event_id).
     A DataError names the log's file that cannot be read.
     """
-    log = read_events(Path(folder))
+    whole = read_events(Path(folder))
+    log = whole.filter(pc.greater_equal(whole["timestamp"], pa.scalar(EARLIEST, whole["timestamp"].type)))
     known = {"item_id": items["item_id"]}
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("set timezone = 'UTC'")
@@ -126,10 +129,11 @@ def join_feedback(
         joined = connection.sql(_JOIN, params={"click_rating": click_rating}).to_arrow_table()
     acted = log.filter(pc.not_equal(log["type"], "impression"))
     strange = acted.filter(pc.invert(pc.is_in(acted["item_id"], value_set=items["item_id"].combine_chunks())))
-    newest = pc.max(log["received_at"]).as_py()
+    newest = pc.max(whole["received_at"]).as_py()
     summary = FeedbackSummary(
         watermark=newest.isoformat() if newest else None,
-        num_events=len(log),
+        num_events=len(whole),
+        num_untimely=len(whole) - len(log),
         by_type={"impression": 0, "click": 0, "rating": 0} | Counter(log["type"].to_pylist()),
         num_joined=len(joined),
         num_unknown_items=len(strange),

@@ -7,12 +7,12 @@ A rule reads as a sentence: "events.timestamp must be not in the future"; a brok
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from leanrec.config import ValidationSettings
+from leanrec.schema import EARLIEST
 
-EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 """No recommender's event is older; an older one is a wrong unit or an unset clock."""
 
 USER_KNOWN = "user_known"

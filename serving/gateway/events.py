@@ -24,6 +24,7 @@ from leanrec.data.event_log import EventLog, FeedbackEvent
 from leanrec.data.pseudonyms import pseudonym_of
 from leanrec.errors import HostError
 from leanrec.features.push import OnlineUsersWriter, Rating
+from leanrec.schema import EARLIEST
 from serving.gateway.event_models import Event, EventsAnswer, EventsRequest
 from serving.gateway.faults import ERRORS, FaultError, shown
 from serving.gateway.metrics import Metrics
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 CLOCK_SKEW = timedelta(seconds=60)
 """How far the sender's clock may be ahead of ours."""
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 NO_RELEASE = "none"
 """The metrics' release of an event that credits none."""
 
@@ -113,8 +113,11 @@ class Feedback:
             reason = f"its timestamp {event.timestamp.isoformat()} lies in the future"
             fix = f"mend the sender's clock: at most {CLOCK_SKEW.seconds} s are let pass"
         elif event.timestamp and event.timestamp < EARLIEST:
-            reason = f"its timestamp {event.timestamp.isoformat()} lies before 1970"
-            fix = "send the time when it happened"
+            reason = f"its timestamp {event.timestamp.isoformat()} lies before {EARLIEST.year}"
+            fix = "send the time when it happened, or none"
+        elif (latest := self._settings.data.latest_accepted()) and (event.timestamp or now) > latest:
+            reason = f"its timestamp {(event.timestamp or now).isoformat()} lies after data.max_timestamp"
+            fix = f"send events up to {latest.isoformat()}, or take the setting away"
         else:
             return
         raise FaultError(422, f"event {shown(event.event_id)} (events.{number}): {reason}; {fix}")
@@ -126,7 +129,7 @@ class Feedback:
             item_id=event.item_id,
             type=event.type,
             rating=event.rating,
-            timestamp=event.timestamp or now,
+            timestamp=min(event.timestamp or now, now),
             request_id=event.request_id,
             release=release_of(event.request_id, self._request_key) if event.request_id else None,
         )

@@ -19,6 +19,7 @@ CODES = {
     401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
+    408: "too_slow",
     409: "conflict",
     413: "too_large",
     422: "invalid",
@@ -28,7 +29,7 @@ CODES = {
 }
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer} for status in (400, 401, 404, 409, 413, 422, 429, 503)
+    status: {"model": ErrorAnswer} for status in (400, 401, 404, 408, 409, 413, 422, 429, 503)
 }
 """For OpenAPI: what any call under /v1 may answer instead."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -123,12 +124,21 @@ class Guard:
         return None
 
     def _bounded(self, receive: Receive) -> Receive:
-        """`receive`, which ends the request once the body is larger than it may be."""
-        left = self._gateway.settings.gateway.max_body_bytes
+        """`receive`, which ends the request once its body is larger, or takes longer, than it may."""
+        settings = self._gateway.settings.gateway
+        left, complete = settings.max_body_bytes, False
+        deadline = time.monotonic() + settings.body_timeout_s
 
         async def receive_bounded() -> Message:
-            nonlocal left
-            message = await receive()
+            nonlocal left, complete
+            if complete:  # what comes now is the caller going away
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                slow = f"the body did not arrive within {settings.body_timeout_s:g} s; send it again"
+                raise HTTPException(408, slow, {"Connection": "close"}) from None
+            complete = not message.get("more_body", False)
             left -= len(message.get("body", b""))
             if left < 0:
                 raise HTTPException(413, self._too_large(), {"Connection": "close"})

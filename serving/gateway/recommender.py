@@ -157,19 +157,27 @@ class Recommender:
         self, request: RecommendationRequest, user: User, targets: list[Target], degraded: Degraded | None
     ) -> Found:
         if user.row is not None:
+            failed: list[tuple[Target, ServingError]] = []
             for target in targets:
                 try:
                     items = await self.from_model(target, request, user)
                 except ServingError as error:
-                    pinned = request.release is not None
-                    self._failures.note(counted_route("/v1/recommendations", pinned=pinned), target, error)
+                    failed.append((target, error))
                     continue
+                self._note(failed, request)
                 if items and request.release is None:
                     self._metrics.score.labels(str(target.release.version)).observe(items[0][1])
                 return Found(target=target, items=items, degraded=degraded)
+            # Where the stable release does not answer either, a candidate is not to blame.
+            self._note(failed[-1:], request)
             degraded = "popular_items"
         target = targets[-1] if degraded else targets[0]
         return Found(target=target, items=_popular(target.release, request, user), degraded=degraded)
+
+    def _note(self, failed: Sequence[tuple[Target, ServingError]], request: RecommendationRequest) -> None:
+        route = counted_route("/v1/recommendations", pinned=request.release is not None)
+        for target, error in failed:
+            self._failures.note(route, target, error)
 
     async def _more(
         self, target: Target, request: RecommendationRequest, user: User, unwanted: Filter, passing: Scored

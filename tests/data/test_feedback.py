@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -59,6 +60,16 @@ def test_what_becomes_an_event(tmp_path, acts, joined):
     assert summary.num_joined == len(joined) and summary.num_events == len(acts)
     assert summary.unknown_items == (("zzz",) if acts[0].item_id == "zzz" else ())
     assert events.schema.equals(EVENTS)
+
+
+def test_an_event_of_a_clock_that_was_never_set_is_set_aside_and_counted(tmp_path):
+    unset = replace(act("1", "bob", "a", "rating", 5.0), timestamp=datetime(1970, 1, 1, tzinfo=UTC))
+    with EventLog(tmp_path / "log", "test") as log:
+        log.append([unset, act("2", "bob", "b", "rating", 5.0)])
+    _, came, summary = join_feedback(BASE, ITEM_TABLE, tmp_path / "log", click_rating=4.5)
+    assert came["event_id"].to_pylist() == ["2"]
+    assert (summary.num_events, summary.num_untimely, summary.num_joined) == (2, 1, 1)
+    assert summary.watermark is not None
 
 
 def test_a_missing_log_is_an_empty_one(tmp_path):

@@ -1,6 +1,8 @@
 """The gateway's process in front of a real Triton and a real store."""
 
+import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -204,3 +206,32 @@ def accepts(url: str) -> bool:
     except httpx.HTTPError:
         return False
     return True
+
+
+def connects(connections: list[socket.socket], host: str, port: str) -> bool:
+    with contextlib.suppress(ConnectionRefusedError):
+        connections.append(socket.create_connection((host, int(port)), timeout=60))
+        return True
+    return False
+
+
+def test_callers_that_stall_in_their_bodies_give_their_places_back(world: World, tmp_path: Path) -> None:
+    limits = {"max_in_flight": 2, "body_timeout_s": 1, "event_log": str(tmp_path / "events")}
+    gateway = world.settings.gateway.model_copy(update=limits)
+    settings = world.settings.model_copy(update={"gateway": gateway})
+    headers = headers_of(settings)
+    with running_gateway(tmp_path, settings) as (_, url):
+        host, port = url.removeprefix("http://").split(":")
+        begun = f"POST {ASK} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 30\r\n"
+        begun += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n{"
+        stalled: list[socket.socket] = []
+        wait_for(lambda: connects(stalled, host, port) and len(stalled) == 2)
+        try:
+            for connection in stalled:
+                connection.sendall(begun.encode())
+            assert all(connection.recv(4096).startswith(b"HTTP/1.1 408") for connection in stalled)
+            answer = httpx.post(f"{url}{ASK}", json={"user_id": KNOWN}, headers=headers, timeout=60)
+            assert answer.status_code == 200
+        finally:
+            for connection in stalled:
+                connection.close()

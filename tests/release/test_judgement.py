@@ -41,7 +41,7 @@ def compressed_of(made: Path, folder: Path, scale: float = 1.0) -> Path:
 def spoil(path: Path, scale: float) -> None:
     graph = onnx.load(path)
     for tensor in graph.graph.initializer:
-        if tensor.name.endswith("ranker.over.bias"):
+        if tensor.name.endswith("ranker.by_side.bias"):
             value = numpy_helper.to_array(tensor) * np.float32(scale)
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     onnx.save(graph, path)

@@ -34,6 +34,8 @@ class TritonByHand:
             tensor.name: np.frombuffer(content, triton_to_np_dtype(tensor.datatype)).reshape(tensor.shape)
             for tensor, content in zip(request.inputs, request.raw_input_contents, strict=True)
         }
+        if self.fault == "down":
+            raise ServingError("nobody listens")
         fault = self.fault if request.model_name.endswith("_candidate") else ""
         if fault == "not served":
             raise NotServedError("not here")
@@ -125,6 +127,18 @@ def test_without_the_store_rank_answers_likes_and_no_figures_of_a_stranger(
     assert [(item["score"], item["like"]) for item in ranked["items"]] == [(0.2, None), (1.0, None)]
 
 
+def test_a_triton_that_answers_nobody_is_not_the_candidate_s_fault(client: TestClient) -> None:
+    gateway = client.app.state.gateway  # type: ignore[attr-defined]
+    gateway.releases._triton = gateway.triton = TritonByHand("down")
+    before = counted(client, ASK, "error")
+    stable = gateway.metrics.requests.labels(ASK, "1", "stable", "error")
+    errors = stable._value.get()
+    answer = client.post(ASK, json={"user_id": "ann", "k": 3}).json()
+    assert (answer["release"], answer["degraded"]) == (1, "popular_items")
+    assert counted(client, ASK, "error") == before
+    assert stable._value.get() == errors + 1
+
+
 def test_a_candidate_that_cannot_be_read_keeps_no_gateway_from_starting(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, PSEUDONYM_KEY)
     monkeypatch.setattr("serving.gateway.releases.RETRY_S", 0.01)
@@ -133,9 +147,9 @@ def test_a_candidate_that_cannot_be_read_keeps_no_gateway_from_starting(tmp_path
     rollback(tmp_path / "models")
     items = tmp_path / "models" / "recommender" / "2" / "release" / "items.parquet"
     whole = items.read_bytes()
-    items.write_bytes(b"rot")
     offer(tmp_path / "models", 2)
     advance(tmp_path / "models", "canary", percent=100, reason="for the test")
+    items.write_bytes(b"rot")
     settings = settings_of(tmp_path)
     store = Rows({"ann": row(3, seen=(20,))})
     with TestClient(create_app(settings, lambda: store), headers=headers_of(settings)) as client:

@@ -166,7 +166,7 @@ FUTURE = (datetime.now(UTC) + timedelta(days=2)).isoformat()
     ("event", "sentence"),
     [
         (rating("e1", timestamp=FUTURE), "event 'e1' (events.1): its timestamp"),
-        (rating("e1", timestamp="1969-12-31T23:59:59Z"), "before 1970"),
+        (rating("e1", timestamp="1970-01-01T00:00:00Z"), "before 1990"),
         (rating("e1", timestamp="0001-01-01T00:00:00+14:00"), "not a time in ISO 8601"),
         (rating("e1", timestamp="yesterday"), "field 'events.1.timestamp'"),
         (rating("e1", timestamp=1), "field 'events.1.timestamp'"),

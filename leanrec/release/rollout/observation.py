@@ -95,6 +95,7 @@ def traffic_of(samples: Samples) -> dict[int, Traffic]:
     """Version -> its traffic, from samples that count one span of time.
 
     Requests replayed to a candidate count as its requests: their errors and empty answers are its own.
+    Degraded answers are left out: they are the gateway's, given where no version or no store answered.
     """
     counts: dict[int, Counter[str]] = defaultdict(Counter)
     histograms: dict[int, dict[str, Counter[float]]] = defaultdict(lambda: defaultdict(Counter))
@@ -120,7 +121,9 @@ def traffic_of(samples: Samples) -> dict[int, Traffic]:
 
 
 def _counts(name: str, labels: dict[str, str], value: int) -> Counter[str]:
-    if name in ("leanrec_requests_total", "leanrec_shadow_total") and labels["outcome"] != "dropped":
+    if name in ("leanrec_requests_total", "leanrec_shadow_total"):
+        if labels["outcome"] in ("dropped", "degraded"):
+            return Counter()
         kind = {"error": "errors", "empty": "empty"}.get(labels["outcome"])
         return Counter({"requests": value, **({kind: value} if kind else {})})
     if name == "leanrec_feedback_total" and labels["type"] in ("impression", "click"):
