@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import pytest
+from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_release import SPEC
+from tritonclient.grpc import model_config_pb2 as proto
 
 from leanrec.errors import ReleaseError
 from leanrec.schema import MODELS, RECOMMENDER, TensorSpec
@@ -69,12 +73,43 @@ def test_the_warm_up_sends_every_input_with_a_fixed_shape(model: str) -> None:
     [
         ("name: ", "not a Triton model configuration"),
         ('name: "x" colour: "red"', "colour"),
-        ('name: "x" version_policy { latest { num_versions: 1 } }', "specific version_policy"),
     ],
 )
 def test_text_of_another_kind_is_refused_with_a_reason(text: str, said: str) -> None:
     with pytest.raises(ReleaseError, match=said):
         ModelConfiguration.from_pbtxt(text)
+
+
+FOREIGN = """
+platform: "onnxruntime_onnx"
+optimization { execution_accelerators { cpu_execution_accelerator { name: "openvino" } } }
+instance_group { kind: KIND_GPU count: 2 gpus: 0 gpus: 1 }
+instance_group { kind: KIND_CPU count: 1 }
+dynamic_batching {
+  preferred_batch_size: 8
+  preserve_ordering: true
+  default_queue_policy { max_queue_size: 9 timeout_action: DELAY }
+}
+"""
+
+
+def test_fields_that_have_no_name_here_go_along() -> None:
+    plain = ModelConfiguration.of_model(RECOMMENDER, SPEC, (1,), merge=False)
+    ours = text_format.Parse(plain.to_pbtxt(), proto.ModelConfig())
+    ours.ClearField("instance_group")
+    tuned = text_format.MessageToString(ours) + FOREIGN
+    read = ModelConfiguration.from_pbtxt(tuned)
+    assert read.to_pbtxt() == text_format.MessageToString(text_format.Parse(tuned, proto.ModelConfig()))
+    assert (read.instance_kind, read.instance_count) == ("KIND_GPU", 2)
+    later = ModelConfiguration.from_pbtxt(replace(read, instance_count=3, versions=(1, 2)).to_pbtxt())
+    assert later == replace(read, instance_count=3, versions=(1, 2))
+    assert "dynamic_batching" not in replace(read, dynamic_batching=None).to_pbtxt()
+    assert plain.others == ""
+
+
+def test_what_a_configuration_leaves_out_is_tritons_default() -> None:
+    read = ModelConfiguration.from_pbtxt('name: "x" version_policy { latest { num_versions: 1 } }')
+    assert (read.versions, read.instance_kind, read.instance_count) == ((), "KIND_AUTO", 1)
 
 
 def test_no_queue_policy_is_set_because_triton_stalls_requests_under_it() -> None:

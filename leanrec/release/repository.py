@@ -81,11 +81,17 @@ class ModelRepository:
         return state
 
     def configuration(self, model: str) -> ModelConfiguration | None:
-        """The configuration that Triton reads for `model`; None when there is none."""
+        """The configuration that Triton reads for `model`; None when there is none, a ReleaseError when
+        it cannot be read."""
+        file = self.path / model / CONFIGURATION
         try:
-            return ModelConfiguration.from_pbtxt((self.path / model / CONFIGURATION).read_text("utf-8"))
+            return ModelConfiguration.from_pbtxt(file.read_text("utf-8"))
         except FileNotFoundError:
             return None
+        except (ReleaseError, UnicodeDecodeError) as error:
+            raise ReleaseError(
+                f"{file}: {error}; mend it, or let the next publish, promote or rollback write it anew"
+            ) from None
 
     def manifest(self, version: int) -> dict[str, Any]:
         """What `version` is made of; a ReleaseError when it is damaged or not held here."""
@@ -113,12 +119,12 @@ class ModelRepository:
     def is_settled(self) -> bool:
         """Whether the files agree: every model's configuration serves what release.json says."""
         state = self.state()
-        configurations = [self.configuration(model) for model in MODELS]
         if state is None:
-            return not any(configurations)
+            return not any((self.path / model / CONFIGURATION).exists() for model in MODELS)
         candidate = (state.rollout.version,) if state.rollout else None
-        return all(c is not None and c.versions == state.served for c in configurations) and all(
-            self._candidate_versions(model) == candidate for model in MODELS
+        return all(
+            self._versions_of(model) == state.served and self._versions_of(CANDIDATES[model]) == candidate
+            for model in MODELS
         )
 
     @contextmanager
@@ -254,7 +260,10 @@ class ModelRepository:
         fresh = ModelConfiguration.of_model(
             model, read_spec(release / SPEC), state.served, merge=all(may_merge(folder) for folder in served)
         )
-        present = self.configuration(model)
+        try:
+            present = self.configuration(model)
+        except ReleaseError:
+            present = None
         if present is None:
             return replace(fresh, instance_count=INSTANCES[model])
         batching = fresh.dynamic_batching and (present.dynamic_batching or fresh.dynamic_batching)
@@ -274,11 +283,16 @@ class ModelRepository:
         """
         for model in MODELS:
             wanted = self._configuration_for(model, state, self.release_folder(state.stable))
-            if self.configuration(model) != wanted:
+            try:
+                present = self.configuration(model)
+            except ReleaseError as error:
+                _log.warning("it is written anew, and what was tuned in it is lost: %s", error)
+                present = None
+            if present != wanted:
                 write_text(self.path / model / CONFIGURATION, wanted.to_pbtxt())
         for model, name in CANDIDATES.items():
             candidate = (state.rollout.version,) if state.rollout else None
-            if self._candidate_versions(model) == candidate:
+            if self._versions_of(name) == candidate:
                 continue
             staged.mkdir(exist_ok=True)
             if (self.path / name).exists():
@@ -302,8 +316,12 @@ class ModelRepository:
         write_text(staged / name / CONFIGURATION, replace(configuration, name=name).to_pbtxt())
         fsync_tree(staged / name)
 
-    def _candidate_versions(self, model: str) -> tuple[int, ...] | None:
-        configuration = self.configuration(CANDIDATES[model])
+    def _versions_of(self, model: str) -> tuple[int, ...] | None:
+        """The versions that the configuration of `model` names; None without one, () when unreadable."""
+        try:
+            configuration = self.configuration(model)
+        except ReleaseError:
+            return ()
         return configuration.versions if configuration else None
 
     def _is_ours(self, version: int) -> bool:

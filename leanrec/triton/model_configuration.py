@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from google.protobuf import text_format
+from google.protobuf.message import Message
 from tritonclient.grpc import model_config_pb2 as proto
 
 from leanrec.errors import ReleaseError
@@ -25,6 +26,11 @@ fits the host: what every page asks for shall keep two cores at work. They share
 BACKEND = "onnxruntime"
 WARMUP_LENGTH = 1
 """What stands for an axis that varies in a warm-up request."""
+NAMED = (
+    *("name", "backend", "max_batch_size", "input", "output", "version_policy"),
+    *("response_cache", "parameters", "model_warmup"),
+)
+"""Fields of Triton's that `ModelConfiguration` holds as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +71,15 @@ class ModelConfiguration:
     """Versions served; a client that names none gets the highest."""
     instance_kind: str = "KIND_CPU"
     instance_count: int = 1
+    """Of the first instance group, as is the kind; further groups stand in `others`."""
     dynamic_batching: DynamicBatching | None = None
     response_cache: bool = False
     """Whether an answer is kept for requests with the same inputs; the server must have a cache
     (`serving.response_cache_bytes`)."""
     parameters: dict[str, str] = field(default_factory=dict)
     warmups: tuple[Warmup, ...] = ()
+    others: str = ""
+    """Fields of Triton's that have no name here, as text: what a person set goes along as it is."""
 
     @classmethod
     def of_model(cls, model: str, spec: ModelSpec, versions: tuple[int, ...], *, merge: bool = True) -> Self:
@@ -98,22 +107,20 @@ class ModelConfiguration:
 
     def to_pbtxt(self) -> str:
         """The text of config.pbtxt."""
-        message = proto.ModelConfig(
-            name=self.name,
-            backend=self.backend,
-            max_batch_size=self.max_batch_size,
-            input=[
-                proto.ModelInput(name=t.name, data_type=_data_type(t.dtype), dims=t.shape)
-                for t in self.inputs
-            ],
-            output=[
-                proto.ModelOutput(name=t.name, data_type=_data_type(t.dtype), dims=t.shape)
-                for t in self.outputs
-            ],
-            instance_group=[proto.ModelInstanceGroup(kind=self.instance_kind, count=self.instance_count)],
-        )
+        message = text_format.Parse(self.others, proto.ModelConfig())
+        message.name = self.name
+        message.backend = self.backend
+        message.max_batch_size = self.max_batch_size
+        for entries, tensors in ((message.input, self.inputs), (message.output, self.outputs)):
+            for t in tensors:
+                entries.add(name=t.name, data_type=_data_type(t.dtype), dims=t.shape)
+        group = message.instance_group[0] if message.instance_group else message.instance_group.add()
+        group.kind = proto.ModelInstanceGroup.Kind.Value(self.instance_kind)
+        group.count = self.instance_count
         message.version_policy.specific.versions.extend(self.versions)
-        if self.dynamic_batching is not None:
+        if self.dynamic_batching is None:
+            message.ClearField("dynamic_batching")
+        else:
             _write_batching(message.dynamic_batching, self.dynamic_batching)
         if self.response_cache:
             message.response_cache.enable = True
@@ -129,17 +136,12 @@ class ModelConfiguration:
 
     @classmethod
     def from_pbtxt(cls, text: str) -> Self:
-        """The configuration in `text`; a ReleaseError when it is no config.pbtxt of this kind."""
+        """The configuration in `text`; a ReleaseError when it is no config.pbtxt."""
         try:
             message = text_format.Parse(text, proto.ModelConfig())
         except text_format.ParseError as error:
             raise ReleaseError(f"config.pbtxt is not a Triton model configuration: {error}") from None
-        if len(message.instance_group) != 1 or not message.version_policy.HasField("specific"):
-            raise ReleaseError(
-                f"config.pbtxt of {message.name!r} needs one instance_group and a specific version_policy;"
-                " publish a release to write it anew"
-            )
-        group = message.instance_group[0]
+        groups = message.instance_group or [proto.ModelInstanceGroup(count=1)]
         return cls(
             name=message.name,
             backend=message.backend,
@@ -147,12 +149,13 @@ class ModelConfiguration:
             inputs=_tensors(message.input),
             outputs=_tensors(message.output),
             versions=tuple(message.version_policy.specific.versions),
-            instance_kind=proto.ModelInstanceGroup.Kind.Name(group.kind),
-            instance_count=group.count,
+            instance_kind=proto.ModelInstanceGroup.Kind.Name(groups[0].kind),
+            instance_count=groups[0].count,
             dynamic_batching=_read_batching(message) if message.HasField("dynamic_batching") else None,
             response_cache=message.response_cache.enable,
             parameters={key: value.string_value for key, value in sorted(message.parameters.items())},
             warmups=tuple(_read_warmup(entry) for entry in message.model_warmup),
+            others=_others(message),
         )
 
 
@@ -191,3 +194,30 @@ def _read_warmup(entry: proto.ModelWarmup) -> Warmup:
         for name, tensor in entry.inputs.items()
     )
     return Warmup(name=entry.name, batch_size=entry.batch_size, inputs=tuple(inputs))
+
+
+def _others(message: proto.ModelConfig) -> str:
+    """What is left of `message` without the fields that `ModelConfiguration` names."""
+    rest = proto.ModelConfig()
+    rest.CopyFrom(message)
+    for name in NAMED:
+        rest.ClearField(name)
+    if rest.instance_group:
+        _clear(rest.instance_group[0], "kind", "count")
+        if len(rest.instance_group) == 1 and not rest.instance_group[0].ListFields():
+            rest.ClearField("instance_group")
+    if rest.HasField("dynamic_batching"):
+        batching = rest.dynamic_batching
+        _clear(batching, "preferred_batch_size", "max_queue_delay_microseconds")
+        if batching.HasField("default_queue_policy"):
+            _clear(batching.default_queue_policy, "max_queue_size")
+            if not batching.default_queue_policy.ListFields():
+                batching.ClearField("default_queue_policy")
+        if not batching.ListFields():
+            rest.ClearField("dynamic_batching")
+    return str(text_format.MessageToString(rest))
+
+
+def _clear(message: Message, *names: str) -> None:
+    for name in names:
+        message.ClearField(name)

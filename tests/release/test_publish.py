@@ -280,6 +280,36 @@ def test_a_folder_of_somebody_else_among_the_releases_stays(
     assert ModelRepository(path).is_settled()
 
 
+def test_what_a_person_adds_to_a_configuration_outlives_releases(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    path = Path(settings.repository)
+    publish(settings, artifacts)
+    with (path / "ranker" / "config.pbtxt").open("a") as file:
+        file.write("instance_group { kind: KIND_CPU count: 3 } optimization { priority: PRIORITY_MAX }")
+    publish(settings, artifacts)
+    assert rollback(path) == 1
+    text = (path / "ranker" / "config.pbtxt").read_text()
+    assert ("PRIORITY_MAX" in text, text.count("instance_group"), "count: 3" in text) == (True, 2, True)
+
+
+@pytest.mark.parametrize("text", [b"instance_group [ {", b"\xff"])
+def test_a_configuration_that_cannot_be_read_blocks_no_command(
+    settings: ReleaseSettings, artifacts: Artifacts, caplog: pytest.LogCaptureFixture, text: bytes
+) -> None:
+    path = Path(settings.repository)
+    publish(settings, artifacts)
+    publish(settings, artifacts)
+    good = content(path)
+    (path / "recommender" / "config.pbtxt").write_bytes(text)
+    assert not status(path)["settled"]
+    assert rollback(path) == 1
+    assert "recommender/config.pbtxt" in caplog.text and "written anew" in caplog.text
+    assert status(path)["settled"]
+    assert promote(path, 2) == 2
+    assert content(path)["recommender/config.pbtxt"] == good["recommender/config.pbtxt"]
+
+
 @contextmanager
 def immutable(file: Path) -> Iterator[None]:
     """Nobody, not even root, can remove `file` meanwhile; skips where the file system knows no such thing."""
