@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from leanrec.config import ReleaseSettings
-from leanrec.errors import ReleaseError
+from leanrec.errors import LeanRecError, ReleaseError
 from leanrec.files import sha256_of
 from leanrec.release.object_store import ObjectStore, manifest_name
 from leanrec.release.repository import MANIFEST, RELEASE_FILE, RELEASE_FOLDER, ModelRepository
@@ -111,7 +111,8 @@ def follow(
 ) -> None:
     """Pull whenever the stored release.json changes, until `stopping` is set.
 
-    A store that fails, or a disk that is full, is told of and asked again; what was pulled goes on serving.
+    A store that fails or holds something damaged, or a disk that is full, is told of and asked again; what
+    was pulled goes on serving.
     """
     seen: str | None = None
     while not stopping.is_set():
@@ -120,7 +121,7 @@ def follow(
                 found = pull(store, repository)
                 seen = found["etag"]
                 tell(f"{repository}: version {found['stable']} is stable; pulled {found['pulled'] or 'none'}")
-        except (ReleaseError, OSError) as error:
+        except (LeanRecError, OSError) as error:
             tell(f"problem: {error}")
         stopping.wait(poll_s)
 

@@ -18,6 +18,7 @@ from leanrec.release.repository import (
     MANIFEST,
     RELEASE_FILE,
     RELEASE_FOLDER,
+    names_files,
 )
 from leanrec.release.state import ReleaseState
 from leanrec.schema import MODELS, RECOMMENDER
@@ -73,8 +74,17 @@ class ObjectStore:
 
     def manifest(self, version: int) -> dict[str, Any] | None:
         """The stored manifest of `version`; None when it was never pushed to the end."""
-        found = self._get(manifest_name(version))
-        return json.loads(found[0]) if found else None
+        name = manifest_name(version)
+        found = self._get(name)
+        if found is None:
+            return None
+        try:
+            manifest = json.loads(found[0])
+        except ValueError:
+            manifest = None
+        if not names_files(manifest):
+            raise ReleaseError(f"{self.url}/{name}: damaged; remove the object and push again")
+        return dict(manifest)
 
     def put(self, name: str, body: bytes) -> None:
         """Store a small object."""

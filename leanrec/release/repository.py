@@ -109,7 +109,7 @@ class ModelRepository:
         except ValueError as error:
             fault = f"not JSON ({error})"
         else:
-            if _names_files(manifest):
+            if names_files(manifest):
                 return manifest
             fault = "it does not name the version's files"
         raise ReleaseError(
@@ -362,7 +362,7 @@ def _is_free(lock: IO[str]) -> bool:
     return True
 
 
-def _names_files(manifest: Any) -> bool:
+def names_files(manifest: Any) -> bool:
     """Whether `manifest` has the SHA-256 and the bytes of every file, as `publish` writes it."""
     files = manifest.get("files") if isinstance(manifest, dict) else None
     return isinstance(files, dict) and all(

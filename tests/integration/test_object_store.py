@@ -1,16 +1,19 @@
 """Releases on S3-compatible storage, through a real service over HTTP."""
 
+import os
 import select
 import socket
 import socketserver
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 from object_storage import CREDENTIALS, new_bucket, object_storage
+from small_disk import mounted_disk
 from tiny_release import top_k, user_row, write_artifacts
 from typer.testing import CliRunner
 from waiting import wait_for
@@ -21,7 +24,7 @@ from leanrec.config.storage import ObjectStoreSettings
 from leanrec.errors import ReleaseError
 from leanrec.release.mirror import follow, pull, push
 from leanrec.release.object_store import ObjectStore
-from leanrec.release.promote import accept, advance, promote, rollback, status, verify
+from leanrec.release.promote import accept, advance, promote, rollback, status, verify, withdraw
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import RELEASE_FILE, ModelRepository
 from leanrec.triton import TritonClient
@@ -139,6 +142,41 @@ def test_a_follower_outlives_a_folder_that_cannot_be_written(
         stopping.set()
         follower.join()
     assert "File exists" in told[0]
+
+
+def test_a_follower_outlives_a_damaged_manifest_and_a_full_disk(
+    tmp_path: Path, bucket: ObjectStoreSettings
+) -> None:
+    ours, store = tmp_path / "ours", ObjectStore(bucket)
+    publish(ours)
+    publish(ours, strategy="canary")
+    push(ours, store)
+    name = "recommender/1/release/manifest.json"
+    whole = (ours / name).read_bytes()
+    stopping, told = threading.Event(), []
+    with mounted_disk(tmp_path, "1m") as disk:
+        theirs, ballast = disk / "models", disk / "ballast"
+        follower = threading.Thread(target=follow, args=(store, theirs, stopping, 0.05, told.append))
+        store.put(name, b"{rot")
+        follower.start()
+        try:
+            wait_for(lambda: any(f"{name}: damaged" in line for line in told))
+            store.put(name, b'{"name": "tiny"}')
+            told.clear()
+            wait_for(lambda: any(f"{name}: damaged" in line for line in told))
+            store.put(name, whole)
+            wait_for(lambda: any("version 1 is stable" in line for line in told))
+            with ballast.open("wb", buffering=0) as file, suppress(OSError):
+                file.write(b"x" * os.statvfs(disk).f_bavail * 4096)
+            withdraw(ours, "ended by the test")
+            told.clear()
+            push(ours, store)
+            wait_for(lambda: any("the disk is full" in line for line in told))
+            ballast.unlink()
+            wait_for(lambda: status(theirs)["rollout"] is None)
+        finally:
+            stopping.set()
+            follower.join()
 
 
 class Door(socketserver.ThreadingTCPServer):
