@@ -207,6 +207,16 @@ def test_a_loss_that_is_no_number_names_model_epoch_and_step(tmp_path, capfd):
     assert not (tmp_path / "model").exists()
 
 
+def test_gradients_beyond_half_precision_epoch_long_are_refused(tmp_path):
+    write_world(tmp_path)
+    half = OptimizerSettings(precision="fp16")
+    steep = SMALL.ranker.model_copy(update={"rating_weight": 1e9, "optimizer": half})
+    said = r"ranker's gradients left the range of fp16 in \d+ steps of epoch 1, .*precision: bf16 or fp32"
+    with pytest.raises(TrainingError, match=said):
+        train(tmp_path, SMALL.model_copy(update={"ranker": steep}))
+    assert not (tmp_path / "model").exists()
+
+
 def test_more_processes_than_a_batch_has_events_are_refused(tmp_path):
     write_world(tmp_path)
     alone = SMALL.retriever.model_copy(update={"batch_size": 1})
