@@ -115,9 +115,9 @@ class EASESettings(Section):
 class ALSSettings(Section):
     """Implicit ALS."""
 
-    alpha: float = Field(default=10.0, gt=0)
+    alpha: float = Field(default=4.0, gt=0)
     """Confidence that an event adds."""
-    l2: float = Field(default=1.0, gt=0)
+    l2: float = Field(default=20.0, gt=0)
     """Regularization."""
     iterations: int = Field(default=15, ge=1)
     """Times that users and items are solved for in turn."""
@@ -128,11 +128,11 @@ class ALSSettings(Section):
 class BPRSettings(Section):
     """BPR."""
 
-    learning_rate: float = Field(default=0.05, gt=0)
+    learning_rate: float = Field(default=0.005, gt=0)
     """Step of the gradient."""
     l2: float = Field(default=0.01, ge=0)
     """Regularization."""
-    iterations: int = Field(default=100, ge=1)
+    iterations: int = Field(default=200, ge=1)
     """Passes over the events."""
     seed: int = 1
     """Seed of the first vectors and of the pairs drawn."""
@@ -144,6 +144,7 @@ RETRIEVER_DEFAULTS: dict[str, dict[str, Any]] = {
     "gru4rec": {"epochs": 12, "dropout": 0.4, "table_learning_rate": 0.1},
     "caser": {"epochs": 8, "dropout": 0.5},
     "sasrec": {"epochs": 20},
+    "als": {"dim": 128},
 }
 """Model -> the fields of RetrieverSettings that it needs another default for."""
 
