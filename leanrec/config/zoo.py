@@ -139,7 +139,7 @@ class BPRSettings(Section):
 
 
 RETRIEVER_DEFAULTS: dict[str, dict[str, Any]] = {
-    "matrix_factorization": {"epochs": 15},
+    "matrix_factorization": {"epochs": 20, "dim": 128, "temperature": 8.0, "table_learning_rate": 0.1},
     "light_gcn": {"epochs": 15},
     "gru4rec": {"epochs": 12, "dropout": 0.4, "table_learning_rate": 0.1},
     "caser": {"epochs": 8, "dropout": 0.5},
