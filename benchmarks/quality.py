@@ -58,23 +58,33 @@ MATCHES = (
         "BPR",
         {
             "model": "matrix_factorization",
+            "dim": 64,
             "loss": "bpr",
             "num_negatives": 16,
             "temperature": 4,
             "batch_size": 4096,
+            "table_learning_rate": 0.05,
         },
         "BPR",
     ),
     Match(
         "Matrix factorization, exact softmax",
-        {"model": "matrix_factorization", "temperature": 8, "batch_size": 4096},
+        {
+            "model": "matrix_factorization",
+            "dim": 64,
+            "temperature": 8,
+            "batch_size": 4096,
+            "table_learning_rate": 0.05,
+        },
         "BPR",
     ),
     Match("LightGCN", {"model": "light_gcn", "batch_size": 8192, "table_learning_rate": 0.1}, "LightGCN"),
     Match("SASRec", {"model": "sasrec"}, "SASRec", epochs=20),
     Match("ItemKNN", {"model": "item_neighbours"}, "ItemKNN", by_gradient=False),
     Match("EASE", {"model": "ease", "ease": {"l2": 250}}, "EASE", by_gradient=False),
-    Match("ALS (implicit)", {"model": "als", "als": {"alpha": 1, "l2": 10}}, None, by_gradient=False),
+    Match(
+        "ALS (implicit)", {"model": "als", "dim": 64, "als": {"alpha": 1, "l2": 10}}, None, by_gradient=False
+    ),
 )
 
 
