@@ -45,7 +45,10 @@ class RolloutSettings(Section):
     click_effect: float = Field(default=0.02, gt=0)
     """Difference of click-through rates that the sequential test expects, in absolute terms."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
-    """Chance that the sequential test sends back a candidate which loses no click."""
+    """Chance that the sequential test sends back, in one stage, a candidate which loses no click."""
+    click_design_effect: float = Field(default=20, ge=1)
+    """How many times as much a click-through rate varies as if impressions were independent, for users
+    differ; what online.json says of the stable release takes its place."""
 
     @field_validator("canary_percents")
     @classmethod

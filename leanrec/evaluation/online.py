@@ -59,6 +59,8 @@ class Rate:
     standard_error: float
     num_trials: int
     num_successes: int
+    design_effect: float = 1.0
+    """How many times as much it varies as if all trials were independent (Kish 1965)."""
 
 
 NO_RATE = Rate(value=0.0, low=0.0, high=1.0, standard_error=0.0, num_trials=0, num_successes=0)
@@ -88,6 +90,7 @@ def rate_of(successes: np.ndarray, trials: np.ndarray) -> Rate:
         standard_error=math.sqrt(variance),
         num_trials=int(total),
         num_successes=int(successes.sum()),
+        design_effect=variance / naive if naive > 0 else 1.0,
     )
 
 
@@ -117,6 +120,7 @@ def online_metrics(log: pa.Table) -> dict[str, Any]:
             "clicks": rate.num_successes,
             "click_through": rate.value if rate.num_trials else None,
             "click_through_interval": [rate.low, rate.high] if rate.num_trials else None,
+            "click_design_effect": rate.design_effect if rate.num_trials else None,
             **_ratings(rated),
         }
         if release is None:

@@ -168,7 +168,8 @@ def decide(settings: RetrainingSettings, now: Standing, signals: list[Signal]) -
             "`leanrec release rollout CONFIG`, or end it by `leanrec release abort CONFIG`"
         )
     if settings.trigger != "always" and now.num_new_acts == 0:
-        return False, f"nothing to do: no rating or click since release {now.newest}"
+        gone = f", and drift: {', '.join(drifted)}; see whether clicks are still sent" if drifted else ""
+        return False, f"nothing to do: no rating or click since release {now.newest}{gone}"
     if drifted:
         return True, f"drift since release {now.newest}: {', '.join(drifted)}"
     if settings.trigger == "drift":

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leanrec.config import RolloutSettings
+from leanrec.evaluation.online import rate_of
 from leanrec.release.rollout.bounds import (
     clicks_are_lost,
     missed_at_the_end,
@@ -138,9 +139,41 @@ def looks(rates: tuple[float, float], seed: int) -> bool:
             Traffic(impressions=n, clicks=int(clicks[1][n - 1])),
             effect=0.02,
             alpha=0.05,
+            design_effect=1,
         )
         for n in range(200, 20_001, 200)
     )
+
+
+def sends_back_alike(seed: int, *, knows_users: bool) -> bool:
+    """Whether the test ever decides for a loss between two sides of 200 users who differ, alike on both."""
+    draws = np.random.default_rng(seed)
+    each = 100
+    rates = draws.beta(0.8, 9.2, (2, 200))  # 8 % on the whole; the users' own rates spread by 8 %
+    clicked = draws.random((2, each, 200)) < rates[:, None, :]  # every user once, then every user again
+    by_user = clicked.sum(axis=1)
+    design_effect = rate_of(by_user.ravel(), np.full(400, each)).design_effect if knows_users else 1.0
+    seen = clicked.reshape(2, -1).cumsum(axis=1)
+    return any(
+        clicks_are_lost(
+            Traffic(impressions=n, clicks=int(seen[0, n - 1])),
+            Traffic(impressions=n, clicks=int(seen[1, n - 1])),
+            effect=0.02,
+            alpha=0.05,
+            design_effect=design_effect,
+        )
+        for n in range(400, 20_001, 200)
+    )
+
+
+def test_a_candidate_whose_users_click_less_by_nature_is_not_sent_back() -> None:
+    assert sum(sends_back_alike(seed, knows_users=True) for seed in range(100)) <= 8
+    assert sum(sends_back_alike(seed, knows_users=False) for seed in range(100)) > 15
+
+
+def test_clicks_beyond_one_an_impression_say_the_same_again() -> None:
+    stable, candidate = Traffic(impressions=9000, clicks=45_000), Traffic(impressions=9000, clicks=90)
+    assert clicks_are_lost(stable, candidate, effect=0.02, alpha=0.05, design_effect=20)
 
 
 def test_looking_again_and_again_does_not_send_back_a_candidate_that_loses_nothing() -> None:
@@ -154,4 +187,4 @@ def test_a_loss_of_clicks_is_found() -> None:
 
 @pytest.mark.parametrize("pair", [(Traffic(), Traffic(impressions=9)), (Traffic(impressions=9), Traffic())])
 def test_without_impressions_nothing_is_decided_on_clicks(pair: tuple[Traffic, Traffic]) -> None:
-    assert not clicks_are_lost(*pair, effect=0.02, alpha=0.05)
+    assert not clicks_are_lost(*pair, effect=0.02, alpha=0.05, design_effect=1)

@@ -42,7 +42,13 @@ def missed_for_sure(settings: RolloutSettings, stable: Traffic, candidate: Traff
             return Missed(figure=figure, value=share - _number(base), bound=allowed)
     if is_slow_for_sure(stable.seconds, candidate.seconds, max_ratio=settings.max_p99_ratio):
         return _slow(settings, stable, candidate)
-    if clicks_are_lost(stable, candidate, effect=settings.click_effect, alpha=settings.alpha):
+    if clicks_are_lost(
+        stable,
+        candidate,
+        effect=settings.click_effect,
+        alpha=settings.alpha,
+        design_effect=settings.click_design_effect,
+    ):
         return Missed(figure="click-through rate", value=candidate.click_rate, bound=stable.click_rate)
     return None
 
@@ -131,18 +137,23 @@ def psi_noise(num_stable: int, num_candidate: int) -> float:
     return CHI_SQUARED_9 * (1 / num_stable + 1 / num_candidate)
 
 
-def clicks_are_lost(stable: Traffic, candidate: Traffic, *, effect: float, alpha: float) -> bool:
+def clicks_are_lost(
+    stable: Traffic, candidate: Traffic, *, effect: float, alpha: float, design_effect: float
+) -> bool:
     """Whether the candidate's click-through rate is lower, decided so that one may look at any time.
 
     The mixture sequential probability ratio test with a normal mixture of standard deviation `effect`:
-    it wrongly decides with a chance of at most `alpha`, however often it is asked.
+    it wrongly decides with a chance of at most `alpha` in a stage, however often it is asked. Users differ in
+    how much they click, and a user's impressions are not independent, so the variance is `design_effect`
+    times that of as many independent ones. Clicks beyond one an impression say the same again.
     Source: Johari, Koomen, Pekelis, Walsh, "Peeking at A/B tests", KDD 2017.
     """
     if not stable.impressions or not candidate.impressions:
         return False
-    difference = candidate.click_rate - stable.click_rate
-    pooled = (stable.clicks + candidate.clicks) / (stable.impressions + candidate.impressions)
-    variance = pooled * (1 - pooled) * (1 / stable.impressions + 1 / candidate.impressions)
+    clicks = [min(traffic.clicks, traffic.impressions) for traffic in (stable, candidate)]
+    difference = clicks[1] / candidate.impressions - clicks[0] / stable.impressions
+    pooled = sum(clicks) / (stable.impressions + candidate.impressions)
+    variance = design_effect * pooled * (1 - pooled) * (1 / stable.impressions + 1 / candidate.impressions)
     if difference >= 0 or variance <= 0:
         return False
     mixed = variance + effect**2

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from leanrec.config import RunSettings
+from leanrec.evaluation.online import ONLINE_FILE
 from leanrec.files import read_json, write_json
 from leanrec.journal import report_progress, step
 from leanrec.release.mirror import push_where_stored
@@ -62,9 +63,10 @@ def roll_out(
     """
     gateway, serving = settings.gateway, settings.serving
     repository = ModelRepository(Path(settings.release.repository).absolute())
+    varies = _click_design_effect(repository) or settings.rollout.click_design_effect
     urls = gateways or settings.rollout.gateways or (f"http://{gateway.host}:{gateway.port}",)
     controller = Controller(
-        settings=settings.rollout,
+        settings=settings.rollout.model_copy(update={"click_design_effect": varies}),
         repository=repository.path,
         metrics=GatewayMetrics(urls),
         verify=partial(
@@ -77,3 +79,13 @@ def roll_out(
         share=partial(push_where_stored, settings.release),
     )
     return controller.run(version, watch or (lambda _: None))
+
+
+def _click_design_effect(repository: ModelRepository) -> float | None:
+    """What online.json says of the stable release; None where it says nothing."""
+    try:
+        releases = read_json(repository.path / ONLINE_FILE)["releases"]
+        found = releases[str(repository.required_state().stable)]["click_design_effect"]
+    except (FileNotFoundError, KeyError):
+        return None
+    return None if found is None else float(found)
