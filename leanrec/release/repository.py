@@ -16,21 +16,18 @@ warning says so, and the next writer tries again.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from leanrec.errors import ReleaseError
 from leanrec.files import fsync_tree, read_json, sha256_of, write_json, write_text
+from leanrec.release.folders import held, link, remove_set_aside, rename, set_aside
 from leanrec.release.requests import SPEC, may_merge, read_spec
 from leanrec.release.routing import CANDIDATES
 from leanrec.release.state import ReleaseState
@@ -41,10 +38,6 @@ RELEASE_FILE = "release.json"
 MANIFEST = "manifest.json"
 RELEASE_FOLDER = "release"
 STAGING = ".staging"
-LOCK = ".lock"
-LOOK_AGAIN_S = 0.05
-REMOVED = ".removed-"
-"""How the name of a folder begins that is out of use and not yet off the disk."""
 
 _log = logging.getLogger(__name__)
 
@@ -131,23 +124,10 @@ class ModelRepository:
     def exclusive(self, wait_s: float = 0.0) -> Iterator[None]:
         """Hold the repository against other writers; what a killed one left is settled first.
 
-        The kernel frees the lock of a process that dies. Raises a ReleaseError when another writer still
-        holds it after `wait_s` seconds.
+        Raises a ReleaseError when another writer still holds it after `wait_s` seconds.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + wait_s
-        with (self.path / LOCK).open("a+") as lock:
-            while not _is_free(lock):
-                if time.monotonic() >= deadline:
-                    lock.seek(0)
-                    raise ReleaseError(
-                        f"{self.path}: process {lock.read().strip() or 'unknown'} is changing this"
-                        " repository; try again when it has ended"
-                    )
-                time.sleep(LOOK_AGAIN_S)
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+        with held(self.path, wait_s):
             self.settle()
             yield
 
@@ -162,14 +142,12 @@ class ModelRepository:
         for model in reversed(MODELS):
             for version in self.numbers(model):
                 if version not in kept and self._is_ours(version):
-                    _set_aside(self.version_folder(model, version))
+                    set_aside(self.version_folder(model, version))
         shutil.rmtree(staging, ignore_errors=True)
         if state is not None:
             self._serve(state, staging)
             shutil.rmtree(staging, ignore_errors=True)
-        for pattern in (f"{REMOVED}*", f"*/{REMOVED}*"):
-            for folder in self.path.glob(pattern):
-                _remove(folder)
+        remove_set_aside(self.path)
 
     def numbers(self, model: str) -> list[int]:
         """The numbers of the version folders that lie there for `model`, ascending."""
@@ -203,13 +181,13 @@ class ModelRepository:
             for model in MODELS:
                 fsync_tree(staged / model)
             for model in MODELS:
-                _rename(staged / model, self.version_folder(model, state.last))
+                rename(staged / model, self.version_folder(model, state.last))
         if state.rollout:
             for model in MODELS:
                 self._stage_candidate(model, state, staged)
-        _rename(staged / RELEASE_FILE, self.path / RELEASE_FILE)
+        rename(staged / RELEASE_FILE, self.path / RELEASE_FILE)
         for model in MODELS:
-            _rename(staged / f"{model}.pbtxt", self.path / model / CONFIGURATION)
+            rename(staged / f"{model}.pbtxt", self.path / model / CONFIGURATION)
         self._serve(state, staged)
         self.settle()
         return state
@@ -221,7 +199,7 @@ class ModelRepository:
             raise ReleaseError(f"{target}: no release, but it has the number of one; move it away")
         fsync_tree(folder)
         (self.path / model).mkdir(exist_ok=True)
-        _rename(folder, target)
+        rename(folder, target)
 
     def next_version(self) -> int:
         """The number that the next release gets; none is used twice, nor one that lies there already."""
@@ -296,11 +274,11 @@ class ModelRepository:
                 continue
             staged.mkdir(exist_ok=True)
             if (self.path / name).exists():
-                _set_aside(self.path / name)
+                set_aside(self.path / name)
             if state.rollout:
                 if not (staged / name).exists():
                     self._stage_candidate(model, state, staged)
-                _rename(staged / name, self.path / name)
+                rename(staged / name, self.path / name)
 
     def _stage_candidate(self, model: str, state: ReleaseState, staged: Path) -> None:
         """Lay out the candidate's folder of `model` in `staged`: its files are links to the version's."""
@@ -311,7 +289,7 @@ class ModelRepository:
             self.version_folder(model, version),
             staged / name / str(version),
             ignore=shutil.ignore_patterns(RELEASE_FOLDER),
-            copy_function=_link,
+            copy_function=link,
         )
         write_text(staged / name / CONFIGURATION, replace(configuration, name=name).to_pbtxt())
         fsync_tree(staged / name)
@@ -353,15 +331,6 @@ class ModelRepository:
             )
 
 
-def _is_free(lock: IO[str]) -> bool:
-    """Whether the lock could be taken, which it then is."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def names_files(manifest: Any) -> bool:
     """Whether `manifest` has the SHA-256 and the bytes of every file, as `publish` writes it."""
     files = manifest.get("files") if isinstance(manifest, dict) else None
@@ -373,40 +342,3 @@ def names_files(manifest: Any) -> bool:
 def now() -> str:
     """The present as ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for the file; a copy where the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _set_aside(folder: Path) -> None:
-    """Rename `folder` to a hidden one, which takes no room; so no version is ever half removed."""
-    try:
-        folder.rename(folder.with_name(f"{REMOVED}{folder.name}-{secrets.token_hex(4)}"))
-    except OSError as error:
-        _warn_of_rest(folder, error)
-
-
-def _remove(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except OSError as error:
-        _warn_of_rest(folder, error)
-
-
-def _warn_of_rest(folder: Path, error: OSError) -> None:
-    _log.warning("%s is out of use but cannot be removed (%s); the next command tries again", folder, error)
-
-
-def _rename(source: Path, target: Path) -> None:
-    """Rename, and make the name durable."""
-    source.replace(target)
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

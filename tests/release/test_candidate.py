@@ -119,14 +119,14 @@ from leanrec.release import promote, repository
 from leanrec.release.publish import publish_release
 
 models, artifacts, what, step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-real, seen = repository._rename, 0
+real, seen = repository.rename, 0
 def rename(source, target):
     global seen
     if seen == step:
         os.kill(os.getpid(), signal.SIGKILL)
     seen += 1
     real(source, target)
-repository._rename = rename
+repository.rename = rename
 if what == "publish":
     settings = ReleaseSettings(repository=str(models), keep=2, strategy="canary")
     inputs = {name: artifacts / name for name in ("compressed", "features", "evaluation", "parity")}

@@ -380,14 +380,14 @@ from leanrec.release import repository
 from leanrec.release.publish import publish_release
 
 def stop_at(step):
-    real, seen = repository._rename, 0
+    real, seen = repository.rename, 0
     def rename(source, target):
         nonlocal seen
         if seen == step:
             how()
         seen += 1
         real(source, target)
-    repository._rename = rename
+    repository.rename = rename
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
