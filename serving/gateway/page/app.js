@@ -147,10 +147,11 @@ function offerCategories(...answers) {
 }
 
 async function send(item, type, rating) {
-  const before = shown.answer.items;
+  const { user, answer } = shown;
   try {
-    await gateway.sendEvent({ user_id: shown.user, item_id: item.item_id, type, rating, request_id: shown.answer.request_id });
-    await ask({ before });
+    await gateway.sendEvent({ user_id: user, item_id: item.item_id, type, rating, request_id: answer.request_id });
+    byId("user").value = user; // whoever else was being typed: the new list is that of the one who rated
+    await ask({ before: answer.items });
     byId("answers").focus({ preventScroll: true });
     byId("status").textContent = `${type === "rating" ? `The rating ${rating}` : "The click"} of ${item.title} is stored; the list is new.`;
   } catch (error) {
