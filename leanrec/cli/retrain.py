@@ -30,15 +30,14 @@ def retrain(
     nothing drifts. With release.strategy canary the new release is a candidate, which --roll-out takes to
     all users; exit status 3 when a bound sends it back.
     """
-    from leanrec.release.retraining import refuse_to_start, standing
+    from leanrec.release.retraining import nothing_to_learn, refuse_to_start
 
     settings = _settings_for(
         load_settings(config), if_drifted=if_drifted, full=full, compare=compare, to_all=to_all
     )
     refuse_to_start(settings)
-    now = standing(settings.data, settings.release)
-    if now.newest is not None and now.num_new_acts == 0:
-        reason = f"nothing to do: no rating or click since release {now.newest}"
+    reason = nothing_to_learn(settings)
+    if reason is not None:
         print(json.dumps({"retrain": False, "reason": reason, "release": None}) if json_output else reason)
         return
     _run(settings, json_output)

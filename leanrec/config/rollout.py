@@ -48,7 +48,8 @@ class RolloutSettings(Section):
     """Chance that the sequential test sends back, in one stage, a candidate which loses no click."""
     click_design_effect: float = Field(default=20, ge=1)
     """How many times as much a click-through rate varies as if impressions were independent, for users
-    differ; what online.json says of the stable release takes its place."""
+    differ; what online.json says of the stable release takes its place where it is more. About 1 + (m - 1) r
+    for m impressions a user whose clicks correlate by r (Kish 1965): 20 is m = 100, r = 0.2."""
 
     @field_validator("canary_percents")
     @classmethod

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from leanrec.errors import ReleaseError
 from leanrec.evaluation.wilson import wilson_interval
 from leanrec.files import read_json, write_json
 
@@ -26,6 +27,8 @@ ONLINE_FILE = "online.json"
 """Beside release.json in the model repository."""
 Z = 1.959964
 """The normal distribution's 97.5 % quantile."""
+MIN_USERS = 30
+"""Users below which how much they differ is not known well enough to be told."""
 
 _BY_USER = """
     with shown as (
@@ -59,8 +62,9 @@ class Rate:
     standard_error: float
     num_trials: int
     num_successes: int
-    design_effect: float = 1.0
-    """How many times as much it varies as if all trials were independent (Kish 1965)."""
+    design_effect: float | None = None
+    """How many times as much it varies as if all trials were independent (Kish 1965); None where fewer than
+    `MIN_USERS` clusters were seen, or no difference between trials at all."""
 
 
 NO_RATE = Rate(value=0.0, low=0.0, high=1.0, standard_error=0.0, num_trials=0, num_successes=0)
@@ -83,14 +87,16 @@ def rate_of(successes: np.ndarray, trials: np.ndarray) -> Rate:
     variance = max(naive, clustered)
     size = total * naive / variance if variance > 0 else total
     low, high = wilson_interval(value, size, Z)
+    known = users >= MIN_USERS and naive > 0
     return Rate(
         value=value,
         low=max(0.0, low),
         high=min(1.0, high),
-        standard_error=math.sqrt(variance),
+        # Nobody's click among few impressions is no certainty that nobody clicks: Wilson's width bounds it.
+        standard_error=max(math.sqrt(variance), (high - low) / (2 * Z)),
         num_trials=int(total),
         num_successes=int(successes.sum()),
-        design_effect=variance / naive if naive > 0 else 1.0,
+        design_effect=variance / naive if known else None,
     )
 
 
@@ -120,7 +126,7 @@ def online_metrics(log: pa.Table) -> dict[str, Any]:
             "clicks": rate.num_successes,
             "click_through": rate.value if rate.num_trials else None,
             "click_through_interval": [rate.low, rate.high] if rate.num_trials else None,
-            "click_design_effect": rate.design_effect if rate.num_trials else None,
+            "click_design_effect": rate.design_effect,
             **_ratings(rated),
         }
         if release is None:
@@ -131,14 +137,39 @@ def online_metrics(log: pa.Table) -> dict[str, Any]:
 
 
 def write_online(log: pa.Table, repository: Path) -> dict[str, Any]:
-    """Write online.json into the model `repository`; what others wrote there of a release stays."""
+    """Write online.json into the model `repository`; what others wrote there of a release stays.
+
+    Raises ReleaseError when the file that is there cannot be read.
+    """
     path, found = Path(repository) / ONLINE_FILE, online_metrics(log)
-    before = read_json(path).get("releases", {}) if path.exists() else {}
-    now = found["releases"]
+    before, now = read_online(repository), found["releases"]
     merged = {key: {**before.get(key, {}), **now.get(key, {})} for key in {**before, **now}}
     written = {**found, "releases": merged}
     write_json(path, written)
     return written
+
+
+def read_online(repository: Path) -> dict[str, dict[str, Any]]:
+    """What online.json in the model `repository` says, by release; empty where there is no such file.
+
+    Raises ReleaseError when it cannot be read: figures of old releases may stand nowhere else.
+    """
+    path = Path(repository) / ONLINE_FILE
+    try:
+        found = read_json(path) if path.exists() else {"releases": {}}
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+    releases = found.get("releases") if isinstance(found, dict) else None
+    if not isinstance(releases, dict) or not all(isinstance(figures, dict) for figures in releases.values()):
+        raise _damaged(path, 'it holds no "releases" by version')
+    return releases
+
+
+def _damaged(path: Path, reason: str) -> ReleaseError:
+    return ReleaseError(
+        f"{path}: not what `leanrec online` writes ({reason}); put a copy back, or move it away, and "
+        "`leanrec online CONFIG` counts what the event log still holds"
+    )
 
 
 def _ratings(rated: pa.Table) -> dict[str, Any]:

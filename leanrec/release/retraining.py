@@ -117,6 +117,18 @@ def refuse_to_start(settings: RunSettings) -> None:
             )
 
 
+def nothing_to_learn(settings: RunSettings) -> str | None:
+    """Why there is nothing to train from, in words; None where somebody rated or clicked since the release.
+
+    Lists that were shown and never clicked are named: it may be the clicks that get lost.
+    """
+    now = standing(settings.data, settings.release)
+    if settings.data.feedback is None or now.newest is None or now.num_new_acts:
+        return None
+    log = read_events(Path(settings.data.feedback))
+    return decide(settings.retraining, now, [_click_through(log, now.watermark, settings.retraining)])[1]
+
+
 @step(STEP)
 def check_drift(
     settings: RetrainingSettings,

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from leanrec.data.event_log import FEEDBACK
+from leanrec.errors import ReleaseError
 from leanrec.evaluation.online import click_through, online_metrics, rate_of, write_online
 from leanrec.files import read_json, write_json
 
@@ -81,6 +82,27 @@ def test_the_interval_covers_the_true_rate_though_users_differ():
         rate = rate_of(draw.binomial(shown, taste), shown)
         covered += rate.low <= 0.2 <= rate.high
     assert 0.90 <= covered / 300 <= 0.99
+
+
+def test_how_much_users_differ_is_told_of_thirty_and_more():
+    shown, clicked = np.full(60, 50), np.where(np.arange(60) < 12, 50, 0)
+    assert rate_of(clicked, shown).design_effect > 40
+    assert rate_of(clicked[:29], shown[:29]).design_effect is None
+    assert rate_of(np.zeros(60), shown).design_effect is None
+
+
+def test_nobody_clicked_a_few_impressions_is_no_certainty():
+    few, many = (rate_of(np.zeros(2), np.full(2, each)) for each in (5, 5000))
+    assert few.value == 0 and few.standard_error > 0.05
+    assert many.standard_error < 0.001
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", '{"releases": [1]}', '{"releases": {"1": 5}}'])
+def test_a_damaged_file_is_named_and_stays_as_it_is(tmp_path, damaged):
+    (tmp_path / "online.json").write_text(damaged)
+    with pytest.raises(ReleaseError, match=r"online\.json: not what `leanrec online` writes .* move it away"):
+        write_online(LOG, tmp_path)
+    assert (tmp_path / "online.json").read_text() == damaged
 
 
 def test_users_who_differ_make_a_rate_less_sure_than_as_many_independent_trials():

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leanrec.config import RolloutSettings
-from leanrec.evaluation.online import rate_of
 from leanrec.release.rollout.bounds import (
     clicks_are_lost,
     missed_at_the_end,
@@ -151,8 +150,7 @@ def sends_back_alike(seed: int, *, knows_users: bool) -> bool:
     each = 100
     rates = draws.beta(0.8, 9.2, (2, 200))  # 8 % on the whole; the users' own rates spread by 8 %
     clicked = draws.random((2, each, 200)) < rates[:, None, :]  # every user once, then every user again
-    by_user = clicked.sum(axis=1)
-    design_effect = rate_of(by_user.ravel(), np.full(400, each)).design_effect if knows_users else 1.0
+    design_effect = SETTINGS.click_design_effect if knows_users else 1.0
     seen = clicked.reshape(2, -1).cumsum(axis=1)
     return any(
         clicks_are_lost(

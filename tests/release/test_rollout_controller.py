@@ -18,11 +18,13 @@ from typer.testing import CliRunner
 from leanrec.cli import app
 from leanrec.config import ReleaseSettings, RolloutSettings
 from leanrec.errors import GateError, ReleaseError, ServingError
+from leanrec.files import write_json
 from leanrec.release.promote import advance, offer, promote, rollback, status, withdraw
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
 from leanrec.release.rollout.controller import LOCK, Controller, Observation
 from leanrec.release.rollout.observation import GatewayMetrics
+from leanrec.release.rollout.session import with_measured_variation
 from leanrec.release.rollout.verification import fault_of_candidate
 from serving.gateway.metrics import Metrics
 
@@ -103,6 +105,24 @@ def ignore(_: Observation) -> None: ...
 
 def actions(models: Path) -> list[str]:
     return [line["action"] for line in status(models)["history"]]
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ({"1": {"click_design_effect": 31.5}}, 31.5),
+        ({"1": {"click_design_effect": 1.3}}, 20),
+        ({"1": {"click_design_effect": None}}, 20),
+        ({"2": {"click_design_effect": 31.5}}, 20),  # not the stable one
+        (None, 20),
+    ],
+)
+def test_clicks_vary_as_much_as_was_seen_of_the_stable_version_and_never_less_than_set(
+    models: Path, figures: dict | None, expected: float
+) -> None:
+    if figures is not None:
+        write_json(models / "online.json", {"releases": figures})
+    assert with_measured_variation(SETTINGS, ModelRepository(models)).click_design_effect == expected
 
 
 def test_a_good_candidate_passes_every_stage_and_says_why(models: Path, gateway: Gateway) -> None:

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from leanrec.config import RunSettings
-from leanrec.evaluation.online import ONLINE_FILE
+from leanrec.config.rollout import RolloutSettings
+from leanrec.evaluation.online import read_online
 from leanrec.files import read_json, write_json
 from leanrec.journal import report_progress, step
 from leanrec.release.mirror import push_where_stored
@@ -63,10 +64,9 @@ def roll_out(
     """
     gateway, serving = settings.gateway, settings.serving
     repository = ModelRepository(Path(settings.release.repository).absolute())
-    varies = _click_design_effect(repository) or settings.rollout.click_design_effect
     urls = gateways or settings.rollout.gateways or (f"http://{gateway.host}:{gateway.port}",)
     controller = Controller(
-        settings=settings.rollout.model_copy(update={"click_design_effect": varies}),
+        settings=with_measured_variation(settings.rollout, repository),
         repository=repository.path,
         metrics=GatewayMetrics(urls),
         verify=partial(
@@ -81,11 +81,14 @@ def roll_out(
     return controller.run(version, watch or (lambda _: None))
 
 
-def _click_design_effect(repository: ModelRepository) -> float | None:
-    """What online.json says of the stable release; None where it says nothing."""
-    try:
-        releases = read_json(repository.path / ONLINE_FILE)["releases"]
-        found = releases[str(repository.required_state().stable)]["click_design_effect"]
-    except (FileNotFoundError, KeyError):
-        return None
-    return None if found is None else float(found)
+def with_measured_variation(settings: RolloutSettings, repository: ModelRepository) -> RolloutSettings:
+    """`settings` with the `click_design_effect` that online.json says of the stable release, if it is more.
+
+    Never less: the effect grows with a user's impressions, and the log may show fewer than a stage will.
+    Raises ReleaseError when online.json cannot be read.
+    """
+    figures = read_online(repository.path).get(str(repository.required_state().stable), {})
+    seen = figures.get("click_design_effect")
+    if not isinstance(seen, int | float) or not seen > settings.click_design_effect:
+        return settings
+    return settings.model_copy(update={"click_design_effect": float(seen)})
