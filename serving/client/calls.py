@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypedDict, TypeVar
-from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from leanrec.errors import ServingError
+from serving.client import values
 from serving.gateway.api import (
     ItemsAnswer,
     RankAnswer,
@@ -37,11 +38,22 @@ class Wishes(TypedDict, total=False):
     """What a recommendation may be asked for besides; `RecommendationRequest` says what each means."""
 
     exclude_seen: bool
-    exclude_items: Sequence[str]
-    categories: Sequence[str]
+    exclude_items: Iterable[str]
+    categories: Iterable[str]
     diversity: float
     explain: bool
-    release: int
+    release: int | None
+
+
+CHECKS = {
+    "exclude_seen": values.flag,
+    "exclude_items": values.identifiers,
+    "categories": values.identifiers,
+    "diversity": values.share,
+    "explain": values.flag,
+    "release": values.release,
+}
+"""What lets each wish through."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,31 +84,52 @@ class Call(Generic[AnswerT]):
             ) from None
 
 
+@contextmanager
+def told(client: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> Iterator[None]:
+    """Whatever the library raises while `client` makes `call`, as a ServingError."""
+    where = f"{str(client.base_url).rstrip('/')}{call.path}"
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        said = f"the call cannot be made ({reason}); look at the client's address and at the call's values"
+        if isinstance(error, httpx.TransportError):
+            said = f"no answer, twice ({reason}); start one with `leanrec gateway`, or give it more time"
+        raise ServingError(f"{where}: {said}") from None
+
+
 def recommend(user_id: str, k: int, wishes: Wishes) -> Call[RecommendationAnswer]:
     """POST /v1/recommendations."""
-    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in wishes.items()}
-    body = {"user_id": user_id, "k": k, **lists}
+    asked = {"user_id": values.identifier("user_id", user_id), "k": values.whole("k", k)}
+    body = {**asked, **values.named(CHECKS, wishes)}
     return Call(answer=RecommendationAnswer, path="/v1/recommendations", body=body)
 
 
-def rank(user_id: str, item_ids: Sequence[str]) -> Call[RankAnswer]:
+def rank(user_id: str, item_ids: Iterable[str]) -> Call[RankAnswer]:
     """POST /v1/rank."""
-    return Call(answer=RankAnswer, path="/v1/rank", body={"user_id": user_id, "item_ids": list(item_ids)})
+    body = {
+        "user_id": values.identifier("user_id", user_id),
+        "item_ids": values.identifiers("item_ids", item_ids),
+    }
+    return Call(answer=RankAnswer, path="/v1/rank", body=body)
 
 
 def similar(item_id: str, k: int) -> Call[SimilarAnswer]:
     """GET /v1/items/{item_id}/similar."""
-    return Call(answer=SimilarAnswer, path=f"/v1/items/{quote(item_id, safe='')}/similar", query={"k": k})
+    path = f"/v1/items/{values.segment(values.identifier('item_id', item_id))}/similar"
+    return Call(answer=SimilarAnswer, path=path, query={"k": values.whole("k", k)})
 
 
 def search_items(words: str, limit: int) -> Call[ItemsAnswer]:
     """GET /v1/items."""
-    return Call(answer=ItemsAnswer, path="/v1/items", query={"q": words, "limit": limit})
+    query: dict[str, str | int] = {"q": values.text("words", words), "limit": values.whole("limit", limit)}
+    return Call(answer=ItemsAnswer, path="/v1/items", query=query)
 
 
 def user(user_id: str) -> Call[UserAnswer]:
     """GET /v1/users/{user_id}."""
-    return Call(answer=UserAnswer, path=f"/v1/users/{quote(user_id, safe='')}")
+    path = f"/v1/users/{values.segment(values.identifier('user_id', user_id))}"
+    return Call(answer=UserAnswer, path=path)
 
 
 def releases() -> Call[ReleasesAnswer]:
@@ -106,5 +139,5 @@ def releases() -> Call[ReleasesAnswer]:
 
 def send_events(events: Sequence[Event]) -> Call[EventsAnswer]:
     """POST /v1/events."""
-    body = {"events": [event.model_dump(mode="json", exclude_none=True) for event in events]}
+    body = {"events": values.several("events", events, values.event)}
     return Call(answer=EventsAnswer, path="/v1/events", body=body)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any, Self, Unpack
 
 import httpx
 
 from leanrec.errors import ServingError
-from serving.client import calls
+from serving.client import calls, values
 from serving.client.calls import AnswerT, Call, GatewayError, Wishes
 from serving.gateway.api import (
     ItemsAnswer,
@@ -22,13 +23,16 @@ from serving.gateway.event_models import Event, EventsAnswer
 
 __all__ = ["AsyncGatewayClient", "GatewayClient", "GatewayError"]
 
+MAX_TIMEOUT_S = 86_400
+
 
 class GatewayClient:
     """The gateway at `url`, as whoever has `api_key`; safe to share between threads.
 
     A call waits at most `timeout_s` seconds for the connection and for each part of the answer. Where the
     connection fails or breaks off, or the time runs out, it is made once more; then a ServingError says so.
-    What the gateway refuses is a GatewayError with its sentence.
+    What the gateway refuses is a GatewayError with its sentence. What no request can carry is a ServingError
+    that names it, and is not sent.
     """
 
     def __init__(self, url: str, api_key: str, *, timeout_s: float = 2.0) -> None:
@@ -48,7 +52,7 @@ class GatewayClient:
         """The best `k` items for a user, best first."""
         return self._send(calls.recommend(user_id, k, wishes))
 
-    def rank(self, user_id: str, item_ids: Sequence[str]) -> RankAnswer:
+    def rank(self, user_id: str, item_ids: Iterable[str]) -> RankAnswer:
         """Figures for each of `item_ids`, in that order."""
         return self._send(calls.rank(user_id, item_ids))
 
@@ -73,14 +77,12 @@ class GatewayClient:
         return self._send(calls.send_events(events))
 
     def _send(self, call: Call[AnswerT]) -> AnswerT:
-        request = call.request(self._client)
-        try:
+        with calls.told(self._client, call):
+            request = call.request(self._client)
             try:
                 response = self._client.send(request)
             except httpx.TransportError:
                 response = self._client.send(request)
-        except httpx.TransportError as error:
-            raise _no_answer(request, error) from None
         return call.read(response)
 
 
@@ -104,7 +106,7 @@ class AsyncGatewayClient:
         """The best `k` items for a user, best first."""
         return await self._send(calls.recommend(user_id, k, wishes))
 
-    async def rank(self, user_id: str, item_ids: Sequence[str]) -> RankAnswer:
+    async def rank(self, user_id: str, item_ids: Iterable[str]) -> RankAnswer:
         """Figures for each of `item_ids`, in that order."""
         return await self._send(calls.rank(user_id, item_ids))
 
@@ -129,28 +131,33 @@ class AsyncGatewayClient:
         return await self._send(calls.send_events(events))
 
     async def _send(self, call: Call[AnswerT]) -> AnswerT:
-        request = call.request(self._client)
-        try:
+        with calls.told(self._client, call):
+            request = call.request(self._client)
             try:
                 response = await self._client.send(request)
             except httpx.TransportError:
                 response = await self._client.send(request)
-        except httpx.TransportError as error:
-            raise _no_answer(request, error) from None
         return call.read(response)
 
 
 def _options(url: str, api_key: str, timeout_s: float) -> dict[str, Any]:
-    if not url.startswith(("http://", "https://")):
-        raise ServingError(f"{url!r} is no address of a gateway; give it like http://localhost:8080")
-    if not (api_key.isascii() and api_key.isprintable() and api_key):
+    if not _is_address(url):
+        raise values.refused("url", url, "is no address of a gateway; give it like http://localhost:8080")
+    if not _is_key(api_key):
         raise ServingError("the API key is empty or holds what no key holds; give one of the gateway's")
-    return {"base_url": url, "headers": {"X-API-Key": api_key}, "timeout": timeout_s}
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not 0 < timeout_s <= MAX_TIMEOUT_S:
+        rule = f"is no number of seconds above 0 and up to {MAX_TIMEOUT_S}; give one"
+        raise values.refused("timeout_s", timeout_s, rule)
+    return {"base_url": url, "headers": {"X-API-Key": api_key}, "timeout": float(timeout_s)}
 
 
-def _no_answer(request: httpx.Request, error: httpx.TransportError) -> ServingError:
-    reason = str(error) or type(error).__name__
-    return ServingError(
-        f"{request.url}: no answer, twice ({reason}); start one with `leanrec gateway`, or give the call"
-        " more time"
-    )
+def _is_address(url: object) -> bool:
+    try:
+        read = httpx.URL(url)  # type: ignore[arg-type]
+    except (httpx.InvalidURL, TypeError, ValueError):
+        return False
+    return read.scheme in ("http", "https") and bool(read.host) and not (read.query or read.fragment)
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and key.isascii() and key.isprintable() and bool(key) and key == key.strip()

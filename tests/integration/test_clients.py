@@ -92,6 +92,27 @@ def test_a_refusal_is_the_gateways_own_sentence(world: GatewayWorld) -> None:
         assert caught.value.status == 401
 
 
+@pytest.mark.parametrize("id_", [".", "..", "a/b", "a/../b", "x/similar", "?k=1", "50%", "%2E", "é"])
+def test_an_id_of_any_signs_reaches_the_gateway_whole(world: GatewayWorld, id_: str) -> None:
+    with GatewayClient(world.url, API_KEY, timeout_s=20) as gateway:
+        with pytest.raises(GatewayError) as caught:
+            gateway.similar(id_)
+        assert str(caught.value) == f"release 1 does not know item {id_!r}"
+        assert gateway.user(id_).known is False
+        assert gateway.recommend(id_, 3).known is False
+
+
+def test_values_of_numpy_and_any_collection_of_ids_are_taken(world: GatewayWorld) -> None:
+    with GatewayClient(world.url, API_KEY, timeout_s=20) as gateway:
+        for ids in ({"i20"}, ("i20",), np.array(["i20"]), iter(["i20"])):
+            answer = gateway.recommend("user 1", np.int64(3), exclude_items=ids, diversity=np.float32(0))
+            assert [item.item_id for item in answer.items] == ["i19", "i18", "i17"]
+        assert len(gateway.similar("i20", np.int32(2)).items) == 2
+        assert len(gateway.search_items("title", np.uint8(2)).items) == 2
+        assert {item.item_id for item in gateway.rank("user 1", {"i3", "i19"}).items} == {"i3", "i19"}
+        assert gateway.recommend("user 1", 3, release=np.int64(1)).release == 1
+
+
 def test_where_nobody_answers_the_error_says_so() -> None:
     with (
         GatewayClient("http://127.0.0.1:9", API_KEY) as gateway,
