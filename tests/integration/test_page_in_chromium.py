@@ -120,10 +120,15 @@ def page(browser: Page, gateway: tuple[str, str]) -> Page:
     return browser
 
 
-def ask_for(page: Page, user: str) -> None:
+def type_over(page: Page, text: str) -> None:
+    """Put text in the user field without submitting it."""
     page.evaluate("document.getElementById('user').focus()")
     page.evaluate("document.getElementById('user').select()")
-    page.type(user)
+    page.type(text)
+
+
+def ask_for(page: Page, user: str) -> None:
+    type_over(page, user)
     page.press("Enter")
     page.wait(f"document.getElementById('status').textContent.includes('for {user} ')")
 
@@ -234,6 +239,41 @@ def test_what_the_gateway_refuses_is_shown_and_the_page_goes_on(page: Page) -> N
     assert "holds a control character" in page.texts("#message")[0]
     ask_for(page, "u1")
     assert page.evaluate("document.getElementById('message').hidden")
+
+
+def watch_questions(page: Page) -> None:
+    """Note in `asked` whom each recommendation is asked for."""
+    page.evaluate(
+        "window.asked = []; window.realFetch ??= window.fetch; window.fetch = (path, given) => {"
+        " if (path === '/v1/recommendations') asked.push(JSON.parse(given.body).user_id);"
+        " return realFetch(path, given) }; undefined"
+    )
+
+
+def test_who_is_asked_for_changes_by_submitting_alone(page: Page) -> None:
+    ask_for(page, "u1")
+    watch_questions(page)
+    type_over(page, "u")
+    choose(page, "k", "5")
+    page.wait(f"{LIST}.length === 5")
+    page.evaluate("document.getElementById('repeat').click()")
+    page.wait("asked.length >= 4")
+    page.evaluate("document.getElementById('repeat').click()")
+    assert set(page.evaluate("asked")) == {"u1"}
+    assert page.evaluate("document.getElementById('user').value") == "u"
+    ask_for(page, "u2")
+    assert page.evaluate("asked.at(-1)") == "u2"
+
+
+def test_asking_every_second_begins_with_the_user_typed_and_asks_for_nobody_else(page: Page) -> None:
+    watch_questions(page)
+    page.evaluate("document.getElementById('repeat').click()")
+    assert page.evaluate("document.getElementById('repeat').getAttribute('aria-pressed')") == "false"
+    type_over(page, "u1")
+    page.evaluate("document.getElementById('repeat').click()")
+    page.wait("asked.length >= 3")
+    page.evaluate("document.getElementById('repeat').click()")
+    assert set(page.evaluate("asked")) == {"u1"}
 
 
 def test_everything_is_reached_by_the_keyboard_and_seen_to_be(page: Page) -> None:

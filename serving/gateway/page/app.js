@@ -11,6 +11,7 @@ const RECENT = "leanrec.recent";
 
 let state = null; // what /v1/releases said last
 let metrics = null; // the text of /metrics as last read
+let whose = null; // the user last submitted: the field may hold half of another
 let shown = null; // {user, answer, other, note, before} on the screen
 let asking = null; // AbortController of the question under way
 let repeating = null; // timer of "Ask every second"
@@ -70,7 +71,7 @@ function choose(id) {
 function question() {
   const category = byId("category").value;
   return {
-    user_id: byId("user").value.trim(),
+    user_id: whose,
     k: Number(byId("k").value),
     exclude_seen: byId("exclude-seen").checked,
     diversity: Number(byId("diversity").value),
@@ -81,8 +82,8 @@ function question() {
 
 /** Ask for the list (and the one to compare) and the history, and show all three. */
 async function ask({ before = null, quiet = false } = {}) {
+  if (!whose) return;
   const asked = question();
-  if (!asked.user_id) return;
   asking?.abort();
   const { signal } = (asking = new AbortController());
   const against = Number(byId("against").value) || null;
@@ -150,7 +151,7 @@ async function send(item, type, rating) {
   const { user, answer } = shown;
   try {
     await gateway.sendEvent({ user_id: user, item_id: item.item_id, type, rating, request_id: answer.request_id });
-    byId("user").value = user; // whoever else was being typed: the new list is that of the one who rated
+    byId("user").value = whose = user; // whoever else was being typed: the new list is that of the one who rated
     await ask({ before: answer.items });
     byId("answers").focus({ preventScroll: true });
     byId("status").textContent = `${type === "rating" ? `The rating ${rating}` : "The click"} of ${item.title} is stored; the list is new.`;
@@ -215,17 +216,20 @@ function listen() {
   });
   byId("ask").addEventListener("submit", (event) => {
     event.preventDefault();
+    whose = byId("user").value.trim() || whose;
     ask();
   });
-  byId("ask").addEventListener("change", (event) => event.target.id !== "user" && shown && ask());
+  byId("ask").addEventListener("change", (event) => event.target.id !== "user" && ask());
   byId("diversity").addEventListener("input", (event) => {
     byId("diversity-value").textContent = event.target.value;
   });
   byId("stranger").addEventListener("click", () => choose(`new-${Date.now().toString(36)}`));
   byId("repeat").addEventListener("click", () => {
     if (repeating) return stopRepeating();
+    if (whose) ask();
+    else byId("ask").requestSubmit();
+    if (!whose) return; // the field has said what it misses
     byId("repeat").setAttribute("aria-pressed", "true");
-    ask();
     repeating = setInterval(() => document.hidden || ask({ quiet: true }), 1000);
   });
   setInterval(poll, POLL_MS);
