@@ -276,6 +276,124 @@ def test_asking_every_second_begins_with_the_user_typed_and_asks_for_nobody_else
     assert set(page.evaluate("asked")) == {"u1"}
 
 
+def break_service(page: Page, status: int, paths: str = "") -> None:
+    """Until `mend_service`, addresses that hold `paths` answer with `status`; with 0, nothing answers."""
+    page.evaluate(
+        "window.realFetch ??= window.fetch; window.refusals = 0; window.fetch = async (path, given) => {"
+        f" if (!path.includes('{paths}')) return realFetch(path, given); refusals++;"
+        f" if ({status} === 0) throw new TypeError('Failed to fetch');"
+        f" const error = {{code: 'x', message: 'refused with {status}'}};"
+        f" return new Response(JSON.stringify({{error}}), {{status: {status}}}) }}; undefined"
+    )
+
+
+def mend_service(page: Page) -> None:
+    page.evaluate("window.fetch = realFetch; undefined")
+
+
+def submit(page: Page) -> None:
+    page.evaluate("document.getElementById('ask').requestSubmit()")
+
+
+MESSAGE = "document.getElementById('message')"
+PRESSED = "document.getElementById('repeat').getAttribute('aria-pressed') === 'true'"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (0, "The gateway does not answer; is it running, and is the network there? Asking"),
+        (429, "refused with 429. Asking"),
+        (503, "refused with 503. Asking"),
+    ],
+)
+def test_asking_every_second_outlives_an_outage_and_says_so(page: Page, status: int, said: str) -> None:
+    ask_for(page, "u1")
+    page.evaluate("document.getElementById('repeat').click()")
+    break_service(page, status)
+    page.wait("refusals >= 4")
+    assert page.texts("#message") == [f"{said} again every second."]
+    assert page.evaluate(PRESSED)
+    mend_service(page)
+    page.wait(f"{MESSAGE}.hidden")
+    assert page.evaluate(PRESSED)
+    page.evaluate("document.getElementById('repeat').click()")
+
+
+def test_a_repeat_that_is_stopped_in_an_outage_says_no_more_that_it_asks(page: Page) -> None:
+    ask_for(page, "u1")
+    page.evaluate("document.getElementById('repeat').click()")
+    break_service(page, 503)
+    page.wait(f"{MESSAGE}.textContent.endsWith('every second.')")
+    page.evaluate("document.getElementById('repeat').click()")
+    assert page.texts("#message") == ["refused with 503"]
+
+
+@pytest.mark.parametrize("status", [401, 404, 422])
+def test_asking_every_second_ends_where_the_refusal_would_be_the_same(page: Page, status: int) -> None:
+    ask_for(page, "u1")
+    page.evaluate("document.getElementById('repeat').click()")
+    break_service(page, status, "recommendations")
+    page.wait(f"!{MESSAGE}.hidden")
+    assert page.texts("#message") == [f"refused with {status}"]
+    assert not page.evaluate(PRESSED)
+    assert page.evaluate("document.getElementById('desk').hidden") == (status == 401)
+
+
+def test_an_outage_is_not_shown_longer_than_it_lasts_and_a_refusal_is(page: Page) -> None:
+    ask_for(page, "u1")
+    break_service(page, 0)
+    submit(page)
+    page.wait(f"!{MESSAGE}.hidden")
+    mend_service(page)
+    # Nobody asks for anything: what the page asks by itself is answered.
+    page.wait(f"{MESSAGE}.hidden")
+    page.evaluate("document.getElementById('repeat').click()")
+    page.wait("!document.getElementById('answers').hasAttribute('aria-busy')")
+    break_service(page, 404, "/similar")
+    page.evaluate("document.querySelector('[aria-label^=\"Similar to\"]').click()")
+    page.wait(f"!{MESSAGE}.hidden")
+    assert page.texts("#message") == ["refused with 404"]
+    page.evaluate(
+        "window.answers = 0; window.fetch = (path, given) =>"
+        " realFetch(path, given).finally(() => answers++); undefined"
+    )
+    page.wait("answers >= 8")
+    assert page.texts("#message") == ["refused with 404"]
+    assert page.evaluate(PRESSED)
+    page.evaluate("document.getElementById('repeat').click()")
+    submit(page)
+    page.wait(f"{MESSAGE}.hidden")
+
+
+def test_a_page_opened_in_an_outage_opens_by_itself_when_it_is_over(
+    page: Page, gateway: tuple[str, str]
+) -> None:
+    url, key = gateway
+    broken = "window.realFetch = fetch; window.fetch = async () => { throw new TypeError('Failed to fetch') }"
+    script = page.send("Page.addScriptToEvaluateOnNewDocument", source=broken)
+    page.open(f"{url}/#key={key}")
+    page.send("Page.removeScriptToEvaluateOnNewDocument", **script)
+    page.wait(f"!{MESSAGE}.hidden")
+    assert page.texts("#message") == ["The gateway does not answer; is it running, and is the network there?"]
+    mend_service(page)
+    page.wait("!document.getElementById('desk').hidden && document.activeElement.id === 'user'")
+    assert page.evaluate(f"{MESSAGE}.hidden")
+
+
+def test_a_user_asked_for_in_an_outage_comes_with_the_own_history(page: Page) -> None:
+    ask_for(page, "u1")
+    page.evaluate("document.getElementById('repeat').click()")
+    break_service(page, 503)
+    type_over(page, "u2")
+    page.press("Enter")
+    page.wait(f"!{MESSAGE}.hidden")
+    mend_service(page)
+    page.wait("document.getElementById('status').textContent.includes('for u2 ')")
+    assert page.texts(".history li")[0] == "Title 8rated 5 ★"
+    page.evaluate("document.getElementById('repeat').click()")
+
+
 def test_everything_is_reached_by_the_keyboard_and_seen_to_be(page: Page) -> None:
     page.evaluate("document.activeElement.blur()")
     page.press("Tab")

@@ -15,17 +15,27 @@ let whose = null; // the user last submitted: the field may hold half of another
 let shown = null; // {user, answer, other, note, before} on the screen
 let asking = null; // AbortController of the question under way
 let repeating = null; // timer of "Ask every second"
+let outage = null; // the sentence in the message, where it tells of what may pass
 
-function say(sentence) {
-  byId("message").textContent = sentence ?? "";
-  byId("message").hidden = !sentence;
+/** No network, too slow, too many requests, no service: the same question may be answered the next time. */
+const mayPass = ({ status }) => status === 0 || status === 408 || status === 429 || status >= 500;
+
+function say(sentence, passing = false) {
+  outage = passing ? sentence : null;
+  const stop = /\w$/.test(sentence) ? "." : "";
+  const text = outage && repeating ? `${sentence}${stop} Asking again every second.` : (sentence ?? "");
+  if (byId("message").textContent !== text) byId("message").textContent = text; // said once, not every second
+  byId("message").hidden = !text;
 }
+
+/** Something was answered: an outage is over, a refusal still stands. */
+const recovered = () => outage && say(null);
 
 function refuse(error) {
   if (error.name === "AbortError") return;
-  say(error.message);
-  stopRepeating();
+  say(error.message, mayPass(error));
   if (error.status === 401) {
+    stopRepeating();
     gateway.forgetKey();
     showDoor();
   }
@@ -46,6 +56,8 @@ async function enter() {
   drawReleases();
   readMetrics();
 }
+
+const enterAndType = () => enter().then(() => byId("user").focus()).catch(refuse);
 
 // What was asked in this tab: ids are personal data, so they go when the tab goes.
 const recent = () => JSON.parse(sessionStorage.getItem(RECENT) ?? "[]");
@@ -81,9 +93,10 @@ function question() {
 }
 
 /** Ask for the list (and the one to compare) and the history, and show all three. */
-async function ask({ before = null, quiet = false } = {}) {
+async function ask({ before = null, again = false } = {}) {
   if (!whose) return;
   const asked = question();
+  const quiet = again && shown?.user === whose; // until a user's list is there, the history is wanted too
   asking?.abort();
   const { signal } = (asking = new AbortController());
   const against = Number(byId("against").value) || null;
@@ -95,7 +108,8 @@ async function ask({ before = null, quiet = false } = {}) {
       quiet ? null : gateway.user(asked.user_id, signal),
     ]);
     for (const given of [answer, other]) if (given) remember(given.timings_ms);
-    say(null);
+    if (quiet) recovered();
+    else say(null);
     if (user) {
       fill(byId("history"), userHistory(user));
       noteRecent(asked.user_id);
@@ -104,9 +118,13 @@ async function ask({ before = null, quiet = false } = {}) {
     showLatency(byId("latency"), metrics);
     if (!quiet) readMetrics();
   } catch (error) {
+    if (error.name !== "AbortError" && !mayPass(error)) stopRepeating();
     refuse(error);
   } finally {
-    if (asking?.signal === signal) byId("answers").removeAttribute("aria-busy");
+    if (asking?.signal === signal) {
+      asking = null;
+      byId("answers").removeAttribute("aria-busy");
+    }
   }
 }
 
@@ -163,6 +181,7 @@ async function send(item, type, rating) {
 async function openSimilar(item) {
   try {
     const answer = await gateway.similar(item.item_id);
+    if (!repeating) recovered();
     byId("similar-title").textContent = `Similar to ${item.title}`;
     fill(byId("similar-items"),
       element("p", { class: "facts" }, `Release ${answer.release} · by the angle between the items' vectors`),
@@ -184,6 +203,7 @@ function stopRepeating() {
   clearInterval(repeating);
   repeating = null;
   byId("repeat").setAttribute("aria-pressed", "false");
+  if (outage) say(outage, true);
 }
 
 function drawReleases() {
@@ -198,9 +218,11 @@ async function readMetrics() {
 
 /** The releases and everybody's latency, while somebody looks. */
 async function poll() {
-  if (document.hidden || byId("desk").hidden) return;
+  if (document.hidden) return;
+  if (byId("desk").hidden) return outage && gateway.hasKey() && enterAndType();
   try {
     state = await gateway.releases();
+    if (!repeating) recovered(); // while it repeats, the question itself says when it is answered
     drawReleases();
     await readMetrics();
   } catch (error) {
@@ -212,7 +234,7 @@ function listen() {
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     gateway.keepKey(byId("key").value);
-    enter().then(() => byId("user").focus()).catch(refuse);
+    enterAndType();
   });
   byId("ask").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -230,7 +252,7 @@ function listen() {
     else byId("ask").requestSubmit();
     if (!whose) return; // the field has said what it misses
     byId("repeat").setAttribute("aria-pressed", "true");
-    repeating = setInterval(() => document.hidden || ask({ quiet: true }), 1000);
+    repeating = setInterval(() => document.hidden || asking || ask({ again: true }), 1000);
   });
   setInterval(poll, POLL_MS);
 }
