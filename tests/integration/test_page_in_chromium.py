@@ -276,13 +276,13 @@ def test_asking_every_second_begins_with_the_user_typed_and_asks_for_nobody_else
     assert set(page.evaluate("asked")) == {"u1"}
 
 
-def break_service(page: Page, status: int, paths: str = "") -> None:
+def break_service(page: Page, status: int, paths: str = "", said: str = "refused") -> None:
     """Until `mend_service`, addresses that hold `paths` answer with `status`; with 0, nothing answers."""
     page.evaluate(
         "window.realFetch ??= window.fetch; window.refusals = 0; window.fetch = async (path, given) => {"
         f" if (!path.includes('{paths}')) return realFetch(path, given); refusals++;"
         f" if ({status} === 0) throw new TypeError('Failed to fetch');"
-        f" const error = {{code: 'x', message: 'refused with {status}'}};"
+        f" const error = {{code: 'x', message: '{said} with {status}'}};"
         f" return new Response(JSON.stringify({{error}}), {{status: {status}}}) }}; undefined"
     )
 
@@ -413,12 +413,68 @@ def test_everything_is_reached_by_the_keyboard_and_seen_to_be(page: Page) -> Non
         )
     assert reached[:2] == ["Recommend", "Someone new"]
     assert {"Category", "Items", "Release", "Compare with", "Leave out what was seen"} <= set(reached)
-    page.evaluate("document.querySelector('[aria-label=\"Similar to Title 27\"]').focus()")
+    open_similar(page, "Title 27")
+    close_similar(page)
+    assert page.focused() == "Similar to Title 27"
+
+
+def open_similar(page: Page, title: str) -> None:
+    page.evaluate(f"document.querySelector('[aria-label=\"Similar to {title}\"]').focus()")
     page.press("Enter")
     page.wait("document.getElementById('similar').open")
+
+
+def close_similar(page: Page) -> None:
     page.press("Escape")
     page.wait("!document.getElementById('similar').open")
-    assert page.focused() == "Similar to Title 27"
+
+
+def test_the_dialog_takes_the_focus_to_its_title_and_gives_it_back(page: Page) -> None:
+    ask_for(page, "u1")
+    open_similar(page, "Title 26")
+    assert page.focused() == "Similar to Title 26"
+    assert page.evaluate("document.activeElement.id") == "similar-title"
+    # One of the similar ones: another title, and the focus on it, not on a button that is gone.
+    page.evaluate("document.querySelector('#similar-items button').click()")
+    page.wait("document.getElementById('similar-title').textContent !== 'Similar to Title 26'")
+    assert page.evaluate("document.activeElement.id") == "similar-title"
+    close_similar(page)
+    assert page.focused() == "Similar to Title 26"
+    assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+
+
+def test_the_focus_comes_back_to_the_list_though_it_was_drawn_anew(page: Page) -> None:
+    rows = "document.querySelectorAll('#answers .slate li').length"
+    ask_for(page, "u1")
+    last = page.evaluate(LIST)[9]
+    open_similar(page, "Title 26")
+    choose(page, "k", "5")
+    page.wait(f"{rows} === 5")
+    close_similar(page)
+    page.wait("document.activeElement.tagName === 'BUTTON'")
+    assert page.focused() == "Similar to Title 26"
+    choose(page, "k", "10")
+    page.wait(f"{rows} === 10")
+    open_similar(page, last)
+    choose(page, "k", "5")
+    page.wait(f"{rows} === 5")
+    close_similar(page)
+    page.wait("document.activeElement.id === 'answers'")
+
+
+@pytest.mark.parametrize(
+    ("width", "user"), [(320, "0f8fad5b-d9cb-469f-a165-70867728950e"), (390, "e3b0c44298fc1c14" * 4)]
+)
+def test_a_long_id_does_not_make_the_page_scroll_sideways(page: Page, width: int, user: str) -> None:
+    page.resize(width, 900)
+    ask_for(page, user)
+    assert page.texts("#suggestions button")[1] == user
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    assert page.evaluate(fits)
+    break_service(page, 404, said=f"no user {user}")
+    submit(page)
+    page.wait(f"!{MESSAGE}.hidden")
+    assert page.evaluate(fits)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -192,11 +192,23 @@ async function openSimilar(item) {
         element("div", { class: "actions" },
           element("button", { type: "button", "aria-label": `Similar to ${near.title}`, onclick: () => openSimilar(near) }, "Similar"))))));
     const dialog = byId("similar");
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) {
+      dialog.dataset.of = item.title;
+      dialog.showModal();
+    }
     dialog.scrollTop = 0;
+    byId("similar-title").focus();
   } catch (error) {
     refuse(error);
   }
+}
+
+/** Back to the button that opened the dialog, or to the one that took its place when the list was drawn anew. */
+function leaveSimilar() {
+  const label = `Similar to ${byId("similar").dataset.of}`;
+  const buttons = [...byId("answers").querySelectorAll("button")];
+  if (document.activeElement?.getAttribute("aria-label") === label) return;
+  (buttons.find((button) => button.getAttribute("aria-label") === label) ?? byId("answers")).focus({ preventScroll: true });
 }
 
 function stopRepeating() {
@@ -254,6 +266,7 @@ function listen() {
     byId("repeat").setAttribute("aria-pressed", "true");
     repeating = setInterval(() => document.hidden || asking || ask({ again: true }), 1000);
   });
+  byId("similar").addEventListener("close", leaveSimilar);
   setInterval(poll, POLL_MS);
 }
 
