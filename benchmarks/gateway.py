@@ -3,7 +3,8 @@
 Ours: `POST /v1/recommendations` for known users, keep-alive, closed loop of 4 callers. Baseline: the same
 users' rows, encoded beforehand, sent to the same Triton over gRPC by as many callers. Both are asked in turn
 by a process of its own; the gateway is a process of its own too. A copy of the run's repository and store
-is served, under users of the benchmark's own.
+is served, under users of the benchmark's own. Their rows are in the gateway's memory; "cold" is a second
+gateway that keeps none and reads the store for every request.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -45,6 +45,8 @@ NUM_REQUESTS = 2000
 """Requests to each target for each number of callers."""
 NUM_USERS = 200
 K = 10
+ROWS = {"gateway": 3600.0, "gateway_cold": 0.0}
+"""Seconds that each gateway measured keeps a user's row."""
 
 
 def measure(repository: Path, run_folder: Path) -> dict[str, Any]:
@@ -57,27 +59,30 @@ def measure(repository: Path, run_folder: Path) -> dict[str, Any]:
         store = FeatureStoreSettings(repository=str(work / "features"))
         source = FeatureStoreSettings(**read_json(run_folder / "settings.json")["feature_store"])
         users = _copy_store(source, store, key.encode())
-        with (
-            embedded_server(models, work / "announcement.json") as server,
-            _gateway(work, models, store, server, key) as address,
-        ):
-            version = ModelRepository(models).required_state().stable
-            plan = {
-                "gateway": address,
-                "triton": server.grpc,
-                "key": local_key(work / "keys"),
-                "users": users,
-                "requests": _encoded(models, version, store, users, key.encode()),
-                "callers": CALLERS,
-                "num_requests": NUM_REQUESTS,
-                "k": K,
-            }
-            seconds = _generate(plan)
-            phases = _phases(address)
-    return _outcome(seconds, phases, {"version": version, "k": K, "users": len(users)})
+        version = ModelRepository(models).required_state().stable
+        plan = {
+            "version": version,
+            "users": users,
+            "requests": _encoded(models, version, store, users, key.encode()),
+            "callers": CALLERS,
+            "num_requests": NUM_REQUESTS,
+            "k": K,
+        }
+        measured = {}
+        with embedded_server(models, work / "announcement.json") as server:
+            for target, ttl_s in ROWS.items():
+                with _gateway(work, models, store, server, key, ttl_s) as address:
+                    addresses = {"gateway": address, "triton": server.grpc, "key": local_key(work / "keys")}
+                    measured[target] = _generate({**plan, **addresses})
+    seconds = {name: one["seconds"]["gateway"] for name, one in measured.items()}
+    return _outcome(
+        {**seconds, "triton": measured["gateway"]["seconds"]["triton"]},
+        {name: one["phases"] for name, one in measured.items()},
+        {"version": version, "k": K, "users": len(users)},
+    )
 
 
-def _outcome(seconds: dict[str, Any], phases: dict[str, float], settings: dict[str, Any]) -> dict[str, Any]:
+def _outcome(seconds: dict[str, Any], phases: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     figures = {
         f"{target}_{name}_ms_{callers}": round(float(np.percentile(values, percent)) * 1e3, 3)
         for target, by_callers in seconds.items()
@@ -138,7 +143,7 @@ def _encoded(
 
 @contextmanager
 def _gateway(
-    work: Path, models: Path, store: FeatureStoreSettings, server: EmbeddedServer, key: str
+    work: Path, models: Path, store: FeatureStoreSettings, server: EmbeddedServer, key: str, ttl_s: float
 ) -> Iterator[str]:
     """The gateway's process; host:port."""
     settings = {
@@ -151,7 +156,7 @@ def _gateway(
             "triton": [server.grpc],
             "keys": str(work / "keys"),
             "requests_per_s": 1e6,
-            "user_cache_ttl_s": 3600,
+            "user_cache_ttl_s": ttl_s,
             "event_log": str(work / "events"),
         },
     }
@@ -185,21 +190,3 @@ def _generate(plan: dict[str, Any]) -> dict[str, Any]:
     if done.returncode:
         raise ServingError("the load generator failed; what it says stands above")
     return json.loads(done.stdout)
-
-
-def _phases(address: str) -> dict[str, float]:
-    """Mean milliseconds of each phase inside the gateway, over everything it answered."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    values = dict(
-        line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("leanrec_phase_seconds_")
-    )
-    return {
-        phase: round(
-            float(values[f'leanrec_phase_seconds_sum{{phase="{phase}"}}'])
-            / float(values[f'leanrec_phase_seconds_count{{phase="{phase}"}}'])
-            * 1e3,
-            3,
-        )
-        for phase in ("features", "model", "finish")
-    }

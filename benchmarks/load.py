@@ -1,8 +1,9 @@
 """A closed loop of callers in a process of its own: `python -m benchmarks.load < plan.json`.
 
 Each caller keeps one connection and asks again as soon as it has its answer. The gateway and Triton are
-asked in turn, a block each, so that the machine's moods meet both alike. One JSON object comes out: seconds
-of every request, by target and number of callers.
+asked in turn, a block each, so that the machine's moods meet both alike. What the gateway answers is checked
+once its time is taken: an answer that is not the measured release's own ends the benchmark. One JSON object
+comes out: seconds of every request, by target and number of callers, and what the gateway's phases took.
 """
 
 from __future__ import annotations
@@ -13,24 +14,31 @@ import gc
 import json
 import sys
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import cycle
 from typing import Any
 
 import uvloop
 
+from leanrec.errors import ServingError
 from leanrec.triton.async_client import AsyncTritonClient
 
 BLOCK = 100
 """Requests of each caller before the other target has its turn."""
+PHASES = ("features", "model", "finish")
 
 Ask = Callable[[], Awaitable[None]]
 
 
 class HttpCaller(asyncio.Protocol):
-    """One keep-alive connection that sends ready-made requests; an answer other than 200 is an error."""
+    """One keep-alive connection that sends ready-made requests; an answer other than 200 is an error.
+
+    The bodies of the answers gather in `bodies`, to be checked when the clock has stopped.
+    """
 
     def __init__(self, requests: Iterator[bytes]) -> None:
+        self.bodies: list[bytes] = []
         self._requests = requests
         self._received = b""
         self._answer: asyncio.Future[None] | None = None
@@ -51,6 +59,7 @@ class HttpCaller(asyncio.Protocol):
         assert self._answer is not None
         self._received = b""
         if head.startswith(b"HTTP/1.1 200"):
+            self.bodies.append(body)
             self._answer.set_result(None)
         else:
             self._answer.set_exception(RuntimeError(body.decode()))
@@ -84,16 +93,62 @@ async def _measure(plan: dict[str, Any]) -> dict[str, Any]:
     gc.collect()
     gc.disable()
     seconds: dict[str, dict[str, list[float]]] = {"gateway": {}, "triton": {}}
+    phases: dict[str, dict[str, float]] = {}
     for num_callers in (max(plan["callers"]), *plan["callers"]):  # the first round warms up
         blocks = max(1, plan["num_requests"] // (num_callers * BLOCK))
         measured: dict[str, list[float]] = {"gateway": [], "triton": []}
+        before = phase_totals(_metrics(plan["gateway"]))
         for _ in range(blocks):
             measured["gateway"] += await _block([caller.ask for caller in callers[:num_callers]])
+            for caller in callers:
+                check_answers(caller.bodies, release=plan["version"], k=plan["k"])
+                caller.bodies.clear()
             measured["triton"] += await _block([ask_triton] * num_callers)
+        phases[str(num_callers)] = mean_phases(before, phase_totals(_metrics(plan["gateway"])))
         for target, values in measured.items():
             seconds[target][str(num_callers)] = values
     await triton.close()
-    return seconds
+    return {"seconds": seconds, "phases": phases}
+
+
+def check_answers(bodies: list[bytes], *, release: int, k: int) -> None:
+    """Raise ServingError unless each is a whole answer of `release` for a user whose row was found."""
+    for body in bodies:
+        answer = json.loads(body)
+        seen = {name: answer[name] for name in ("release", "known", "degraded")}
+        expected = {"release": release, "known": True, "degraded": None}
+        if seen != expected or len(answer["items"]) != k:
+            raise ServingError(
+                f"the gateway answered {seen} with {len(answer['items'])} items, not {expected} with {k}: "
+                "such an answer costs another time than the one measured; see why in the gateway's log above"
+            )
+
+
+def phase_totals(metrics: str) -> dict[str, tuple[float, float]]:
+    """Seconds and number of each phase so far, out of the text of /metrics; nothing yet is zero."""
+    lines = (line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
+    values = {name: float(value) for name, value in lines if name.startswith("leanrec_phase_seconds_")}
+    seconds, count = (
+        {phase: values.get(f'leanrec_phase_seconds_{kind}{{phase="{phase}"}}', 0.0) for phase in PHASES}
+        for kind in ("sum", "count")
+    )
+    return {phase: (seconds[phase], count[phase]) for phase in PHASES}
+
+
+def mean_phases(
+    before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]
+) -> dict[str, float]:
+    """Mean milliseconds of each phase between two looks."""
+    means = {}
+    for phase, (seconds, count) in after.items():
+        more = count - before[phase][1]
+        means[phase] = round((seconds - before[phase][0]) / more * 1e3, 3) if more else 0.0
+    return means
+
+
+def _metrics(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
 
 
 async def _block(asks: list[Ask]) -> list[float]:
