@@ -168,7 +168,7 @@ class Guard:
         else:
             outcome = "error" if status >= 500 else facts.outcome or "ok"
             metrics.requests.labels(route, release, facts.stage or "none", outcome).inc()
-            metrics.seconds.labels(route, release).observe(seconds)
+            metrics.seconds.labels(route, release, outcome).observe(seconds)
         level = _level(status, facts.outcome)
         if access_log.isEnabledFor(level):
             line = {
@@ -188,7 +188,7 @@ class Guard:
 def _level(status: int, outcome: str) -> int:
     if status >= 500 and status != 503:
         return logging.ERROR
-    return logging.WARNING if status >= 400 or outcome == "degraded" else logging.INFO
+    return logging.WARNING if status >= 400 or outcome in ("degraded", "stale") else logging.INFO
 
 
 def _is_utf8(quoted: bytes) -> bool:

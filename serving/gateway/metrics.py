@@ -25,7 +25,8 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         self.requests = Counter(
             "leanrec_requests",
-            "Requests answered; error: the release failed, whether or not another one then answered.",
+            "Requests answered: ok, empty, stale (by the model, from a row past its time), degraded (popular "
+            "items); error: the release failed, whether or not another one then answered.",
             ("route", "release", "stage", "outcome"),
             registry=registry,
         )
@@ -35,7 +36,7 @@ class Metrics:
         self.seconds = Histogram(
             "leanrec_request_seconds",
             "Seconds from the request's head to the answer's end.",
-            ("route", "release"),
+            ("route", "release", "outcome"),
             buckets=SECONDS,
             registry=registry,
         )

@@ -150,8 +150,16 @@ def _answered(request: Request, answer: RecommendationAnswer | RankAnswer) -> Re
     facts.request_id = answer.request_id
     facts.release = answer.release
     facts.stage = answer.stage
-    facts.outcome = "degraded" if answer.degraded else "ok" if answer.items else "empty"
+    facts.outcome = _outcome(answer)
     return _json(answer)
+
+
+def _outcome(answer: RecommendationAnswer | RankAnswer) -> str:
+    if answer.degraded == "popular_items":
+        return "degraded"
+    if not answer.items:
+        return "empty"
+    return "stale" if answer.degraded else "ok"
 
 
 def _looked_up(request: Request, release: Release, answer: BaseModel) -> Response:

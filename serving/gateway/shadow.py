@@ -85,9 +85,9 @@ class Shadow:
                 _log.exception("a replay at release %s failed", release.version)
             self._count(replay.target, "error")
             return
-        version = str(release.version)
-        metrics.seconds.labels("shadow", version).observe(time.perf_counter() - started)
-        self._count(replay.target, "ok" if items else "empty")
+        version, outcome = str(release.version), "ok" if items else "empty"
+        metrics.seconds.labels("shadow", version, outcome).observe(time.perf_counter() - started)
+        self._count(replay.target, outcome)
         if items:
             metrics.score.labels(version).observe(items[0][1])
         compared = replay.answered[:COMPARED]

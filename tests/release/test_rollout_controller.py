@@ -60,7 +60,7 @@ class Gateway:
     def answer(self, release: str, stage: str, outcome: str, seconds: float) -> None:
         self.metrics.requests.labels(ROUTE, release, stage, outcome).inc()
         if outcome != "error":
-            self.metrics.seconds.labels(ROUTE, release).observe(seconds)
+            self.metrics.seconds.labels(ROUTE, release, outcome).observe(seconds)
             self.metrics.score.labels(release).observe(0.1)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from gateway_world import ASK, PSEUDONYM_KEY, Rows
 from prometheus_client.parser import text_string_to_metric_families
 
 from leanrec.release.rollout.observation import Samples, traffic_of
+from leanrec.release.rollout.traffic import Traffic
 from serving.gateway.request_id import derive_key, release_of
 
 ID_KEY = derive_key(PSEUDONYM_KEY.encode())
@@ -113,7 +114,26 @@ def test_who_chooses_his_release_is_no_evidence_about_it(start: Start) -> None:
     assert traffic_of(_samples(client)) == {}
     client.post(ASK, json={"user_id": "ann"})
     traffic = traffic_of(_samples(client))[3]
-    assert (traffic.errors, sum(traffic.seconds.values())) == (1, 1)
+    assert (traffic.errors, traffic.requests) == (1, 1)
+
+
+def test_popular_items_in_a_releases_stead_are_no_evidence_of_its_speed(start: Start) -> None:
+    client = start()
+    assert client.post(ASK, json={"user_id": "ann"}).json()["degraded"] == "popular_items"
+    assert traffic_of(_samples(client))[3].seconds.total() == 0
+    assert (
+        f'_seconds_count{{outcome="degraded",release="3",route="{ASK}"}} 1.0' in client.get("/metrics").text
+    )
+
+
+@pytest.mark.parametrize(("outcome", "counted"), [("ok", 1), ("stale", 1), ("empty", 1), ("degraded", 0)])
+def test_what_the_release_answered_itself_is_evidence(start: Start, outcome: str, counted: int) -> None:
+    client = start()
+    metrics = client.app.state.gateway.metrics  # type: ignore[attr-defined]
+    metrics.requests.labels(ASK, "3", "stable", outcome).inc()
+    metrics.seconds.labels(ASK, "3", outcome).observe(0.002)
+    traffic = traffic_of(_samples(client)).get(3, Traffic())
+    assert (traffic.requests, traffic.seconds.total()) == (counted, counted)
 
 
 def test_why_a_release_failed_is_logged_once(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -148,7 +168,7 @@ def test_the_metrics_tell_releases_apart(start: Start) -> None:
     assert counted("ok") in text
     assert counted("error") in text
     assert f'leanrec_refused_total{{route="{ASK}",status="422"}} 1.0' in text
-    assert f'leanrec_request_seconds_count{{release="3",route="{ASK}"}} 2.0' in text
+    assert f'leanrec_request_seconds_count{{outcome="ok",release="3",route="{ASK}"}} 1.0' in text
     assert 'leanrec_user_cache_total{result="miss"} 3.0' in text  # nobody, asked at the start, too
 
 

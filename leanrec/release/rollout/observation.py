@@ -18,6 +18,9 @@ TIMEOUT_S = 5.0
 ROUTE = "/v1/recommendations"
 """The route whose answers are judged."""
 
+NO_ANSWER = ("dropped", "degraded")
+"""Outcomes that say nothing of the version."""
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 """(name, sorted labels) -> value."""
 
@@ -95,14 +98,16 @@ def traffic_of(samples: Samples) -> dict[int, Traffic]:
     """Version -> its traffic, from samples that count one span of time.
 
     Requests replayed to a candidate count as its requests: their errors and empty answers are its own.
-    Degraded answers are left out: they are the gateway's, given where no version or no store answered.
+    Degraded answers are left out, and the time they took: they are the gateway's, given where no version or
+    no store answered. From a stale row it is the version that answers, so those count.
     """
     counts: dict[int, Counter[str]] = defaultdict(Counter)
     histograms: dict[int, dict[str, Counter[float]]] = defaultdict(lambda: defaultdict(Counter))
     for (name, pairs), value in samples.items():
         labels = dict(pairs)
         release = labels.get("release", "")
-        if not release.isdecimal() or labels.get("route", ROUTE) != ROUTE:
+        of_others = labels.get("route", ROUTE) != ROUTE or labels.get("outcome") in NO_ANSWER
+        if of_others or not release.isdecimal():
             continue
         version = int(release)
         if name in BUCKETS:
@@ -122,8 +127,6 @@ def traffic_of(samples: Samples) -> dict[int, Traffic]:
 
 def _counts(name: str, labels: dict[str, str], value: int) -> Counter[str]:
     if name in ("leanrec_requests_total", "leanrec_shadow_total"):
-        if labels["outcome"] in ("dropped", "degraded"):
-            return Counter()
         kind = {"error": "errors", "empty": "empty"}.get(labels["outcome"])
         return Counter({"requests": value, **({kind: value} if kind else {})})
     if name == "leanrec_feedback_total" and labels["type"] in ("impression", "click"):
