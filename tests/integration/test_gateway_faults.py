@@ -14,11 +14,12 @@ from waiting import wait_for
 from leanrec.config import FeatureStoreSettings
 
 pytestmark = pytest.mark.integration
+CUT_OFF = {"ConnectError", "ReadError", "WriteError", "RemoteProtocolError"}
 
 
 def report(what: str, answers: list[Answered], fault: list[Answered], recovered_s: float) -> None:
     """The figures of docs/reliability.md; `pytest -s` shows them."""
-    slowest = max(answer.seconds for answer in fault) * 1e3
+    slowest = max((answer.seconds for answer in fault), default=0.0) * 1e3
     outcomes = dict(Counter(answer.degraded for answer in fault))
     print(
         f"\n{what}: {len(answers)} answers, {len(fault)} during the fault {outcomes}, slowest then"
@@ -71,6 +72,39 @@ def test_triton_is_killed_started_again_and_stopped_for_two_seconds(tmp_path: Pa
             assert "popular_items" in {answer.degraded for answer in slow}
             assert gateway.poll() is None
     load.assert_right()
+
+
+def test_the_gateway_is_killed_and_started_again(tmp_path: Path) -> None:
+    publish(tmp_path, 1)
+    store = FeatureStoreSettings(repository=str(tmp_path / "store"))
+    users = fill_store(store, tmp_path)
+    triton = Triton(tmp_path / "models")
+    settings = settings_of(tmp_path, store, triton=[triton.grpc])
+    headers = headers_of(settings)
+    with ended(triton):
+        triton.start()
+        with (
+            running_gateway(tmp_path, settings) as (gateway, url),
+            asking(url, headers, users) as load,
+        ):
+            wait_for(lambda: full_again(load, 0))
+            assert load.failures == []
+
+            gateway.kill()
+            gateway.wait()
+            killed = len(load.answers)
+            port = int(url.rsplit(":", 1)[1])
+            with running_gateway(tmp_path, settings_of(tmp_path, store, triton=[triton.grpc], port=port)):
+                back = time.perf_counter()
+                wait_for(lambda: full_again(load, killed))
+                report("Gateway killed and restarted", load.answers, [], time.perf_counter() - back)
+                failed = len(load.failures)
+                wait_for(lambda: len(load.answers) > killed + 100)
+                assert load.failures[failed:] == []
+    assert load.wrong == []
+    assert {answer.degraded for answer in load.answers} == {None}
+    # Whoever was cut off learns it at once; nobody waits for a gateway that is gone.
+    assert {failure.split("(")[0] for failure in load.failures} <= CUT_OFF
 
 
 def test_redis_is_stopped_and_started_again(tmp_path: Path) -> None:
