@@ -381,6 +381,28 @@ def test_a_page_opened_in_an_outage_opens_by_itself_when_it_is_over(
     assert page.evaluate(f"{MESSAGE}.hidden")
 
 
+def test_a_history_that_cannot_be_read_takes_no_list_away(page: Page) -> None:
+    break_service(page, 503, "/users/")
+    ask_for(page, "u2")
+    assert page.texts("#history") == ["No history now: refused with 503"]
+    assert page.texts("#message") == [""]
+    mend_service(page)
+    page.evaluate("document.getElementById('repeat').click()")
+    page.wait("document.querySelectorAll('#history li').length > 0")  # the next question brings it
+    page.evaluate("document.getElementById('repeat').click()")
+
+
+def test_a_rating_that_is_stored_while_the_list_fails_says_so(page: Page) -> None:
+    ask_for(page, "u6")
+    break_service(page, 503, "recommendations")
+    page.evaluate("document.querySelector('.slate [aria-label^=\"Rate \"]').click()")
+    page.evaluate("document.querySelector('[aria-label=\"4 of 5\"]').click()")
+    said = "is stored; the list could not be renewed."
+    page.wait(f"document.getElementById('status').textContent.endsWith('{said}')")
+    assert page.texts("#message") == ["refused with 503"]
+    mend_service(page)
+
+
 def test_a_user_asked_for_in_an_outage_comes_with_the_own_history(page: Page) -> None:
     ask_for(page, "u1")
     page.evaluate("document.getElementById('repeat').click()")

@@ -13,6 +13,7 @@ let state = null; // what /v1/releases said last
 let metrics = null; // the text of /metrics as last read
 let whose = null; // the user last submitted: the field may hold half of another
 let shown = null; // {user, answer, other, note, before} on the screen
+let historyOf = null; // the user whose history is on the screen
 let asking = null; // AbortController of the question under way
 let repeating = null; // timer of "Ask every second"
 let outage = null; // the sentence in the message, where it tells of what may pass
@@ -92,34 +93,47 @@ function question() {
   };
 }
 
-/** Ask for the list (and the one to compare) and the history, and show all three. */
+/** A history that cannot be read now takes no list away: the gateway answers without it, too. */
+async function historyFor(user, signal) {
+  try {
+    const history = userHistory(await gateway.user(user, signal));
+    return () => { fill(byId("history"), history); historyOf = user; };
+  } catch (error) {
+    if (!mayPass(error)) throw error;
+    return () => { fill(byId("history"), element("p", { class: "facts" }, `No history now: ${error.message}`)); historyOf = null; };
+  }
+}
+
+/** Ask for the list (and the one to compare) and the history, and show all three; whether it was answered. */
 async function ask({ before = null, again = false } = {}) {
-  if (!whose) return;
+  if (!whose) return false;
   const asked = question();
-  const quiet = again && shown?.user === whose; // until a user's list is there, the history is wanted too
+  const quiet = again && historyOf === whose; // until a user's history is there, it is wanted too
   asking?.abort();
   const { signal } = (asking = new AbortController());
   const against = Number(byId("against").value) || null;
   byId("answers").setAttribute("aria-busy", "true");
   try {
-    const [answer, other, user] = await Promise.all([
+    const [answer, other, showHistory] = await Promise.all([
       gateway.recommend(asked, signal),
       against && gateway.recommend({ ...asked, release: against }, signal),
-      quiet ? null : gateway.user(asked.user_id, signal),
+      quiet ? null : historyFor(asked.user_id, signal),
     ]);
     for (const given of [answer, other]) if (given) remember(given.timings_ms);
     if (quiet) recovered();
     else say(null);
-    if (user) {
-      fill(byId("history"), userHistory(user));
+    if (showHistory) {
+      showHistory();
       noteRecent(asked.user_id);
     }
     drawAnswers({ user: asked.user_id, answer, other, before });
     showLatency(byId("latency"), metrics);
     if (!quiet) readMetrics();
+    return true;
   } catch (error) {
     if (error.name !== "AbortError" && !mayPass(error)) stopRepeating();
     refuse(error);
+    return false;
   } finally {
     if (asking?.signal === signal) {
       asking = null;
@@ -170,9 +184,10 @@ async function send(item, type, rating) {
   try {
     await gateway.sendEvent({ user_id: user, item_id: item.item_id, type, rating, request_id: answer.request_id });
     byId("user").value = whose = user; // whoever else was being typed: the new list is that of the one who rated
-    await ask({ before: answer.items });
+    const renewed = await ask({ before: answer.items });
     byId("answers").focus({ preventScroll: true });
-    byId("status").textContent = `${type === "rating" ? `The rating ${rating}` : "The click"} of ${item.title} is stored; the list is new.`;
+    const what = type === "rating" ? `The rating ${rating}` : "The click";
+    byId("status").textContent = `${what} of ${item.title} is stored; the list ${renewed ? "is new" : "could not be renewed"}.`;
   } catch (error) {
     refuse(error);
   }
