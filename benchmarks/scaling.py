@@ -111,5 +111,6 @@ def _refuse_failures(running: dict[Path, subprocess.Popen[bytes]]) -> None:
     for path, process in running.items():
         if process.poll():
             lines = Path(f"{path}.err").read_text("utf-8", errors="replace").splitlines()
-            reason = next((line.strip() for line in lines if "Error: " in line), "it left no word")
+            own = (line.strip() for line in lines if "Error: " in line or "Signal " in line)
+            reason = next(own, "; ".join(lines[-12:]) or "it left no word")
             raise HostError(f"a training that was timed ended with status {process.returncode}: {reason}")

@@ -32,6 +32,8 @@ class Answered:
     release: int
     stage: str
     degraded: str | None
+    begun: float
+    """When it was asked for, by time.perf_counter()."""
     seconds: float
 
 
@@ -104,7 +106,7 @@ def asking(url: str, headers: dict[str, str], users: dict[str, int], callers: in
                 if fault:
                     load.wrong.append(fault)
                 load.answers.append(
-                    Answered(user, answer["release"], answer["stage"], answer["degraded"], seconds)
+                    Answered(user, answer["release"], answer["stage"], answer["degraded"], started, seconds)
                 )
 
     threads = [threading.Thread(target=call, args=(first,)) for first in range(callers)]

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,11 +122,12 @@ def test_releases_change_under_load_and_nobody_notices(world: World) -> None:
         wait_for(lambda: arrived(2))
         promote(world.repository, 1)
         wait_for(lambda: arrived(1))
-        seen = len(load.answers)
+        seen, gone_over = len(load.answers), time.perf_counter()
         wait_for(lambda: len(load.answers) > seen + 20)
     load.assert_right()
     assert {answer.degraded for answer in load.answers} == {None}
-    assert {answer.release for answer in load.since(seen)} == {1}
+    # What was on its way while the gateway went over may still be of the release before.
+    assert {answer.release for answer in load.since(seen) if answer.begun > gone_over} == {1}
 
 
 @contextmanager
