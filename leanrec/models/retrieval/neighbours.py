@@ -16,9 +16,12 @@ from torch import Tensor
 from leanrec.config import RetrieverSettings
 from leanrec.models.inputs import ItemInputs, UserInputs
 from leanrec.models.retrieval.fitted_retriever import ItemWeightsRetriever, TableRetriever
+from leanrec.models.retrieval.gram import gram_of
 from leanrec.schema import ModelSpec
 
 TINY = 1e-9
+BLOCK = 64
+"""Items compared with all others at once: what is computed of them stays in the processor's cache."""
 
 
 def similarity(
@@ -53,17 +56,29 @@ class ItemNeighbours(ItemWeightsRetriever):
 
     def fit(self, interactions: sp.csr_matrix, texts: Sequence[str] = ()) -> None:
         """Compare every two items by the users who took them up."""
+        gram = torch.from_numpy(gram_of(interactions))
+        squares = gram.diag().double()
+        sums = torch.from_numpy(np.asarray(interactions.sum(axis=0)).ravel()).double()
+        table = torch.empty_like(gram)
+        for start in range(0, len(gram), BLOCK):
+            rows = slice(start, start + BLOCK)
+            table[rows] = self._neighbours(gram, squares, sums, rows, interactions.shape[0])
+        self.take(table)
+
+    def _neighbours(self, gram: Tensor, squares: Tensor, sums: Tensor, rows: slice, num_users: int) -> Tensor:
+        """Rows of the table, from the Gram matrix [N, N], its diagonal [N] and the sums of the items [N]."""
         options = self.settings.neighbours
-        gram = torch.from_numpy((interactions.T @ interactions).toarray()).double()
-        squares = gram.diag().unsqueeze(1)
-        sums = torch.from_numpy(np.asarray(interactions.sum(axis=0)).T).double()
         found = similarity(
-            options.similarity, gram, (squares, squares.T), (sums, sums.T), interactions.shape[0]
+            options.similarity,
+            gram[rows].double(),
+            (squares[rows].unsqueeze(1), squares),
+            (sums[rows].unsqueeze(1), sums),
+            num_users,
         )
-        unmet = squares.squeeze(1) == 0
-        found[unmet], found[:, unmet] = 0.0, 0.0
-        found.fill_diagonal_(0.0)
-        self.take(nearest(found, options.count).float())
+        unmet = squares == 0
+        found[:, unmet], found[unmet[rows]] = 0.0, 0.0
+        found.diagonal(rows.start).zero_()
+        return nearest(found.float(), options.count)
 
 
 class UserNeighbours(TableRetriever):
