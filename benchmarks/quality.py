@@ -9,6 +9,9 @@ Both train with one thread until NDCG@10 on valid has not risen for ten epochs, 
 were at the best one. RecBole has its own defaults; ours has the settings in `MATCHES`. Epochs are timed in
 turns, in CPU seconds, which a busy neighbour hardly changes. What is finished is kept, so that a run that was
 stopped goes on.
+
+A match may have a bound: no side begins an epoch once it has trained for so many CPU seconds, one seed is
+all, and an epoch's seconds are those of that very training. The row says what ended it on each side.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.peers.environment import CACHE
 from benchmarks.peers.recbole import REQUIREMENTS, RecBole
+from benchmarks.quality_matches import MATCHES, Match
 from leanrec.config import RetrieverSettings
 from leanrec.evaluation import metrics
 from leanrec.evaluation.lists import best_items
@@ -38,54 +42,6 @@ from leanrec.training.interactions import Pairs, Training
 K, SEEDS, PATIENCE, ROUNDS, THREADS = 10, (1, 2, 3), 10, 5, 1
 SEQUENCE_LENGTH = 50
 """Items of the past that both SASRecs read."""
-
-
-class Match(NamedTuple):
-    """One of our retrievers and RecBole's model of the same kind."""
-
-    name: str
-    ours: dict[str, Any]
-    """RetrieverSettings."""
-    peer: str | None
-    """RecBole's name, with RecBole's defaults; None: it has no such model."""
-    by_gradient: bool = True
-    epochs: int = 300
-    """At most, of both."""
-
-
-MATCHES = (
-    Match(
-        "BPR",
-        {
-            "model": "matrix_factorization",
-            "dim": 64,
-            "loss": "bpr",
-            "num_negatives": 16,
-            "temperature": 4,
-            "batch_size": 4096,
-            "table_learning_rate": 0.05,
-        },
-        "BPR",
-    ),
-    Match(
-        "Matrix factorization, exact softmax",
-        {
-            "model": "matrix_factorization",
-            "dim": 64,
-            "temperature": 8,
-            "batch_size": 4096,
-            "table_learning_rate": 0.05,
-        },
-        "BPR",
-    ),
-    Match("LightGCN", {"model": "light_gcn", "batch_size": 8192, "table_learning_rate": 0.1}, "LightGCN"),
-    Match("SASRec", {"model": "sasrec"}, "SASRec", epochs=20),
-    Match("ItemKNN", {"model": "item_neighbours"}, "ItemKNN", by_gradient=False),
-    Match("EASE", {"model": "ease", "ease": {"l2": 250}}, "EASE", by_gradient=False),
-    Match(
-        "ALS (implicit)", {"model": "als", "dim": 64, "als": {"alpha": 1, "l2": 10}}, None, by_gradient=False
-    ),
-)
 
 
 class Split(NamedTuple):
@@ -210,16 +166,23 @@ def _compare(match: Match, seeds: tuple[int, ...], rounds: int, kept: Path) -> d
             return _train(Peer(process), match, split)
 
     row: dict[str, Any] = {"model": match.name}
+    if match.cpu_s is not None:
+        seeds = seeds[:1]
+        row["bound"] = f"no epoch begun after {match.cpu_s:g} CPU seconds of training; seed {seeds[0]} alone"
     runs = [_kept(kept, ["ours", *match], seed, train_ours) for seed in seeds]
     row["ours"] = _summarize(runs)
     if match.peer is None:
         return row
-    runs = [_kept(kept, ["recbole", match.peer, match.epochs], seed, train_peer) for seed in seeds]
-    row["recbole"] = _summarize(runs)
-    with RecBole(asked, seed=seeds[0], threads=THREADS) as process:
-        row["seconds"] = _in_turns(
-            lambda: Ours(match, split, seeds[0]), Peer(process), match.by_gradient, rounds
-        )
+    bounds = [match.epochs, match.cpu_s]
+    peer_runs = [_kept(kept, ["recbole", match.peer, *bounds], seed, train_peer) for seed in seeds]
+    row["recbole"] = _summarize(peer_runs)
+    if match.cpu_s is None:
+        with RecBole(asked, seed=seeds[0], threads=THREADS) as process:
+            row["seconds"] = _in_turns(
+                lambda: Ours(match, split, seeds[0]), Peer(process), match.by_gradient, rounds
+            )
+    else:
+        row["seconds"] = _beside({"ours": runs[0]["epoch_s"], "recbole": peer_runs[0]["epoch_s"]})
     ours, peer = row["ours"]["ndcg"], row["recbole"]["ndcg"]
     row["as_good"] = ours["mean"] >= peer["mean"] - max(ours["spread"], peer["spread"])
     return row
@@ -248,23 +211,39 @@ def judge(scores: np.ndarray, split: Split, name: str) -> dict[str, float]:
     }
 
 
-def converge(contender: Contender, split: Split, epochs: int, patience: int = PATIENCE) -> dict[str, Any]:
-    """Train until NDCG on valid has not risen for `patience` epochs; the figures of the best epoch."""
+def converge(
+    contender: Contender,
+    split: Split,
+    epochs: int,
+    patience: int = PATIENCE,
+    cpu_s: float | None = None,
+) -> dict[str, Any]:
+    """Train until NDCG on valid has not risen for `patience` epochs, or to a bound; the best epoch's figures.
+
+    Also what ended it, and each epoch's CPU seconds.
+    """
     best: dict[str, Any] = {"valid": {"ndcg": -1.0}, "best_epoch": 0}
-    epoch = 0
-    while epoch < epochs and epoch - best["best_epoch"] < patience:
-        epoch += 1
-        contender.epoch()
+    epoch_s: list[float] = []
+
+    def ended_by() -> str | None:
+        if len(epoch_s) - best["best_epoch"] >= patience:
+            return "patience"
+        if len(epoch_s) >= epochs:
+            return "epochs"
+        return "CPU seconds" if cpu_s is not None and sum(epoch_s) >= cpu_s else None
+
+    while ended_by() is None:
+        epoch_s.append(contender.epoch())
         valid = judge(contender.scores("valid"), split, "valid")
         if valid["ndcg"] > best["valid"]["ndcg"]:
             test = judge(contender.scores("test"), split, "test")
-            best = {"valid": valid, "test": test, "best_epoch": epoch}
-    return {**best, "epochs": epoch}
+            best = {"valid": valid, "test": test, "best_epoch": len(epoch_s)}
+    return {**best, "epochs": len(epoch_s), "ended_by": ended_by(), "epoch_s": epoch_s}
 
 
 def _train(contender: Contender, match: Match, split: Split) -> dict[str, Any]:
     if match.by_gradient:
-        return converge(contender, split, match.epochs)
+        return converge(contender, split, match.epochs, cpu_s=match.cpu_s)
     return {name: judge(contender.scores(name), split, name) for name in ("valid", "test")}
 
 
@@ -277,19 +256,28 @@ def _in_turns(make_ours: Callable[[], Ours], peer: Peer, by_gradient: bool, roun
     for _ in range(rounds):
         seconds["ours"].append(ours.epoch() if by_gradient else make_ours().build_s)
         seconds["recbole"].append(peer.epoch() if by_gradient else Peer(peer.process).build_s)
+    return _beside(seconds)
+
+
+def _beside(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """The median of each, and how many times longer RecBole's is."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {**medians, "ratio": medians["recbole"] / medians["ours"]}
 
 
 def _summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and spread (largest less smallest) over the seeds, on test; epochs where there were any."""
-    figures = {
+    figures: dict[str, Any] = {
         name: {"mean": statistics.mean(values), "spread": max(values) - min(values)}
         for name in ("ndcg", "recall")
         for values in [[run["test"][name] for run in runs]]
     }
-    epochs = [run["best_epoch"] for run in runs if "best_epoch" in run]
-    return {**figures, **({"best_epochs": epochs} if epochs else {})}
+    trained = [run for run in runs if "best_epoch" in run]
+    if trained:
+        figures["best_epochs"] = [run["best_epoch"] for run in trained]
+        figures["epochs"] = [run["epochs"] for run in trained]
+        figures["ended_by"] = [run["ended_by"] for run in trained]
+    return figures
 
 
 def _kept(folder: Path, what: list[Any], seed: int, train: Callable[[int], dict[str, Any]]) -> dict[str, Any]:

@@ -46,13 +46,14 @@ class Scripted:
 
     build_s = 0.0
 
-    def __init__(self, places: list[int]) -> None:
+    def __init__(self, places: list[int], epoch_s: float = 0.0) -> None:
         self.places = places
+        self.epoch_s = epoch_s
         self.done = 0
 
     def epoch(self) -> float:
         self.done += 1
-        return 0.0
+        return self.epoch_s
 
     def scores(self, name: str) -> np.ndarray:
         scores = descending()
@@ -65,3 +66,15 @@ def test_training_stops_after_the_patience_and_tells_the_best_epoch():
     outcome = converge(scripted, SPLIT, epochs=5, patience=2)
     assert (outcome["best_epoch"], outcome["epochs"]) == (2, 4)
     assert converge(Scripted([4, 2, 3, 4, 1]), SPLIT, epochs=5, patience=3)["best_epoch"] == 5
+
+
+def test_a_bound_in_cpu_seconds_lets_the_epoch_end_and_is_told():
+    scripted = Scripted([4, 2, 3, 4, 1], epoch_s=2.0)
+    outcome = converge(scripted, SPLIT, epochs=5, cpu_s=5.0)
+    assert (outcome["epochs"], outcome["ended_by"]) == (3, "CPU seconds")
+    assert outcome["best_epoch"] == 2 and outcome["epoch_s"] == [2.0, 2.0, 2.0]
+
+
+def test_what_ended_the_training_is_told():
+    assert converge(Scripted([4, 2, 3, 4]), SPLIT, epochs=4, patience=2)["ended_by"] == "patience"
+    assert converge(Scripted([4, 2, 3, 4]), SPLIT, epochs=2, patience=9)["ended_by"] == "epochs"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.peers.recbole import RecBole
-from benchmarks.quality import SEQUENCE_LENGTH, Match, Ours, Peer, judge, measure, read_split
+from benchmarks.quality import SEQUENCE_LENGTH, Ours, Peer, judge, measure, read_split
+from benchmarks.quality_matches import Match
 from leanrec.errors import HostError
 from leanrec.training.interactions import user_rows
 
