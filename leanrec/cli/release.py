@@ -63,7 +63,7 @@ def status(config: ConfigArgument, json_output: JsonOption = False) -> None:
 @release_app.command()
 def verify(config: ConfigArgument, version: int, json_output: JsonOption = False) -> None:
     """Hold every file of a version against its checksum; exit status 2 when one differs."""
-    from leanrec.release.promote import verify
+    from leanrec.release.integrity import verify
 
     faults = verify(Path(load_settings(config).release.repository), version)
     if json_output:

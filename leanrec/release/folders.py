@@ -45,6 +45,18 @@ def held(folder: Path, wait_s: float) -> Iterator[None]:
         yield
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds `folder` now; where that cannot be told, yes."""
+    try:
+        with (folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def rename(source: Path, target: Path) -> None:
     """Rename, and make the name durable."""
     source.replace(target)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from leanrec.errors import ReleaseError
+from leanrec.release.integrity import require_whole
 from leanrec.release.listing import manifest_or_fault, role_of
 from leanrec.release.repository import ModelRepository, now
 from leanrec.release.requests import same_tensors
@@ -25,15 +26,12 @@ from leanrec.release.state import (
     withdrawn,
 )
 
-PATIENCE_S = 5.0
-"""Seconds that a decision waits for another writer to end."""
-
 
 def promote(repository: Path, version: int) -> int:
     """Make `version`, one of those kept, the one that clients get; returns it.
 
     Here as in every change of what is served: a ReleaseError when a version that would begin to answer is not
-    what was published, file by file, or when another writer does not end within `PATIENCE_S`.
+    what was published, file by file, or when another writer does not end within `repository.PATIENCE_S`.
     """
     store = ModelRepository(Path(repository).absolute())
 
@@ -126,22 +124,6 @@ def status(repository: Path) -> dict[str, Any]:
     }
 
 
-def verify(repository: Path, version: int) -> list[str]:
-    """What differs from the manifest of `version`, one sentence a file; empty when all is as published."""
-    return ModelRepository(Path(repository).absolute()).verify(version)
-
-
-def require_whole(store: ModelRepository, version: int) -> None:
-    """A ReleaseError unless every file of `version` is what was published."""
-    faults = store.verify(version)
-    if faults:
-        more = f", and {len(faults) - 1} more files" if len(faults) > 1 else ""
-        raise ReleaseError(
-            f"version {version} is not as it was published: {faults[0]}{more}; choose another "
-            "version, or publish it anew"
-        )
-
-
 def require_unchanged(state: ReleaseState, rollout: Rollout) -> None:
     """A ReleaseError unless `rollout` is the one under way, in the stage that it was in."""
     if state.rollout != rollout:
@@ -152,15 +134,21 @@ def _change(
     repository: Path, decide: Callable[[ReleaseState], ReleaseState], only: Rollout | None = None
 ) -> ReleaseState:
     store = ModelRepository(Path(repository).absolute())
-    store.required_state()
-    with store.exclusive(wait_s=PATIENCE_S if only is None else math.inf):
+    whole: set[int] = set()
+
+    def decided() -> ReleaseState:
         before = store.required_state()
         if only is not None:
             require_unchanged(before, only)
         after = decide(before)
-        for version in sorted(_answering(after) - _answering(before)):
+        for version in sorted(_answering(after) - _answering(before) - whole):
             require_whole(store, version)
-        return store.commit(after, store.stage())
+            whole.add(version)
+        return after
+
+    decided()  # once before anybody has to wait: to look at every byte of a large version takes long
+    with store.exclusive(wait_s=None if only is None else math.inf):
+        return store.commit(decided(), store.stage())
 
 
 def _answering(state: ReleaseState) -> set[int]:

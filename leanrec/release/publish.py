@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import shutil
 from pathlib import Path
@@ -12,7 +11,7 @@ from leanrec.config import ReleaseSettings
 from leanrec.data.feedback import read_summary
 from leanrec.data.vocabulary import Vocabularies, latest_vocabulary
 from leanrec.errors import ReleaseError
-from leanrec.files import read_json, sha256_of, size_in_bytes, write_json
+from leanrec.files import fsync_tree, read_json, sha256_of, size_in_bytes, write_json
 from leanrec.gates import GATE_FILE
 from leanrec.journal import step
 from leanrec.models.recommender import SPEC_FILE, WEIGHTS_FILE
@@ -21,7 +20,12 @@ from leanrec.release.lineage import data_digest, facts_of
 from leanrec.release.repository import MANIFEST, RELEASE_FOLDER, ModelRepository, now
 from leanrec.release.requests import FRONT, same_tensors
 from leanrec.release.starts import STARTS_FILE
-from leanrec.release.state import ReleaseState, published, published_as_candidate
+from leanrec.release.state import (
+    ReleaseState,
+    published,
+    published_as_candidate,
+    refuse_during_rollout,
+)
 from leanrec.schema import MODELS, RECOMMENDER
 from leanrec.training.warm_start import SUMS_FILE, WEIGHTS_FOLDER
 
@@ -69,59 +73,53 @@ def publish_release(
         if not read_json(Path(artifact) / GATE_FILE)["passed"]:
             raise ReleaseError(f"{artifact}: the {gate} gate did not pass; such graphs are not published")
     repository = ModelRepository(Path(settings.repository).absolute())
-    with repository.exclusive():
-        before = repository.state()
-        version, at = repository.next_version(), now()
-        try:
-            staged = repository.stage()
+    refuse_during_rollout(repository.state(), "publish another version")
+    version = None
+    try:
+        with repository.staging() as staged:
             _copy_graphs(Path(compressed) / "chosen", staged)
             _copy_facts(
                 staged, compressed=compressed, features=features, evaluation=evaluation, parity=parity
             )
-            if model is not None:
-                _copy_weights(Path(model), staged)
-            if judgement is not None:
-                _copy_judgement(Path(judgement), staged)
-            if feedback is not None:
-                lineage = {**lineage, "feedback": read_summary(feedback)}
-            _refuse_other_meanings(repository, version, staged)
-            figures = {
-                "name": name,
-                "version": version,
-                "previous": before.stable if before else None,
-                "repository": str(repository.path),
-                "published_at": at,
-                "bytes": sum(size_in_bytes(staged / model / GRAPH) for model in MODELS),
-                "recipe": read_json(Path(compressed) / FRONT).get("chosen"),
-            }
-            new = staged / RECOMMENDER / RELEASE_FOLDER
-            lineage = {"data": data_digest(features), **lineage}
-            _write_manifest(staged, {**figures, **facts_of(new), "lineage": lineage})
-            if before is not None and settings.strategy == "canary":
-                state = published_as_candidate(
-                    before, version, keep=settings.keep, at=at, salt=secrets.token_hex(8)
-                )
-            else:
-                beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
-                state = published(before, version, keep=settings.keep, at=at, beside=beside)
-            repository.commit(state, staged)
-        except OSError as error:
-            _undo(repository)
-            what = f"{repository.path}: version {version}"
-            if _is_decided(repository, version):
-                raise ReleaseError(
-                    f"{what} is published, but not all of it could be put in place ({_reason(error)});"
-                    " mend that, and the next promote, rollback or publish finishes it"
-                ) from None
-            raise ReleaseError(
-                f"{what} could not be written ({_reason(error)}); {_serving(before)};"
-                " mend that and publish again"
-            ) from None
-        except BaseException:
-            _undo(repository)
-            raise
+            _copy_weights(model, staged)
+            _copy_judgement(judgement, staged)
+            newest = _refuse_other_meanings(repository, staged)
+            facts = _facts(staged, features=features, feedback=feedback, lineage=lineage)
+            for folder in MODELS:
+                fsync_tree(staged / folder)
+            # All that takes long is done; a rollback has to wait for what follows alone.
+            with repository.exclusive():
+                version = repository.next_version()
+                if latest_vocabulary(repository.path) != newest:
+                    _refuse_other_meanings(repository, staged)
+                before = repository.state()
+                figures = {
+                    "name": name,
+                    "version": version,
+                    "previous": before.stable if before else None,
+                    "repository": str(repository.path),
+                    "published_at": now(),
+                    "bytes": sum(size_in_bytes(staged / folder / GRAPH) for folder in MODELS),
+                    "recipe": read_json(Path(compressed) / FRONT).get("chosen"),
+                }
+                new = staged / RECOMMENDER / RELEASE_FOLDER
+                write_json(new / MANIFEST, {**figures, **facts})
+                repository.commit(_with_new(settings, repository, version, new), staged)
+    except OSError as error:
+        raise ReleaseError(_what_failed(repository, version, error)) from None
     write_json(output, figures)
     return figures
+
+
+def _with_new(
+    settings: ReleaseSettings, repository: ModelRepository, version: int, new: Path
+) -> ReleaseState:
+    """The state that `version`, whose `release` folder is `new`, leads to."""
+    before, at = repository.state(), now()
+    if before is not None and settings.strategy == "canary":
+        return published_as_candidate(before, version, keep=settings.keep, at=at, salt=secrets.token_hex(8))
+    beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
+    return published(before, version, keep=settings.keep, at=at, beside=beside)
 
 
 def _copy_graphs(chosen: Path, staged: Path) -> None:
@@ -144,58 +142,71 @@ def _copy_facts(staged: Path, *, compressed: Path, features: Path, evaluation: P
     shutil.copyfile(Path(parity) / "parity.json", release / "parity.json")
 
 
-def _copy_weights(model: Path, staged: Path) -> None:
+def _copy_weights(model: Path | None, staged: Path) -> None:
     """The trained weights, their optimizers' state, what they start from; Triton reads none of it."""
+    if model is None:
+        return
     target = staged / RECOMMENDER / RELEASE_FOLDER / WEIGHTS_FOLDER
     target.mkdir()
     for name in (WEIGHTS_FILE, SPEC_FILE, SUMS_FILE, STARTS_FILE):
-        if (model / name).exists():
-            shutil.copyfile(model / name, target / name)
+        if (Path(model) / name).exists():
+            shutil.copyfile(Path(model) / name, target / name)
 
 
-def _copy_judgement(judgement: Path, staged: Path) -> None:
+def _copy_judgement(judgement: Path | None, staged: Path) -> None:
     """How the release stands beside the one that served when it was made."""
-    if not read_json(judgement / GATE_FILE)["passed"]:
+    if judgement is None:
+        return
+    if not read_json(Path(judgement) / GATE_FILE)["passed"]:
         raise ReleaseError(f"{judgement}: the judgement gate did not pass; such graphs are not published")
     release = staged / RECOMMENDER / RELEASE_FOLDER
-    shutil.copyfile(judgement / JUDGEMENT_FILE, release / JUDGEMENT_FILE)
+    shutil.copyfile(Path(judgement) / JUDGEMENT_FILE, release / JUDGEMENT_FILE)
 
 
-def _refuse_other_meanings(repository: ModelRepository, version: int, staged: Path) -> None:
-    """A ReleaseError unless the staged vocabularies begin with those of the newest release."""
+def _refuse_other_meanings(repository: ModelRepository, staged: Path) -> Path | None:
+    """A ReleaseError unless the staged vocabularies begin with those of the newest release, whose folder is
+    returned."""
     newest = latest_vocabulary(repository.path)
     if newest is None:
-        return
+        return None
     vocabularies = Vocabularies.load(staged / RECOMMENDER / RELEASE_FOLDER / "vocabulary")
     changed = vocabularies.first_change_since(Vocabularies.load(newest))
     if changed:
         raise ReleaseError(
-            f"{repository.path}: the {changed} vocabulary of version {version} does not go on from version "
+            f"{repository.path}: the {changed} vocabulary of the new version does not go on from version "
             f"{newest.parts[-3]}'s, so an index would change its meaning; build the features again, from the "
             "newest release, with `leanrec run` or `leanrec features`"
         )
+    return newest
 
 
-def _write_manifest(staged: Path, facts: dict[str, Any]) -> None:
+def _facts(staged: Path, *, features: Path, feedback: Path | None, lineage: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the staged version that does not depend on when it is put in place."""
+    lineage = {"data": data_digest(features), **lineage}
+    if feedback is not None:
+        lineage["feedback"] = read_summary(feedback)
     files = {
         path.relative_to(staged).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
         for model in MODELS
         for path in sorted((staged / model).rglob("*"))
         if path.is_file()
     }
-    write_json(staged / RECOMMENDER / RELEASE_FOLDER / MANIFEST, {**facts, "files": files})
+    return {**facts_of(staged / RECOMMENDER / RELEASE_FOLDER), "lineage": lineage, "files": files}
 
 
-def _undo(repository: ModelRepository) -> None:
-    """Remove what was staged; where even that fails, the next command does it."""
-    with contextlib.suppress(OSError):
-        repository.settle()
-
-
-def _is_decided(repository: ModelRepository, version: int) -> bool:
-    """Whether release.json holds `version` already: then it is not undone but finished."""
+def _what_failed(repository: ModelRepository, version: int | None, error: OSError) -> str:
+    """What became of a version that met `error`: one that was decided already is not undone but finished."""
     state = repository.state()
-    return state is not None and version in state.versions
+    if state is not None and version in state.versions:
+        return (
+            f"{repository.path}: version {version} is published, but not all of it could be put in place"
+            f" ({_reason(error)}); mend that, and the next promote, rollback or publish finishes it"
+        )
+    serving = f"version {state.stable} goes on serving" if state else "nothing was published"
+    return (
+        f"{repository.path}: the new version could not be written ({_reason(error)}); {serving};"
+        " mend that and publish again"
+    )
 
 
 def _reason(error: OSError) -> str:
@@ -204,7 +215,3 @@ def _reason(error: OSError) -> str:
         faults = error.args[0]
         return str(faults[0][2]) if isinstance(faults, list) else str(faults)
     return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-
-
-def _serving(before: ReleaseState | None) -> str:
-    return f"version {before.stable} goes on serving" if before else "nothing was published"

@@ -1,6 +1,8 @@
 """The Triton model repository on a directory: immutable versions and one desired state.
 
-A change is prepared in `<repository>/.staging`, then put in place by renames, in this order:
+A change is prepared in `<repository>/.staging` by whoever holds the repository. A publisher, whose copying
+takes long, prepares in a `.staging-*` of its own and holds the repository only for what follows. Then the
+change is put in place by renames, in this order:
 
     1. recommender/N and ranker/N      new folders that nothing refers to yet
     2. release.json                    from here on the change is decided
@@ -17,17 +19,18 @@ warning says so, and the next writer tries again.
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from leanrec.errors import ReleaseError
-from leanrec.files import fsync_tree, read_json, sha256_of, write_json, write_text
-from leanrec.release.folders import held, link, remove_set_aside, rename, set_aside
+from leanrec.errors import LeanRecError, ReleaseError
+from leanrec.files import fsync_tree, read_json, write_json, write_text
+from leanrec.release.folders import held, is_held, link, remove_set_aside, rename, set_aside
 from leanrec.release.requests import SPEC, may_merge, read_spec
 from leanrec.release.routing import CANDIDATES
 from leanrec.release.state import ReleaseState
@@ -38,6 +41,8 @@ RELEASE_FILE = "release.json"
 MANIFEST = "manifest.json"
 RELEASE_FOLDER = "release"
 STAGING = ".staging"
+PATIENCE_S = 5.0
+"""Seconds that a writer waits for another one to end."""
 
 _log = logging.getLogger(__name__)
 
@@ -121,15 +126,37 @@ class ModelRepository:
         )
 
     @contextmanager
-    def exclusive(self, wait_s: float = 0.0) -> Iterator[None]:
+    def exclusive(self, wait_s: float | None = None) -> Iterator[None]:
         """Hold the repository against other writers; what a killed one left is settled first.
 
-        Raises a ReleaseError when another writer still holds it after `wait_s` seconds.
+        Where the block raises, what it left is settled too. Raises a ReleaseError when another writer still
+        holds the repository after `wait_s` seconds (PATIENCE_S).
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with held(self.path, wait_s):
+        with held(self.path, PATIENCE_S if wait_s is None else wait_s):
             self.settle()
-            yield
+            try:
+                yield
+            except BaseException:
+                with suppress(LeanRecError, OSError):  # the next writer does it
+                    self.settle()
+                raise
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder in which this process puts a version together while others may change the repository.
+
+        It goes when the block ends; should this process be killed, the next writer removes it.
+        """
+        folder = self.path / f"{STAGING}-{secrets.token_hex(4)}"
+        try:
+            with ExitStack() as holding:
+                with self.exclusive():  # nobody meets the folder before it is held
+                    folder.mkdir()
+                    holding.enter_context(held(folder, 0))
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def settle(self) -> None:
         """Finish or undo what a killed writer left; the caller holds the repository."""
@@ -143,7 +170,9 @@ class ModelRepository:
             for version in self.numbers(model):
                 if version not in kept and self._is_ours(version):
                     set_aside(self.version_folder(model, version))
-        shutil.rmtree(staging, ignore_errors=True)
+        for left in (staging, *self.path.glob(f"{STAGING}-*")):
+            if left == staging or not is_held(left):
+                shutil.rmtree(left, ignore_errors=True)
         if state is not None:
             self._serve(state, staging)
             shutil.rmtree(staging, ignore_errors=True)
@@ -164,7 +193,7 @@ class ModelRepository:
         """Make `state` the desired one, with the version folders `<staged>/<model>` if there are any.
 
         It becomes the generation after the present one, or `generation` where it was made elsewhere; returned
-        as written. `staged` comes from `stage`; the caller holds the repository.
+        as written. `staged` comes from `stage` or `staging`; the caller holds the repository.
         """
         if generation is None:
             present = self.state()
@@ -209,25 +238,6 @@ class ModelRepository:
         while version in taken:
             version += 1
         return version
-
-    def verify(self, version: int) -> list[str]:
-        """What differs from the manifest of `version`, a sentence a file; empty when all is as published."""
-        files: dict[str, dict[str, Any]] = self.manifest(version)["files"]
-        faults = []
-        for name, facts in files.items():
-            model, _, rest = name.partition("/")
-            path = self.version_folder(model, version) / rest
-            if not path.is_file():
-                faults.append(f"{path}: missing")
-            elif sha256_of(path) != facts["sha256"]:
-                faults.append(f"{path}: changed since it was published")
-        for model in MODELS:
-            folder = self.version_folder(model, version)
-            for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-                name = f"{model}/{path.relative_to(folder).as_posix()}"
-                if name not in files and path.name != MANIFEST:
-                    faults.append(f"{path}: not part of the release")
-        return faults
 
     def _configuration_for(self, model: str, state: ReleaseState, release: Path) -> ModelConfiguration:
         """The stable version's tensors (its `release` folder is given); tuned fields stay as they are.
@@ -322,7 +332,7 @@ class ModelRepository:
         """
         ours = [version for version in self.numbers(RECOMMENDER) if self._is_ours(version)]
         configured = any((self.path / model / CONFIGURATION).exists() for model in MODELS)
-        began = (self.path / STAGING).exists() and not configured
+        began = any(self.path.glob(f"{STAGING}*")) and not configured
         if ours and not began and not (self.path / RELEASE_FILE).exists():
             raise ReleaseError(
                 f"{self.path}: it holds version {', '.join(map(str, ours))} and no {RELEASE_FILE}, so nothing"

@@ -110,7 +110,7 @@ def published(
             last=version,
             history=(_transition("publish", None, version, at),),
         )
-    _refuse_during_rollout(state, f"publish version {version} as the stable one")
+    refuse_during_rollout(state, f"publish version {version} as the stable one")
     return pruned(_moved(_grown(state, version), "publish", version, at, beside), keep=keep)
 
 
@@ -118,13 +118,13 @@ def published_as_candidate(
     state: ReleaseState, version: int, *, keep: int, at: str, salt: str
 ) -> ReleaseState:
     """The state in which `version` is new and a candidate; the stable one stays what it is."""
-    _refuse_during_rollout(state, f"publish version {version}")
+    refuse_during_rollout(state, f"publish version {version}")
     return pruned(offered(_grown(state, version), version, at=at, salt=salt), keep=keep)
 
 
 def offered(state: ReleaseState, version: int, *, at: str, salt: str) -> ReleaseState:
     """The state in which `version`, one of those kept, is a candidate that nobody is sent to yet."""
-    _refuse_during_rollout(state, f"roll out version {version}")
+    refuse_during_rollout(state, f"roll out version {version}")
     _require_kept(state, version)
     if version == state.stable:
         raise ReleaseError(f"version {version} is stable already; nothing to roll out")
@@ -173,7 +173,7 @@ def promoted(state: ReleaseState, version: int, *, at: str, beside: bool = True)
         raise ReleaseError(f"version {version} is stable already; nothing to promote")
     if state.rollout and state.rollout.version == version:
         return accepted(state, at=at, beside=beside, reason="promoted by hand")
-    _refuse_during_rollout(state, f"promote version {version}")
+    refuse_during_rollout(state, f"promote version {version}")
     return _moved(state, "promote", version, at, beside)
 
 
@@ -245,8 +245,9 @@ def _require_kept(state: ReleaseState, version: int) -> None:
         )
 
 
-def _refuse_during_rollout(state: ReleaseState, what: str) -> None:
-    if state.rollout:
+def refuse_during_rollout(state: ReleaseState | None, what: str) -> None:
+    """A ReleaseError, which says that nobody may do `what`, while a version is being rolled out."""
+    if state and state.rollout:
         raise ReleaseError(
             f"version {state.rollout.version} is being rolled out ({state.rollout.shown()}), so nobody may"
             f" {what}; let it end, or end it with `leanrec release abort`"

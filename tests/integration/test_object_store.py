@@ -22,9 +22,10 @@ from leanrec.cli import app
 from leanrec.config import ReleaseSettings
 from leanrec.config.storage import ObjectStoreSettings
 from leanrec.errors import ReleaseError
+from leanrec.release.integrity import verify
 from leanrec.release.mirror import follow, pull, push
 from leanrec.release.object_store import ObjectStore
-from leanrec.release.promote import accept, advance, promote, rollback, status, verify, withdraw
+from leanrec.release.promote import accept, advance, promote, rollback, status, withdraw
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import RELEASE_FILE, ModelRepository
 from leanrec.triton import TritonClient

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,8 +20,9 @@ from leanrec.config import ReleaseSettings
 from leanrec.errors import HostError, ReleaseError
 from leanrec.files import read_json, write_json
 from leanrec.gates import at_most, write_gate
+from leanrec.release.integrity import verify
 from leanrec.release.lineage import data_digest
-from leanrec.release.promote import promote, rollback, status, verify
+from leanrec.release.promote import promote, rollback, status
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
 from leanrec.release.retention import prune
@@ -207,7 +209,7 @@ def test_a_vocabulary_that_does_not_go_on_from_the_newest_is_refused(
     publish(settings, write_artifacts(tmp_path / "more", spec=replace(SPEC, num_items=25)))
     before = content(Path(settings.repository))
     with pytest.raises(
-        ReleaseError, match="the items vocabulary of version 3 does not go on from version 2's"
+        ReleaseError, match="the items vocabulary of the new version does not go on from version 2's"
     ):
         publish(settings, artifacts)
     assert content(Path(settings.repository)) == before
@@ -376,8 +378,14 @@ PUBLISHER = """
 import os, signal, sys
 from pathlib import Path
 from leanrec.config import ReleaseSettings
-from leanrec.release import repository
-from leanrec.release.publish import publish_release
+from leanrec.release import publish, repository
+
+def stop_while_staging():
+    real = publish.fsync_tree
+    def fsync_tree(folder):
+        how()
+        real(folder)
+    publish.fsync_tree = fsync_tree
 
 def stop_at(step):
     real, seen = repository.rename, 0
@@ -397,11 +405,13 @@ def hold():
     sys.stdin.read()
 
 folder, step, how = Path(sys.argv[1]), int(sys.argv[2]), {"die": die, "hold": hold}[sys.argv[3]]
-stop_at(step)
+stop_while_staging() if step == -1 else stop_at(step)
 artifacts = {name: Path(sys.argv[4]) / name for name in ("compressed", "features", "evaluation", "parity")}
 settings = ReleaseSettings(repository=str(folder), keep=2)
-publish_release(settings, name="tiny", lineage={}, output=folder / "../out", **artifacts)
+publish.publish_release(settings, name="tiny", lineage={}, output=folder / "../out", **artifacts)
 """
+STAGING = -1
+"""The step of a publisher that has copied everything and put nothing in place."""
 
 
 def publisher(settings: ReleaseSettings, artifacts: Artifacts, step: int, how: str) -> subprocess.Popen[str]:
@@ -415,7 +425,7 @@ def publisher(settings: ReleaseSettings, artifacts: Artifacts, step: int, how: s
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize("step", range(STAGING, 5))
 @pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
 def test_a_publisher_killed_before_any_rename_leaves_what_the_next_one_settles(
     settings: ReleaseSettings, artifacts: Artifacts, step: int, first: bool
@@ -435,11 +445,51 @@ def test_a_publisher_killed_before_any_rename_leaves_what_the_next_one_settles(
     assert repository.numbers("recommender") == repository.numbers("ranker") == list(range(1, decided + 1))
     assert all(verify(path, version) == [] for version in range(1, decided + 1))
     assert publish(settings, artifacts)["version"] == decided + 1
-    assert not (path / ".staging").exists()
+    assert not list(path.glob(".staging*"))
 
 
 @pytest.mark.integration
-def test_the_second_of_two_publishers_is_refused(settings: ReleaseSettings, artifacts: Artifacts) -> None:
+def test_while_a_publisher_copies_others_publish_and_roll_back_and_it_ends_well(
+    settings: ReleaseSettings, artifacts: Artifacts
+) -> None:
+    path = Path(settings.repository)
+    publish(settings, artifacts)
+    publish(settings, artifacts)
+    with publisher(settings, artifacts, STAGING, "hold") as slow:
+        assert slow.stdout and slow.stdout.readline() == "holding\n"
+        began = time.monotonic()
+        assert rollback(path) == 1
+        assert time.monotonic() - began < 1
+        assert publish(settings, artifacts)["version"] == 3
+        assert len(list(path.glob(".staging*"))) == 1, "what another publisher puts together is not touched"
+        slow.communicate("")
+    assert slow.returncode == 0
+    facts = status(path)
+    assert (facts["stable"], facts["previous"], facts["served"], facts["settled"]) == (4, 3, [3, 4], True)
+    assert [(line["from"], line["to"]) for line in facts["history"][-3:]] == [(2, 1), (1, 3), (3, 4)]
+    assert all(verify(path, version) == [] for version in (3, 4))
+    assert not list(path.glob(".staging*"))
+
+
+@pytest.mark.integration
+def test_of_two_publishers_the_later_is_held_against_the_vocabulary_of_the_earlier(
+    settings: ReleaseSettings, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    publish(settings, artifacts)
+    with publisher(settings, artifacts, STAGING, "hold") as slow:
+        assert slow.stdout and slow.stdout.readline() == "holding\n"
+        publish(settings, write_artifacts(tmp_path / "more", spec=replace(SPEC, num_items=25)))
+        before = content(Path(settings.repository))
+        slow.communicate("")
+    assert slow.returncode != 0
+    assert content(Path(settings.repository)) == before
+
+
+@pytest.mark.integration
+def test_a_writer_that_holds_the_repository_for_too_long_is_named(
+    settings: ReleaseSettings, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leanrec.release.repository.PATIENCE_S", 0.1)
     with publisher(settings, artifacts, 2, "hold") as other:
         assert other.stdout and other.stdout.readline() == "holding\n"
         with pytest.raises(ReleaseError, match=f"process {other.pid} is changing this repository"):

@@ -12,9 +12,10 @@ from leanrec.errors import ReleaseError
 from leanrec.files import read_json, write_json
 from leanrec.gates import write_gate
 from leanrec.release.diff import diff_releases
+from leanrec.release.integrity import verify
 from leanrec.release.lineage import missing_from
 from leanrec.release.listing import list_releases
-from leanrec.release.promote import advance, offer, promote, rollback, status, verify, withdraw
+from leanrec.release.promote import advance, offer, promote, rollback, status, withdraw
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
 from leanrec.release.retention import prune

@@ -203,7 +203,7 @@ def test_a_rollout_that_was_killed_goes_on_where_it_was(models: Path, gateway: G
 def test_a_candidate_goes_though_another_writer_holds_the_repository_for_long(
     models: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leanrec.release.promote.PATIENCE_S", 0.1)
+    monkeypatch.setattr("leanrec.release.repository.PATIENCE_S", 0.1)
     gateway.outcome = "error"
     held = threading.Event()
 

@@ -11,7 +11,7 @@ from leanrec.errors import ExportError, ReleaseError, ServingError
 from leanrec.export.agreement import compare_ranker, compare_recommender
 from leanrec.export.golden import read_golden
 from leanrec.export.runtime import GraphSession
-from leanrec.release.promote import require_whole
+from leanrec.release.integrity import require_whole
 from leanrec.release.publish import GRAPH
 from leanrec.release.repository import ModelRepository
 from leanrec.release.routing import CANDIDATES
