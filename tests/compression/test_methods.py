@@ -263,6 +263,22 @@ def test_who_shares_the_batch_decides_only_where_the_method_says_so(name, tmp_pa
     assert np.array_equal(together, alone) is not METHOD_SETTINGS[name].scales_by_batch
 
 
+@pytest.mark.parametrize("name", ["int8_static", "int8_mlp"])
+def test_layers_in_8_bits_are_exact_on_every_processor(name, tmp_path):
+    # All weights and inputs as large as they come: two products added in 16 bits are beyond them with 8-bit
+    # weights, and a processor without VNNI cuts them off at a third of what they are.
+    weights = {"table": np.ones((ROWS, DIM), np.float32), "first": np.ones((DIM, HIDDEN), np.float32)}
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"], axis=0),
+        helper.make_node("MatMul", ["rows", "first"], ["score"]),
+    ]
+    graph = apply(name, _model(nodes, weights, {"score": [None, None, HIDDEN]}))
+    stored = [numpy_helper.to_array(t) for t in graph.graph.initializer if t.data_type == TensorProto.INT8]
+    assert max(int(np.abs(values.astype(int)).max()) for values in stored) <= 64
+    answered = answer(graph, np.arange(40)[None], tmp_path)
+    np.testing.assert_allclose(answered, DIM, rtol=1e-3)
+
+
 def test_int8_is_smaller_than_either_half_of_it():
     sizes = {
         name: cook(RECIPES[name], small_model()).ByteSize()

@@ -1,8 +1,9 @@
 """int8_static: dense layers multiply in 8 bits, their inputs scaled by ranges that requests showed.
 
 As int8_mlp, but the scales are fixed when the release is made: a score does not depend on who shares the
-batch, so a server may merge requests. Weights get one scale a column, inputs one scale a layer. Outputs stay
-in float32: the order of 1,000 retrieval scores does not survive 8 bits.
+batch, so a server may merge requests. Weights get one scale a column and 7 of their 8 bits
+(`EXACT_EVERYWHERE`), inputs one scale a layer. Outputs stay in float32: the order of 1,000 retrieval scores
+does not survive 8 bits.
 
 The ranges are measured on one half of the requests and held against the other half; where more than
 `max_clipped` of the values of a layer's input lie outside, the sample does not stand for the traffic.
@@ -21,7 +22,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from leanrec.compression.method import GraphMethod, Requests, dense_weights, require
 from leanrec.compression.methods.int8_tables import quantize
 from leanrec.compression.observing import BATCH, observe
-from leanrec.compression.quantizer import name_nodes, through_files
+from leanrec.compression.quantizer import EXACT_EVERYWHERE, name_nodes, through_files
 from leanrec.compression.storage import store_scaling
 from leanrec.config.methods import Int8Static
 from leanrec.errors import CompressionError
@@ -62,6 +63,7 @@ def rewrite(graph: onnx.ModelProto, settings: Int8Static, requests: Requests) ->
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            reduce_range=EXACT_EVERYWHERE,
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         ),
     )
