@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import Literal
 
@@ -62,6 +63,21 @@ def stable_route(state: ReleaseState) -> Route:
 def candidate_route(rollout: Rollout) -> Route:
     """The route to the version being rolled out."""
     return Route(version=rollout.version, stage="candidate", models=CANDIDATES)
+
+
+def lately_stable(state: ReleaseState, since: datetime) -> tuple[int, ...]:
+    """Versions that are kept and were stable at some time after `since`, but are not now; the latest first.
+
+    A Triton that loads one state after another may be at any of them, however fast they followed each other.
+    """
+    found: list[int] = []
+    for line in reversed(state.history):
+        if line["action"] not in ("publish", "promote", "rollback"):
+            continue
+        if datetime.fromisoformat(line["at"]) < since:
+            break
+        found.append(line["from"])
+    return tuple(v for v in dict.fromkeys(found) if v != state.stable and v in state.versions)
 
 
 def _chosen(text: str, percent: float) -> bool:

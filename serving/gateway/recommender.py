@@ -4,6 +4,8 @@ What fails falls back, in this order, and the answer says so:
 
     the store is gone          a row past its time (stale_row); without one, popular items
     the candidate fails        the stable release answers
+    Triton does not serve the  the one about to be stable, or one that was stable lately; while releases
+    stable release (yet)       change, Triton serves one of them
     no Triton answers in time  popular items of the stable release, filtered alike (popular_items)
 """
 
@@ -21,7 +23,7 @@ from leanrec.data.pseudonyms import pseudonym_of
 from leanrec.errors import FeatureStoreError, ServingError
 from leanrec.features.rows import UserRow, unknown_user
 from leanrec.schema import RANKER, RECOMMENDER
-from leanrec.triton.async_client import encode_request
+from leanrec.triton.async_client import NotServedError, encode_request
 from leanrec.triton.client import Answer
 from serving.gateway import request_id
 from serving.gateway.api import (
@@ -48,6 +50,8 @@ MAX_CANDIDATES = 500
 """Items of the categories asked for that the ranker looks at when the recommender's list holds too few."""
 NOTHING_SEEN = np.zeros(0, np.int64)
 STRANGER = User(row=None, read_at=0.0)
+Failed = list[tuple[Target, ServingError]]
+"""Releases that were asked and did not answer, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,16 +111,20 @@ class Recommender:
         targets = self._gateway.releases.targets(pseudonym)
         user, degraded = await self._user(pseudonym)
         # Whom the store cannot tell of is no stranger: the figures of one would be wrong.
+        failed: Failed = []
         for target in targets if degraded != "popular_items" else ():
+            if _asks_in_vain(target, failed) or (target.is_older and not _knows(target, request.item_ids)):
+                break
             try:
                 candidates = _indices(target.release, request.item_ids)
                 outputs = await self._ranked(target, user.row or unknown_user(), candidates)
             except ServingError as error:
                 self._failures.note("/v1/rank", target, error)
+                failed.append((target, error))
                 continue
             figures = zip(*(outputs[name].tolist() for name in ("score", "like", "rating")), strict=True)
             return self._rank_answer(target, request, user, degraded, list(figures))
-        target = targets[-1]
+        target = self._last_resort(targets)
         catalogue = target.release.catalogue
         likes = [catalogue.popularity(item) for item in _indices(target.release, request.item_ids)]
         return self._rank_answer(
@@ -157,8 +165,10 @@ class Recommender:
         self, request: RecommendationRequest, user: User, targets: list[Target], degraded: Degraded | None
     ) -> Found:
         if user.row is not None:
-            failed: list[tuple[Target, ServingError]] = []
+            failed: Failed = []
             for target in targets:
+                if _asks_in_vain(target, failed):
+                    break
                 try:
                     items = await self.from_model(target, request, user)
                 except ServingError as error:
@@ -169,12 +179,18 @@ class Recommender:
                     self._metrics.score.labels(str(target.release.version)).observe(items[0][1])
                 return Found(target=target, items=items, degraded=degraded)
             # Where the stable release does not answer either, a candidate is not to blame.
-            self._note(failed[-1:], request)
+            to_blame = self._last_resort(targets)
+            self._note([pair for pair in failed if pair[0] is to_blame], request)
             degraded = "popular_items"
-        target = targets[-1] if degraded else targets[0]
+        target = self._last_resort(targets) if degraded else targets[0]
         return Found(target=target, items=_popular(target.release, request, user), degraded=degraded)
 
-    def _note(self, failed: Sequence[tuple[Target, ServingError]], request: RecommendationRequest) -> None:
+    def _last_resort(self, targets: Sequence[Target]) -> Target:
+        """The release whose popular items are shown where no model answers: the stable or the pinned one."""
+        stable = self._gateway.releases.stable
+        return next((target for target in targets if target.release is stable), targets[-1])
+
+    def _note(self, failed: Failed, request: RecommendationRequest) -> None:
         route = counted_route("/v1/recommendations", pinned=request.release is not None)
         for target, error in failed:
             self._failures.note(route, target, error)
@@ -240,6 +256,11 @@ def liked_items(row: UserRow, threshold: float) -> list[int]:
     return row.history[row.history_ratings >= threshold][::-1].tolist()
 
 
+def _asks_in_vain(target: Target, failed: Failed) -> bool:
+    """Whether `target` is a release of before, and Triton fails, and not only lacks what it was asked for."""
+    return target.is_older and bool(failed) and not isinstance(failed[-1][1], NotServedError)
+
+
 def _encoded(target: Target, request: RecommendationRequest, user: User, excluded: frozenset[int]) -> bytes:
     """The request for the recommender; for a user as he is, it is encoded once."""
     assert user.row is not None
@@ -275,6 +296,10 @@ def _popular(release: Release, request: RecommendationRequest, user: User) -> Sc
         release.spec.top_k if request.diversity else request.k, catalogue
     )
     return diversify(scored, request.k, request.diversity, catalogue.vectors)
+
+
+def _knows(target: Target, item_ids: Sequence[str]) -> bool:
+    return all(item_id in target.release.catalogue.index_of for item_id in item_ids)
 
 
 def _indices(release: Release, item_ids: Sequence[str]) -> list[int]:

@@ -11,7 +11,8 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from leanrec.errors import LeanRecError
@@ -19,7 +20,7 @@ from leanrec.files import read_json
 from leanrec.release.catalogue import Catalogue
 from leanrec.release.repository import RELEASE_FILE, ModelRepository
 from leanrec.release.requests import SPEC, read_spec
-from leanrec.release.routing import CANDIDATES, STABLE, Route, route_for, shadow_route_for
+from leanrec.release.routing import CANDIDATES, STABLE, Route, lately_stable, route_for, shadow_route_for
 from leanrec.release.state import ReleaseState
 from leanrec.schema import MODELS, RECOMMENDER, ModelSpec
 from leanrec.triton.async_client import AsyncTritonClient
@@ -28,6 +29,8 @@ from serving.gateway.faults import FaultError
 
 RETRY_S = 1.0
 """Seconds after which a release that could not be read is tried again."""
+LATELY = timedelta(minutes=5)
+"""How long Triton may still serve a release that was stable: longer than it takes to load the next one."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ class Target:
     release: Release
     stage: Stage
     models: Mapping[str, str]
+    is_older: bool = False
+    """Whether it was stable lately; asked where Triton does not serve what is stable now."""
 
 
 class Releases:
@@ -84,6 +89,8 @@ class Releases:
         self._following: asyncio.Task[None] | None = None
         self._unread, self._read_again_at = False, 0.0
         """Whether a release that may answer could not be read, and when it is tried again."""
+        self._older: list[Target] = []
+        """Releases that were stable lately, the latest first."""
         self._before: ReleaseState | None = None
         """The state in which what is stable now was a candidate, until Triton answers it under that name."""
 
@@ -107,13 +114,13 @@ class Releases:
         """Where to ask for this user, in order: the candidate if it is his, then the stable release.
 
         A candidate that has just become stable keeps its users while Triton takes it over: first under its
-        old names, then under the stable ones.
+        old names, then under the stable ones. Last come releases that were stable lately: where one change
+        follows another, Triton may still be on its way to, or just be leaving, what nobody wants any more.
         """
         candidate = list(self._candidate(route_for(self._before or self.state, user_pseudonym)))
         stable = self._stable_targets()
-        if candidate and self._before:
-            return candidate + stable[::-1]
-        return candidate + stable
+        older = [target for target in self._older if target.release not in [t.release for t in stable]]
+        return candidate + (stable[::-1] if candidate and self._before else stable) + older
 
     def shadow(self, request_id: str) -> Target | None:
         """The candidate, where it shall answer this request too, unseen."""
@@ -186,7 +193,9 @@ class Releases:
                 self._before = before
             await self._load()
             self._stamp = stamp
-        elif self._unread and time.monotonic() >= self._read_again_at:
+        elif self._loaded.keys() - self._wanted() or (
+            self._unread and time.monotonic() >= self._read_again_at
+        ):
             await self._load()
         if self.stable.version != self.state.stable and self.state.stable in self._loaded:
             wanted = self.state.stable
@@ -201,10 +210,7 @@ class Releases:
 
         One that cannot be read keeps none but itself from answering; it is tried again at the next look.
         """
-        state = self.state
-        wanted = {*state.served, state.stable, self.stable.version}
-        if state.rollout:
-            wanted.add(state.rollout.version)
+        wanted = self._wanted()
         self._unread = False
         for version in sorted(wanted - self._loaded.keys()):
             try:
@@ -215,6 +221,20 @@ class Releases:
                 _log.error("release %d does not answer here, for it cannot be read: %s", version, error)
         for version in self._loaded.keys() - wanted:
             del self._loaded[version]
+        self._older = [
+            replace(_stable(self._loaded[version]), is_older=True)
+            for version in self._lately()
+            if version in self._loaded
+        ]
+
+    def _wanted(self) -> set[int]:
+        """The versions that may answer."""
+        state = self.state
+        wanted = {*state.served, state.stable, self.stable.version, *self._lately()}
+        return wanted | {state.rollout.version} if state.rollout else wanted
+
+    def _lately(self) -> tuple[int, ...]:
+        return lately_stable(self.state, datetime.now(UTC) - LATELY)
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
         try:

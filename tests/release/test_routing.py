@@ -1,12 +1,13 @@
 """Who answers whom."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanrec.release.routing import route_for, shadow_route_for
+from leanrec.release.routing import lately_stable, route_for, shadow_route_for
 from leanrec.release.state import ReleaseState, Rollout
 
 ROLLOUT = Rollout(version=8, stage="canary", percent=10, salt="a", started_at="", since="")
@@ -56,3 +57,28 @@ def test_the_shadow_takes_its_sample_and_nothing_of_a_candidate_only_loaded() ->
 
 def test_a_state_with_a_rollout_survives_the_file() -> None:
     assert ReleaseState.from_json(STATE.to_json()) == STATE
+
+
+def moved(minute: int, action: str, before: int | None, after: int) -> dict:
+    return {"at": f"2031-05-01T12:{minute:02}:00+00:00", "action": action, "from": before, "to": after}
+
+
+@pytest.mark.parametrize(
+    ("since", "lately"),
+    [(0, (6, 9, 7)), (5, (6, 9)), (6, (6,)), (7, ())],
+)
+def test_lately_stable_is_what_was_stable_since_and_is_kept_and_not_stable_now(
+    since: int, lately: tuple[int, ...]
+) -> None:
+    history = (
+        moved(0, "publish", None, 5),
+        moved(1, "promote", 5, 6),
+        moved(2, "publish", 6, 7),
+        moved(3, "candidate", 7, 8),
+        moved(3, "withdraw", 8, 7),
+        moved(4, "promote", 7, 9),
+        moved(5, "rollback", 9, 6),
+        moved(6, "promote", 6, 10),
+    )
+    state = replace(STATE, stable=10, versions=(6, 7, 8, 9, 10), last=10, history=history)
+    assert lately_stable(state, datetime(2031, 5, 1, 12, since, tzinfo=UTC)) == lately
