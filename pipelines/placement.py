@@ -14,6 +14,7 @@ from leanrec.data.pseudonyms import KEY_VARIABLE
 SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108 - the mount point that NCCL and gloo use
 WORKSPACE_PATH = "/workspace"
 ROLLOUT_LABEL = "leanrec/rollout-controller"
+ROLLOUT_RETRIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,14 @@ class Placement:
         return task
 
     def place_rollout(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
-        """Let a step watch the gateways and ask the Tritons (k8s/base/network-policies.yaml)."""
+        """Let a step watch the gateways and ask the Tritons (k8s/base/network-policies.yaml).
+
+        In a cluster it is started again where it ends badly, as when its pod is evicted: it goes on with the
+        stage it was in, and a candidate that was withdrawn it does not begin with anew.
+        """
         kubernetes.add_pod_label(task, label_key=ROLLOUT_LABEL, label_value="true")
+        if self.volume_claim:
+            task.set_retry(num_retries=ROLLOUT_RETRIES, backoff_duration="30s", backoff_max_duration="300s")
         return self.place(task)
 
     def give_key(self, task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -99,7 +99,12 @@ def build_pipeline(placement: Placement) -> Callable:
 
         looked = place(
             check_drift(
-                retraining=retraining, data=data, release=release, feedback=raw.outputs["feedback"], **known
+                retraining=retraining,
+                data=data,
+                release=release,
+                rollout=rollout,
+                feedback=raw.outputs["feedback"],
+                **known,
             ),
             memory="8Gi",
         )

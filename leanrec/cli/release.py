@@ -55,7 +55,7 @@ def status(config: ConfigArgument, json_output: JsonOption = False) -> None:
     console.print(table)
     print_damaged(facts["versions"])
     if facts["rollout"]:
-        console.print(_rollout_in_words(facts["rollout"]))
+        console.print(_rollout_in_words(facts["rollout"], watched=facts["watched"]))
     if not facts["settled"]:
         console.print("A writer is at work or was stopped; the next publish, promote or rollback settles it.")
 
@@ -149,11 +149,12 @@ def print_damaged(versions: list[dict[str, Any]]) -> None:
             console.print(f"Damaged: {line['damaged']}", markup=False)
 
 
-def _rollout_in_words(rollout: dict[str, Any]) -> str:
+def _rollout_in_words(rollout: dict[str, Any], *, watched: bool) -> str:
     from leanrec.release.state import Rollout
 
     what = f"{Rollout(**rollout).shown()} since {rollout['since']}"
-    return f"Version {rollout['version']} is being rolled out: {what}."
+    ways = "" if watched else "; no controller watches it: `rollout` goes on with it, `abort` ends it"
+    return f"Version {rollout['version']} is being rolled out: {what}{ways}."
 
 
 def _observation_in_words(seen: Observation) -> str:

@@ -28,6 +28,9 @@ class RolloutSettings(Section):
     """Seconds that a stage lasts at least."""
     stage_timeout_s: float = Field(default=86_400, gt=0)
     """Seconds after which a stage without enough requests ends the rollout: silence is no proof of health."""
+    abandoned_after_s: float | None = Field(default=900, ge=0)
+    """Seconds after which a run withdraws a candidate whose controller is gone; null leaves it, and puts the
+    run off. One that was sent to nobody yet is left too, unless `after_publish`: it waits for the command."""
     observe_every_s: float = Field(default=5, gt=0)
     """Seconds between two looks at the gateways."""
     min_requests: int = Field(default=500, ge=1)

@@ -25,19 +25,25 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def held(folder: Path, wait_s: float) -> Iterator[None]:
-    """Be the only process that holds `folder`; the kernel frees the lock of one that dies.
+    """Be the only process that changes `folder`; as for `locked`."""
+    refusal = f"{folder}: process {{}} is changing this repository; try again when it has ended"
+    with locked(folder / LOCK, wait_s, refusal):
+        yield
 
-    Raises a ReleaseError when another process still holds it after `wait_s` seconds.
+
+@contextmanager
+def locked(file: Path, wait_s: float, refusal: str) -> Iterator[None]:
+    """Hold the lock on `file`, which then says the process; the kernel frees the lock of one that dies.
+
+    Raises a ReleaseError that says `refusal`, with the holder in place of {}, when another process still
+    holds it after `wait_s` seconds.
     """
     deadline = time.monotonic() + wait_s
-    with (folder / LOCK).open("a+") as lock:
+    with file.open("a+") as lock:
         while not _is_free(lock):
             if time.monotonic() >= deadline:
                 lock.seek(0)
-                raise ReleaseError(
-                    f"{folder}: process {lock.read().strip() or 'unknown'} is changing this repository;"
-                    " try again when it has ended"
-                )
+                raise ReleaseError(refusal.format(lock.read().strip() or "unknown"))
             time.sleep(LOOK_AGAIN_S)
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -45,10 +51,10 @@ def held(folder: Path, wait_s: float) -> Iterator[None]:
         yield
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process holds `folder` now; where that cannot be told, yes."""
+def is_held(file: Path) -> bool:
+    """Whether a process holds the lock on `file` now; where that cannot be told, yes."""
     try:
-        with (folder / LOCK).open() as lock:
+        with file.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

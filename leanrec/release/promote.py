@@ -14,6 +14,7 @@ from leanrec.release.integrity import require_whole
 from leanrec.release.listing import manifest_or_fault, role_of
 from leanrec.release.repository import ModelRepository, now
 from leanrec.release.requests import same_tensors
+from leanrec.release.rollout.watch import is_watched
 from leanrec.release.state import (
     ReleaseState,
     Rollout,
@@ -98,8 +99,9 @@ def withdraw(repository: Path, reason: str, *, only: Rollout | None = None) -> i
 def status(repository: Path) -> dict[str, Any]:
     """What the repository keeps and serves.
 
-    `settled` is False while a writer is at work, or after one was killed: the next publish, promote or
-    rollback finishes or undoes what it left. `damaged` of a version says why its manifest cannot be read.
+    `watched` says whether a controller is at work on the rollout, if there is one. `settled` is False while a
+    writer is at work, or after one was killed: the next publish, promote or rollback finishes or undoes what
+    it left. `damaged` of a version says why its manifest cannot be read.
     """
     store = ModelRepository(Path(repository).absolute())
     state = store.required_state()
@@ -110,6 +112,7 @@ def status(repository: Path) -> dict[str, Any]:
         "previous": state.previous,
         "served": list(state.served),
         "rollout": asdict(state.rollout) if state.rollout else None,
+        "watched": is_watched(store.path) if state.rollout else None,
         "settled": store.is_settled(),
         "versions": [
             {

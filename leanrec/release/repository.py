@@ -30,7 +30,7 @@ from typing import Any
 
 from leanrec.errors import LeanRecError, ReleaseError
 from leanrec.files import fsync_tree, read_json, write_json, write_text
-from leanrec.release.folders import held, is_held, link, remove_set_aside, rename, set_aside
+from leanrec.release.folders import LOCK, held, is_held, link, remove_set_aside, rename, set_aside
 from leanrec.release.requests import SPEC, may_merge, read_spec
 from leanrec.release.routing import CANDIDATES
 from leanrec.release.state import ReleaseState
@@ -171,7 +171,7 @@ class ModelRepository:
                 if version not in kept and self._is_ours(version):
                     set_aside(self.version_folder(model, version))
         for left in (staging, *self.path.glob(f"{STAGING}-*")):
-            if left == staging or not is_held(left):
+            if left == staging or not is_held(left / LOCK):
                 shutil.rmtree(left, ignore_errors=True)
         if state is not None:
             self._serve(state, staging)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from leanrec.config import DataSettings, ReleaseSettings, RetrainingSettings, RunSettings
+from leanrec.config import DataSettings, ReleaseSettings, RetrainingSettings, RolloutSettings, RunSettings
 from leanrec.data.event_log import read_events
 from leanrec.data.feedback import Watermark, read_joined, read_summary
 from leanrec.errors import ConfigError, DataError, ReleaseError
@@ -34,6 +34,7 @@ from leanrec.files import atomic_directory, read_json, write_json
 from leanrec.journal import report_progress, step
 from leanrec.release.judgement import Form, rows_for
 from leanrec.release.repository import ModelRepository
+from leanrec.release.rollout.abandoned import withdraw_abandoned
 from leanrec.schema import RANKER, USER_STATISTICS, ModelSpec
 
 STEP = "check_drift"
@@ -92,11 +93,12 @@ def standing(data: DataSettings, release: ReleaseSettings) -> Standing:
 
 
 def refuse_to_start(settings: RunSettings) -> None:
-    """Raise what would stop a retraining only hours later.
+    """Raise what would stop a retraining only hours later; a rollout that was abandoned is ended instead.
 
     A ReleaseError while a rollout goes on, for a second release cannot begin one; a ConfigError where a warm
     start would have learnt from events that the new split holds out, so that figures would flatter.
     """
+    withdraw_abandoned(settings.rollout, settings.release)
     repository = ModelRepository(Path(settings.release.repository).absolute())
     state = repository.state()
     if state is None:
@@ -104,7 +106,8 @@ def refuse_to_start(settings: RunSettings) -> None:
     if state.rollout is not None:
         raise ReleaseError(
             f"{repository.path}: version {state.rollout.version} is being rolled out "
-            f"({state.rollout.shown()}); let it end, or undo it, before the next release is trained"
+            f"({state.rollout.shown()}); let it end (`leanrec release rollout` goes on with it where nobody "
+            "does), or end it with `leanrec release abort`, before the next release is trained"
         )
     lineage = repository.manifest(state.stable).get("lineage", {})
     before = (lineage.get("settings") or {}).get("features", {})
@@ -134,6 +137,7 @@ def check_drift(
     settings: RetrainingSettings,
     data: DataSettings,
     release: ReleaseSettings,
+    rollout: RolloutSettings,
     *,
     feedback: Path,
     features: Path,
@@ -146,11 +150,13 @@ def check_drift(
         settings: the trigger and the bounds.
         data: where the event log lies, for the click-through.
         release: where the newest and the serving release lie; online.json is written there.
+        rollout: when a rollout counts as abandoned, which is then ended.
         feedback: what ingest read of the log.
         features: the features folder, for the item table.
         training_set: every event with the user row before it.
         output: folder to write.
     """
+    withdraw_abandoned(rollout, release)
     repository = ModelRepository(Path(release.repository).absolute())
     now = standing(data, release)
     signals: list[Signal] = []

@@ -161,6 +161,17 @@ def test_a_rollout_comes_last_where_asked_for_and_may_reach_gateways_and_tritons
     assert labelled == ["exec-roll-out-release"]
 
 
+def test_a_rollout_is_started_again_in_a_cluster_and_here_a_missed_bound_ends_it_at_once(
+    spec: dict, tmp_path: Path
+) -> None:
+    def retried(spec: dict) -> list[str]:
+        return [name for name, task in tasks_of(spec).items() if "retryPolicy" in task]
+
+    assert retried(spec) == ["roll-out-release"]
+    compile_pipeline(Placement(image="here"), tmp_path / "here.yaml")
+    assert retried(next(yaml.safe_load_all((tmp_path / "here.yaml").read_text()))) == []
+
+
 def test_every_recipe_can_be_an_argument_and_comes_back_as_it_was() -> None:
     low_rank = {"cross_rank": None, "deep_rank": 8}
     nothing_at_the_crosses = {"name": "deep", "steps": [{"low_rank": low_rank}, "int8_tables"]}

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,10 +23,11 @@ from leanrec.files import write_json
 from leanrec.release.promote import advance, offer, promote, rollback, status, withdraw
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
-from leanrec.release.rollout.controller import LOCK, Controller, Observation
+from leanrec.release.rollout.controller import Controller, Observation
 from leanrec.release.rollout.observation import GatewayMetrics
 from leanrec.release.rollout.session import with_measured_variation
 from leanrec.release.rollout.verification import fault_of_candidate
+from leanrec.release.rollout.watch import LOCK
 from serving.gateway.metrics import Metrics
 
 SETTINGS = RolloutSettings(
@@ -198,6 +200,20 @@ def test_a_rollout_that_was_killed_goes_on_where_it_was(models: Path, gateway: G
     advance(models, "canary", percent=50, reason="as before")
     assert controller(models, gateway.url).run(None, ignore) == 2
     assert actions(models)[-3:] == ["candidate", "canary 50 %", "promote"]
+
+
+def test_a_controller_notes_each_look_so_that_one_which_was_killed_is_told_by_its_silence(
+    models: Path, gateway: Gateway
+) -> None:
+    looked: list[float] = []
+
+    def watch(_: Observation) -> None:
+        looked.append(time.time() - (models / LOCK).stat().st_mtime)
+        os.utime(models / LOCK, (0, 0))
+
+    controller(models, gateway.url).run(2, watch)
+    assert len(looked) >= 3
+    assert max(looked) < 60
 
 
 def test_a_candidate_goes_though_another_writer_holds_the_repository_for_long(

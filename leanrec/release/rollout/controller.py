@@ -2,15 +2,13 @@
 
 All that the controller decides stands in release.json. Killed at any point it leaves a stage behind, which
 goes on to answer whom it answers; the next `leanrec release rollout` goes on from there, with evidence
-gathered afresh, and `leanrec release abort` ends it.
+gathered afresh, `leanrec release abort` ends it, and so does the next run (abandoned.py).
 """
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +19,8 @@ from leanrec.release.repository import ModelRepository
 from leanrec.release.rollout.bounds import Missed, missed_at_the_end, missed_for_sure, num_judged
 from leanrec.release.rollout.observation import GatewayMetrics
 from leanrec.release.rollout.traffic import Traffic
+from leanrec.release.rollout.watch import touch, watching
 from leanrec.release.state import Rollout
-
-LOCK = ".rollout.lock"
 
 Verify = Callable[[int], str | None]
 """Version -> what keeps it from being sent to anybody, if anything."""
@@ -67,7 +64,8 @@ class Controller:
             ServingError: no gateway or no Triton answers; the candidate stays where it was.
         """
         store = ModelRepository(Path(self.repository).absolute())
-        with _alone(store):
+        store.required_state()
+        with watching(store.path):
             self._begin(store, version)
             self.share()
             self.metrics.require_one()
@@ -93,8 +91,9 @@ class Controller:
             offer(store.path, version)
         elif version not in (None, rollout.version):
             raise ReleaseError(
-                f"version {rollout.version} is being rolled out ({rollout.shown()}), so version {version} has"
-                " to wait; end that one with `leanrec release abort`"
+                f"version {rollout.version} is being rolled out ({rollout.shown()}) and nobody watches it, so"
+                f" version {version} has to wait; go on with that one by `leanrec release rollout` without a"
+                " version, or end it with `leanrec release abort`"
             )
 
     def _pass_stage(
@@ -131,6 +130,7 @@ class Controller:
         """What both versions answered in the stage; a ReleaseError when somebody else moved the rollout."""
         state = store.required_state()
         require_unchanged(state, rollout)
+        touch(store.path)
         seen = self.metrics.look()
         return Observation(
             rollout=rollout,
@@ -171,18 +171,3 @@ class Controller:
         except LeanRecError as error:
             reason += f"; not everybody was told: {error}"
         raise GateError(f"the candidate was withdrawn, version {stable} goes on serving; {reason}")
-
-
-@contextmanager
-def _alone(store: ModelRepository) -> Iterator[None]:
-    """Be the only controller of this repository; the kernel frees the lock of one that dies."""
-    store.required_state()
-    with (store.path / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ReleaseError(
-                f"{store.path}: another rollout is at work; wait for it, or end it with"
-                " `leanrec release abort`"
-            ) from None
-        yield

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from leanrec.config import RunSettings
 from leanrec.config.rollout import RolloutSettings
+from leanrec.errors import GateError
 from leanrec.evaluation.online import read_online
 from leanrec.files import read_json, write_json
 from leanrec.journal import report_progress, step
@@ -16,6 +17,7 @@ from leanrec.release.repository import ModelRepository
 from leanrec.release.rollout.controller import Controller, Observation
 from leanrec.release.rollout.observation import GatewayMetrics
 from leanrec.release.rollout.verification import fault_of_candidate
+from leanrec.release.state import ReleaseState
 
 STEP = "roll_out_release"
 
@@ -31,7 +33,8 @@ def roll_out_published(settings: RunSettings, *, published: Path, output: Path) 
         published: what `publish_release` wrote.
         output: JSON to write: version, and the transitions of its rollout.
 
-    Raises what `Controller.run` raises; after a GateError the release before goes on serving.
+    Raises what `Controller.run` raises; after a GateError the release before goes on serving. Started again
+    after it was killed, it goes on; a candidate that was withdrawn is not offered a second time.
     """
     version = int(read_json(published)["version"])
     stages = 1 + len(settings.rollout.canary_percents) + (settings.rollout.shadow_percent > 0)
@@ -44,7 +47,9 @@ def roll_out_published(settings: RunSettings, *, published: Path, output: Path) 
         report_progress(STEP, len(passed), stages, f"{passed[-1]}: {requests}")
 
     repository = ModelRepository(Path(settings.release.repository).absolute())
-    if repository.required_state().stable != version:
+    state = repository.required_state()
+    if state.stable != version:
+        refuse_if_withdrawn(state, version)
         roll_out(settings, version, watch=watch)
     history = [line for line in repository.required_state().history if line["to"] == version]
     write_json(output, {"version": version, "history": history})
@@ -79,6 +84,15 @@ def roll_out(
         share=partial(push_where_stored, settings.release),
     )
     return controller.run(version, watch or (lambda _: None))
+
+
+def refuse_if_withdrawn(state: ReleaseState, version: int) -> None:
+    """A GateError when `version` was a candidate and is none any more."""
+    ended = [line for line in state.history if line["action"] == "withdraw" and line["from"] == version]
+    if state.rollout is None and ended:
+        raise GateError(
+            f"the candidate was withdrawn, version {state.stable} goes on serving; {ended[-1]['reason']}"
+        )
 
 
 def with_measured_variation(settings: RolloutSettings, repository: ModelRepository) -> RolloutSettings:
