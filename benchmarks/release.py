@@ -25,8 +25,9 @@ from leanrec.errors import ServingError
 from leanrec.export.golden import read_golden
 from leanrec.export.graph_file import GRAPH_FILE
 from leanrec.export.runtime import GraphSession, Tensors, rows_of
+from leanrec.files import read_json, sha256_of, write_json
 from leanrec.release.promote import rollback
-from leanrec.release.repository import ModelRepository, now
+from leanrec.release.repository import MANIFEST, RELEASE_FOLDER, ModelRepository, now
 from leanrec.release.state import published
 from leanrec.schema import MODELS, RECOMMENDER
 from leanrec.triton.async_client import encode_request
@@ -121,8 +122,7 @@ def first_score(graph: Path, request: Tensors) -> float:
 
 def _publish(copy: ModelRepository, served: ModelRepository, version: int, *, factor: float) -> None:
     """Publish the files of `version` into `copy` as its next version, with scores times `factor`."""
-    with copy.exclusive():
-        staged, state, number = copy.stage(), copy.state(), copy.next_version()
+    with copy.staging() as staged:
         for model in MODELS:
             shutil.copytree(served.version_folder(model, version), staged / model)
         path = staged / RECOMMENDER / GRAPH_FILE
@@ -130,7 +130,13 @@ def _publish(copy: ModelRepository, served: ModelRepository, version: int, *, fa
         _multiply_scores(graph.graph, factor)
         path.unlink()
         onnx.save(graph, path)
-        copy.commit(published(state, number, keep=5, at=now()), staged)
+        manifest = staged / RECOMMENDER / RELEASE_FOLDER / MANIFEST
+        facts = read_json(manifest)
+        digest = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        facts["files"][f"{RECOMMENDER}/{GRAPH_FILE}"] = digest  # else a rollback would call it damaged
+        write_json(manifest, facts)
+        with copy.exclusive():
+            copy.commit(published(copy.state(), copy.next_version(), keep=5, at=now()), staged)
 
 
 def _multiply_scores(graph: onnx.GraphProto, factor: float) -> None:
