@@ -11,6 +11,7 @@ from typing import Any
 
 from leanrec.compression.method import DENSE
 from leanrec.compression.methods.product_quantized_tables import CENTROIDS, num_codes, pays
+from leanrec.compression.whole_tables import MAX_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +46,21 @@ def as_float(weight: Weight) -> Footprint:
 
 
 def _half(weight: Weight, settings: Any) -> Footprint:
-    """A dense weight is widened when the graph is loaded; a table's rows are, after they are gathered."""
-    resident = (4 if weight.kind == DENSE else 2) * weight.size
-    return Footprint(served=2 * weight.size, resident=resident)
+    """A dense weight is widened when the graph is loaded."""
+    if weight.kind == DENSE:
+        return Footprint(served=2 * weight.size, resident=as_float(weight).resident)
+    return _table(weight, 2 * weight.size)
+
+
+def _table(weight: Weight, held: int) -> Footprint:
+    """A table in `held` bytes; a small one is restored when the graph is loaded."""
+    small = weight.rows <= MAX_ROWS
+    return Footprint(served=held, resident=as_float(weight).resident if small else held)
 
 
 def _int8_table(weight: Weight, settings: Any) -> Footprint:
     """Codes, a scale a row, and a scale a column (left out where that is no better)."""
-    held = weight.size + 4 * weight.rows + 4 * weight.columns
-    return Footprint(served=held, resident=held)
+    return _table(weight, weight.size + 4 * weight.rows + 4 * weight.columns)
 
 
 def _int8_dense(weight: Weight, settings: Any) -> Footprint:
@@ -70,8 +77,7 @@ def _int8_restored(weight: Weight, settings: Any) -> Footprint:
 
 def _int4_table(weight: Weight, settings: Any) -> Footprint:
     """Two codes a byte, half-precision scale and least value a block, a scale a column, a column's block."""
-    held = _int4(weight.rows, weight.columns, settings.block)
-    return Footprint(served=held, resident=held)
+    return _table(weight, _int4(weight.rows, weight.columns, settings.block))
 
 
 def _product_quantized_table(weight: Weight, settings: Any) -> Footprint:

@@ -16,6 +16,7 @@ from leanrec.compression.compacting import compact
 from leanrec.compression.method import Requests, no_requests
 from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS
 from leanrec.compression.source import CompressionSource
+from leanrec.compression.whole_tables import restore_small_tables
 from leanrec.config.methods import GRAPH, MODEL
 from leanrec.config.recipes import BASELINE, RECIPES, Recipe
 from leanrec.export.graph_file import graph_path, graphs_in, write_graph
@@ -82,4 +83,7 @@ def cook(recipe: Recipe, graph: onnx.ModelProto, requests: Requests = no_request
     """`graph` with every graph method of `recipe` applied in turn."""
     for step in recipe.of_kind(GRAPH):
         graph = GRAPH_METHODS[step.method].apply(graph, step.parsed(), requests)
-    return compact(graph) if recipe.of_kind(GRAPH) else graph
+    if recipe.of_kind(GRAPH):
+        restore_small_tables(graph.graph)
+        compact(graph)
+    return graph

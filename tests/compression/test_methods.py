@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
+from small_graph import DIM, HIDDEN, ROWS, requests, small_graph, small_model
 
 from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS, fp16, int4, int8_tables
 from leanrec.compression.methods.product_quantized_tables import Codebook, num_codes
@@ -38,54 +39,16 @@ LARGEST_SCORE_ERROR = {
 }
 SETTINGS = {"prune_rows": {"share": 0.5}, "factorize_tables": {"energy": 0.95}}
 """Where the method as it comes would not change a model as small as this one."""
-ROWS, DIM, HIDDEN = 200, 32, 64
 FULL_RANK = np.random.default_rng(5).normal(size=(ROWS, DIM)).astype(np.float32)
 
 
 def table_graph(table: np.ndarray) -> onnx.ModelProto:
     """The rows of one table, gathered."""
-    return _model(
+    return small_graph(
         [helper.make_node("Gather", ["table", "ids"], ["rows"], axis=0)],
         {"table": table},
         {"rows": [None, None, table.shape[1]]},
     )
-
-
-def small_model() -> onnx.ModelProto:
-    """Two tables gathered by the same ids, and a MatMul and a Gemm over their mean."""
-    random = np.random.default_rng(0)
-    weights = {
-        "table": random.normal(size=(ROWS, 12)) @ random.normal(size=(12, DIM)) / 3,
-        "other": random.normal(size=(ROWS, 12)) @ random.normal(size=(12, DIM)) / 3,
-        "first": random.normal(size=(2 * DIM, HIDDEN)) / 8,
-        "second": random.normal(size=(HIDDEN, HIDDEN)) / 8,
-        "bias": random.normal(size=HIDDEN),
-        "axis": np.array([1]),
-    }
-    nodes = [
-        helper.make_node("Gather", ["table", "ids"], ["a"], axis=0),
-        helper.make_node("Gather", ["other", "ids"], ["b"], axis=0),
-        helper.make_node("Concat", ["a", "b"], ["both"], axis=2),
-        helper.make_node("ReduceMean", ["both", "axis"], ["mean"], keepdims=0),
-        helper.make_node("MatMul", ["mean", "first"], ["hidden"]),
-        helper.make_node("Relu", ["hidden"], ["active"]),
-        helper.make_node("Gemm", ["active", "second", "bias"], ["score"], transB=1),
-    ]
-    typed = {
-        name: value.astype(np.int64 if name == "axis" else np.float32) for name, value in weights.items()
-    }
-    return _model(nodes, typed, {"score": [None, HIDDEN]})
-
-
-def _model(nodes, constants, outputs) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("ids", TensorProto.INT64, [None, None])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def answer(graph: onnx.ModelProto, ids: np.ndarray, folder) -> np.ndarray:
@@ -94,12 +57,6 @@ def answer(graph: onnx.ModelProto, ids: np.ndarray, folder) -> np.ndarray:
     onnx.checker.check_model(path, full_check=True)
     (output,) = GraphSession(path).run({"ids": ids}).values()
     return output
-
-
-def requests() -> dict[str, np.ndarray]:
-    """Some rows are looked up often, most are not."""
-    skewed = np.random.default_rng(3).zipf(1.3, size=(400, 7)) % ROWS
-    return {"ids": np.where(np.arange(7) == 0, np.random.default_rng(4).integers(0, ROWS, (400, 1)), skewed)}
 
 
 def apply(name: str, graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -272,7 +229,7 @@ def test_layers_in_8_bits_are_exact_on_every_processor(name, tmp_path):
         helper.make_node("Gather", ["table", "ids"], ["rows"], axis=0),
         helper.make_node("MatMul", ["rows", "first"], ["score"]),
     ]
-    graph = apply(name, _model(nodes, weights, {"score": [None, None, HIDDEN]}))
+    graph = apply(name, small_graph(nodes, weights, {"score": [None, None, HIDDEN]}))
     stored = [numpy_helper.to_array(t) for t in graph.graph.initializer if t.data_type == TensorProto.INT8]
     assert max(int(np.abs(values.astype(int)).max()) for values in stored) <= 64
     answered = answer(graph, np.arange(40)[None], tmp_path)

@@ -1,0 +1,134 @@
+"""Small tables restored when a graph is loaded, in the place of their rows at every request.
+
+Methods on tables gather the rows of what is stored and restore those. What restores a row (casts, scales,
+codes taken apart) does the same to every row by itself, so it may as well come before the rows are gathered:
+
+    restore(Gather(stored, ids))  =  Gather(restore(stored), ids)
+
+On the right `restore(stored)` is made of constants alone, which ONNX Runtime computes once, when it loads the
+graph. The bytes served stay as they are, and so does every answer; a request no longer pays for the restoring
+nodes, which cost more than the look-up itself. The price is memory: the table in float32. So it is done to
+tables of at most `MAX_ROWS` rows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import onnx
+from onnx import numpy_helper
+
+MAX_ROWS = 50_000
+"""12.8 MB of float32 at a width of 64."""
+BY_ELEMENT = frozenset({"Cast", "Mul", "Add", "Sub", "Div", "BitwiseAnd", "BitShift"})
+
+
+class Rows(NamedTuple):
+    """A tensor that is Gather(table, ids)."""
+
+    ids: str
+    table: str
+
+
+def restore_small_tables(graph: onnx.GraphProto, max_rows: int = MAX_ROWS) -> None:
+    """Let small tables be restored before their rows are gathered, in place. The answers are the same."""
+    mover = _Mover(graph, max_rows)
+    for node in graph.node:
+        mover.take(node)
+    for value in graph.output:
+        mover.gather(value.name)
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*mover.at_load, *mover.body)]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+class _Mover:
+    """The graph taken apart, node by node, into what runs when it is loaded and what runs at a request."""
+
+    def __init__(self, graph: onnx.GraphProto, max_rows: int) -> None:
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.max_rows = max_rows
+        self.at_load: list[onnx.NodeProto] = []
+        self.body: list[onnx.NodeProto] = []
+        self.rows: dict[str, Rows] = {}
+        self.gathered: set[str] = set()
+        self.made: dict[bytes, list[str]] = {}
+        """What a node at load computes -> the names that it has already."""
+
+    def take(self, node: onnx.NodeProto) -> None:
+        """The next node of the graph."""
+        if self._gathers_small_table(node):
+            self.rows[node.output[0]] = Rows(ids=node.input[1], table=node.input[0])
+        elif ids := self._ids_of_row_by_row(node):
+            for name, table in zip(node.output, self._at_load(node), strict=True):
+                self.rows[name] = Rows(ids=ids, table=table)
+        else:
+            for name in node.input:
+                self.gather(name)
+            self.body.append(node)
+
+    def gather(self, name: str) -> None:
+        """Let `name` be there at a request, where it is rows that were not gathered yet."""
+        found = self.rows.get(name)
+        if found is not None and name not in self.gathered:
+            self.gathered.add(name)
+            self.gather(found.ids)
+            self.body.append(onnx.helper.make_node("Gather", [found.table, found.ids], [name], axis=0))
+
+    def _gathers_small_table(self, node: onnx.NodeProto) -> bool:
+        table = self.constants.get(node.input[0]) if node.op_type == "Gather" else None
+        return (
+            table is not None
+            and len(table.dims) == 2
+            and table.dims[0] <= self.max_rows
+            and _attribute(node, "axis", 0) == 0
+            and node.input[1] not in self.constants
+        )
+
+    def _ids_of_row_by_row(self, node: onnx.NodeProto) -> str | None:
+        """The ids of the rows that `node` changes one by one; None for a node that does anything else."""
+        ids = {self.rows[name].ids for name in node.input if name in self.rows}
+        others = [name for name in node.input if name not in self.rows]
+        if len(ids) != 1 or not all(name in self.constants for name in others):
+            return None
+        return ids.pop() if self._keeps_rows_apart(node, others) else None
+
+    def _keeps_rows_apart(self, node: onnx.NodeProto, others: list[str]) -> bool:
+        ranks = {name: len(self.constants[name].dims) for name in others}
+        match node.op_type:
+            case operator if operator in BY_ELEMENT:
+                return all(rank <= 1 for rank in ranks.values())
+            case "Concat" | "Split":
+                return not others and _attribute(node, "axis", 0) == -1
+            case "MatMul":
+                return node.input[0] in self.rows and list(ranks.values()) == [2]
+            case "Slice":
+                return len(others) == 3 and self._value(node.input[3]) == [-1]
+            case "Gather":
+                return node.input[0] in self.rows and _attribute(node, "axis", 0) == -1
+            case _:
+                return False
+
+    def _value(self, name: str) -> list[int]:
+        values: list[int] = numpy_helper.to_array(self.constants[name]).ravel().tolist()
+        return values
+
+    def _at_load(self, node: onnx.NodeProto) -> list[str]:
+        """The names of what `node` makes of whole tables."""
+        whole = onnx.NodeProto()
+        whole.CopyFrom(node)
+        whole.name = ""
+        for place, name in enumerate(node.input):
+            if name in self.rows:
+                whole.input[place] = self.rows[name].table
+        del whole.output[:]
+        key = whole.SerializeToString()
+        if key not in self.made:
+            self.made[key] = [f"{name}/whole" for name in node.output]
+            whole.output.extend(self.made[key])
+            self.at_load.append(whole)
+        return self.made[key]
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
