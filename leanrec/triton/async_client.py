@@ -10,16 +10,16 @@ Source: Dean and Barroso, "The Tail at Scale", Communications of the ACM 56 (201
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import grpc
-import numpy as np
 from tritonclient.grpc import service_pb2 as proto
-from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
 from leanrec.errors import ServingError
-from leanrec.triton.client import Answer
+from leanrec.triton.messages import Answer, decode_answer, encode_request
 from leanrec.triton.replicas import Replica, Replicas, Resolve, Served
+
+__all__ = ["AsyncTritonClient", "NotServedError", "encode_request"]
 
 _REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED}
 _NOT_SERVED = ("unknown model", "is not at ready state", "is not found", "has no available versions")
@@ -28,16 +28,6 @@ _NOTHING: Served = ("", None)
 
 class NotServedError(ServingError):
     """Triton answers, and does not serve this version of the model (any more, or yet)."""
-
-
-def encode_request(model: str, version: int | None, inputs: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of an inference request: `inputs` by served name, each [B, ...]; no version: the newest."""
-    shown = "" if version is None else str(version)
-    request = proto.ModelInferRequest(model_name=model, model_version=shown)
-    for name, array in inputs.items():
-        request.inputs.add(name=name, datatype=np_to_triton_dtype(array.dtype), shape=array.shape)
-        request.raw_input_contents.append(np.ascontiguousarray(array).tobytes())
-    return request.SerializeToString()
 
 
 class AsyncTritonClient:
@@ -97,7 +87,7 @@ class AsyncTritonClient:
         # A timer and no task of its own: nearly every request is answered before it is due.
         timer = loop.call_later(self._hedge_after_s, hedge)
         try:
-            answer = _answer(await first)
+            answer = decode_answer(await first)
             replica.answered()
             return answer
         except grpc.aio.AioRpcError as error:
@@ -137,7 +127,7 @@ class AsyncTritonClient:
         for number, replica in enumerate(replicas, 1):
             left = ends - asyncio.get_running_loop().time()
             try:
-                answer = _answer(await replica.infer(request, timeout=max(left, 0.001)))
+                answer = decode_answer(await replica.infer(request, timeout=max(left, 0.001)))
                 replica.answered()
                 return answer
             except grpc.aio.AioRpcError as error:
@@ -165,14 +155,6 @@ def _may_be_answered(failure: ServingError, others: Sequence[Replica]) -> bool:
 
 class _GoneError(ServingError):
     """No connection, or cut off: another try may meet a server."""
-
-
-def _answer(response: proto.ModelInferResponse) -> Answer:
-    outputs = {
-        output.name: np.frombuffer(content, triton_to_np_dtype(output.datatype)).reshape(output.shape)
-        for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
-    }
-    return Answer(outputs=outputs, version=int(response.model_version))
 
 
 def _is_answered(attempt: asyncio.Task[Answer]) -> bool:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Self
 
+import grpc
 import numpy as np
-import tritonclient.grpc as grpcclient
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.grpc import service_pb2 as proto
 
 from leanrec.errors import ServingError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The outputs by name, each with the batch axis first, and the model version that computed them."""
-
-    outputs: dict[str, np.ndarray]
-    version: int
+from leanrec.triton.messages import UNLIMITED, Answer, decode_answer, encode_request, infer_over, ready_over
 
 
 class TritonClient:
@@ -31,10 +23,8 @@ class TritonClient:
     def __init__(self, address: str, timeout_s: float = 10.0) -> None:
         self.address = address
         self.timeout_s = timeout_s
-        try:
-            self._client = grpcclient.InferenceServerClient(address)
-        except (InferenceServerException, ValueError) as error:
-            raise ServingError(f"{address!r} is not a gRPC address ({error}); give host:port") from None
+        self._channel = grpc.insecure_channel(address, options=UNLIMITED)
+        self._infer, self._ready = infer_over(self._channel), ready_over(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -44,10 +34,7 @@ class TritonClient:
 
     def close(self) -> None:
         """Close the connection; once is enough, twice does no harm."""
-        # Dropped too: the library's client closes itself again when it is collected, which fails at exit.
-        client = vars(self).pop("_client", None)
-        if client is not None:
-            client.close()
+        self._channel.close()
 
     def infer(
         self,
@@ -62,35 +49,19 @@ class TritonClient:
         Raises ServingError when nothing listens, the deadline passes, the model or version is not
         served, or Triton refuses the tensors.
         """
-        tensors = []
-        for name, array in inputs.items():
-            dtype = np_to_triton_dtype(array.dtype)
-            if dtype is None:
-                raise ServingError(f"model {model}: Triton has no data type for input {name} ({array.dtype})")
-            whole = np.ascontiguousarray(array)  # a number without a shape gets one, which Triton refuses
-            tensor = grpcclient.InferInput(name, list(whole.shape), dtype)
-            tensor.set_data_from_numpy(whole)
-            tensors.append(tensor)
         deadline = self.timeout_s if timeout_s is None else timeout_s
+        request = encode_request(model, version, inputs)
         try:
-            result = self._client.infer(
-                model, tensors, model_version="" if version is None else str(version), client_timeout=deadline
-            )
-        except InferenceServerException as error:
+            return decode_answer(self._infer(request, timeout=deadline))
+        except grpc.RpcError as error:
             raise self._explained(error, model, deadline) from None
-        response = result.get_response()
-        outputs = {output.name: result.as_numpy(output.name) for output in response.outputs}
-        return Answer(outputs=outputs, version=int(response.model_version))
 
     def is_ready(self, model: str, version: int | None = None) -> bool:
         """Whether `model` (in `version`, or in any) answers now."""
+        request = proto.ModelReadyRequest(name=model, version="" if version is None else str(version))
         try:
-            return bool(
-                self._client.is_model_ready(
-                    model, "" if version is None else str(version), client_timeout=self.timeout_s
-                )
-            )
-        except InferenceServerException:
+            return bool(self._ready(request, timeout=self.timeout_s).ready)
+        except grpc.RpcError:
             return False
 
     def wait_until_ready(self, model: str, version: int | None = None, timeout_s: float = 60.0) -> None:
@@ -102,17 +73,17 @@ class TritonClient:
                 raise ServingError(f"{self.address}: {shown} was not ready within {timeout_s:g} s")
             time.sleep(0.05)
 
-    def _explained(self, error: InferenceServerException, model: str, deadline: float) -> ServingError:
-        status, message = str(error.status()), error.message() or ""
-        if "UNAVAILABLE" in status and "connect" in message.lower():
-            return ServingError(f"nothing answers at {self.address}; start a server with `leanrec serve`")
-        if "DEADLINE_EXCEEDED" in status:
-            return ServingError(
-                f"{self.address}: model {model} did not answer within {deadline:g} s; look at its load or"
-                " give the call more time"
-            )
+    def _explained(self, error: grpc.RpcError, model: str, deadline: float) -> ServingError:
+        status, message = error.code(), error.details() or ""
         if "unknown model" in message or "version" in message.lower():
             return ServingError(
                 f"{self.address}: {message}; `leanrec release status` lists what should be served"
+            )
+        if status == grpc.StatusCode.UNAVAILABLE:
+            return ServingError(f"nothing answers at {self.address}; start a server with `leanrec serve`")
+        if status == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ServingError(
+                f"{self.address}: model {model} did not answer within {deadline:g} s; look at its load or"
+                " give the call more time"
             )
         return ServingError(f"{self.address}: model {model} refused the request: {message}")

@@ -17,16 +17,15 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import grpc
-from tritonclient.grpc import service_pb2 as proto
+
+from leanrec.triton.messages import UNLIMITED, infer_over, ready_over
 
 OUT_S = 1.0
 """Seconds for which a replica that failed, or lacks a version, is asked only where no other is left."""
 MAX_LATE = 3
 """Answers in a row that may be late before a replica is out."""
-_SERVICE = "/inference.GRPCInferenceService"
 _OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
+    *UNLIMITED,
     # A replica that comes back is found again within a second; gRPC would wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
@@ -53,14 +52,7 @@ class Replica:
 
     def __post_init__(self) -> None:
         self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
-        self.infer = self._channel.unary_unary(
-            f"{_SERVICE}/ModelInfer", response_deserializer=proto.ModelInferResponse.FromString
-        )
-        self.ready = self._channel.unary_unary(
-            f"{_SERVICE}/ModelReady",
-            request_serializer=proto.ModelReadyRequest.SerializeToString,
-            response_deserializer=proto.ModelReadyResponse.FromString,
-        )
+        self.infer, self.ready = infer_over(self._channel), ready_over(self._channel)
 
     def may_answer(self, served: Served) -> bool:
         """Whether nothing speaks against asking it now."""
