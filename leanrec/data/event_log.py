@@ -8,9 +8,11 @@ returns when its events are on the disk; if it raises, the file is cut back to w
 before. A line that a killed writer left half-written was never acknowledged: readers skip it, and the
 same writer cuts it off when it starts again.
 
-An event id counts once. A writer knows the newest ids and answers a repeated one without writing it;
-`read_events` drops every repetition, whoever wrote it and however long ago. A day's folder may be
-deleted once its events are in the base files: every run reads the whole log (docs/retraining.md).
+An event id counts once. Writers commit one after another (a lock on the folder), and each first reads what
+the others have added: it knows the newest ids of all, and answers a repeated one without writing it.
+`read_events` drops every repetition, however long ago. An id that comes with other content is refused. A
+day's folder may be deleted once its events are in the base files: every run reads the whole log
+(docs/retraining.md).
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import os
 import queue
 import re
 import threading
-from collections import deque
-from collections.abc import Collection, Sequence
+from collections import ChainMap
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +37,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from leanrec.data.log_file import LogFile, explained, fsync, lock_writer
+from leanrec.data.log_file import FileLock, LogFile, explained, lock_writer
+from leanrec.data.taken_events import TakenEvents, content_of, difference, log_files
 from leanrec.errors import DataError, HostError
 
 FEEDBACK = pa.schema(
@@ -55,17 +58,18 @@ FEEDBACK = pa.schema(
 whose answer the event credits, null where it credits none."""
 
 REMEMBERED_IDS = 200_000
-"""Event ids that a writer knows at most, the newest: about 30 MB."""
+"""Event ids that a writer knows at most, the newest: about 90 MB."""
+FOLLOW_S = 1.0
+"""Seconds without an event after which a writer reads what others have added, so that it is never much."""
 
 _log = logging.getLogger(__name__)
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_WRITER = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_WRITER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LONGEST_LINE = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeedbackEvent:
-    """One thing that a user did with an item. `timestamp` has a time zone."""
+    """One thing that a user did with an item."""
 
     event_id: str
     user_id: str
@@ -73,16 +77,30 @@ class FeedbackEvent:
     item_id: str
     type: Literal["impression", "click", "rating"]
     rating: float | None = None
-    timestamp: datetime
+    timestamp: datetime | None = None
+    """With a time zone; none: when it was received."""
     request_id: str | None = None
     release: int | None = None
+
+
+class TakenIdError(DataError):
+    """An event's id was taken before, for another event."""
+
+    def __init__(self, event_id: str, number: int, fields: Sequence[str]) -> None:
+        names = " and ".join(fields)
+        super().__init__(
+            f"event {event_id!r}: its id was taken before, with another {names}; give each event its own"
+        )
+        self.number = number
+        """The event's place in the call."""
+        self.fields = tuple(fields)
 
 
 class EventLog:
     """The one writer `writer` of the log in `folder`. It may be used from several threads.
 
     A second process with the same name is refused: a lock on `<folder>/<writer>.lock`, which the kernel
-    frees with the process, tells them apart. Opening reads the newest `remembered_ids` ids of all writers.
+    frees with the process, tells them apart. The newest `remembered_ids` ids of all writers are known.
     """
 
     def __init__(self, folder: Path, writer: str, *, remembered_ids: int = REMEMBERED_IDS) -> None:
@@ -92,17 +110,16 @@ class EventLog:
             )
         self._folder = Path(folder)
         self._writer = writer
-        self._remembered_ids = remembered_ids
         self._closed = False
         self._submitting = threading.Lock()
         self._queue: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
         self._file: LogFile | None = None
         try:
             self._lock = lock_writer(self._folder, writer)
-            self._order = deque(_newest_ids(self._folder, remembered_ids))
+            self._commits = FileLock(self._folder / ".commits")
+            self._taken = TakenEvents(self._folder, bound=remembered_ids, today=_today())
         except OSError as error:
             raise explained(error, self._folder) from error
-        self._ids = set(self._order)
         self._committer = threading.Thread(target=self._commit_groups, name="event-log", daemon=True)
         self._committer.start()
 
@@ -115,16 +132,16 @@ class EventLog:
     def append(self, events: Sequence[FeedbackEvent]) -> list[bool]:
         """Write `events`; once it returns they are on the disk. For each, whether it is new.
 
-        Raises HostError when the disk takes nothing more; none of `events` is acknowledged then, and
-        the same call may be made again. Raises ValueError for text that is not Unicode or a rating that
-        is not finite.
+        Raises HostError when the disk takes nothing more; none of `events` is acknowledged then, and the same
+        call may be made again. Raises TakenIdError when one has the id of another event; none is taken then.
+        Raises ValueError for text that is not Unicode or a rating that is not finite.
         """
         return self.submit(events).result()
 
     def submit(self, events: Sequence[FeedbackEvent]) -> Future[list[bool]]:
         """`append`, without waiting: the future answers what `append` would."""
         received_at = datetime.now(UTC)
-        lines = tuple((event.event_id, _line(event, received_at)) for event in events)
+        lines = tuple(_line(event, received_at) for event in events)
         append = _Append(lines=lines, future=Future())
         with self._submitting:  # what came behind the end of the queue would wait forever
             if self._closed:
@@ -142,55 +159,70 @@ class EventLog:
         self._committer.join()
         if self._file is not None:
             self._file.close()
+        self._commits.close()
         (self._folder / f"{self._writer}.lock").unlink(missing_ok=True)
         os.close(self._lock)
 
     def _commit_groups(self) -> None:
         while True:
             group, closing = self._next_group()
-            group = [append for append in group if append.future.set_running_or_notify_cancel()]
-            if group:
-                self._commit(group)
+            self._commit([append for append in group if append.future.set_running_or_notify_cancel()])
             if closing:
                 return
 
     def _next_group(self) -> tuple[list[_Append], bool]:
-        """Wait for an append, then take all that wait beside it."""
-        first = self._queue.get()
-        if first is None:
-            return [], True
-        group = [first]
+        """Wait for an append, then take all that wait beside it; none where none comes within `FOLLOW_S`."""
+        group: list[_Append] = []
         with suppress(queue.Empty):
-            while True:
-                following = self._queue.get_nowait()
-                if following is None:
-                    return group, True
+            following = self._queue.get(timeout=FOLLOW_S)
+            while following is not None:
                 group.append(following)
+                following = self._queue.get_nowait()
+            return group, True
         return group, False
 
     def _commit(self, group: list[_Append]) -> None:
         # A repeated id is answered with its group: never before the first of them is on the disk.
-        fresh: dict[str, bytes] = {}
-        answers = []
-        for append in group:
-            answer = []
-            for event_id, line in append.lines:
-                is_new = event_id not in self._ids and event_id not in fresh
-                if is_new:
-                    fresh[event_id] = line
-                answer.append(is_new)
-            answers.append(answer)
+        fresh: dict[str, _Line] = {}
         try:
-            if fresh:
-                self._file_of(datetime.now(UTC).date()).append(b"".join(fresh.values()))
+            with self._commits as lock:
+                self._taken.follow(_today(), self._writer)
+                answers = [self._judged(append.lines, fresh) for append in group]
+                if fresh:
+                    self._file_of(_today()).append(b"".join(line.text for line in fresh.values()))
+                if lock.is_overdue():
+                    self._taken.follow(_today(), self._writer)
         except BaseException as error:  # the committer lives on, and whoever waits learns why
             reason = explained(error, self._folder) if isinstance(error, OSError) else error
             for append in group:
                 append.future.set_exception(reason)
             return
-        self._remember(fresh)
+        overtaken = {event_id for event_id in fresh if event_id in self._taken}
+        self._taken.add((line.event_id, line.content) for line in fresh.values())
         for append, answer in zip(group, answers, strict=True):
-            append.future.set_result(answer)
+            if isinstance(answer, TakenIdError):
+                append.future.set_exception(answer)
+            else:
+                ids = (line.event_id for line in append.lines)
+                append.future.set_result(
+                    [new and name not in overtaken for name, new in zip(ids, answer, strict=True)]
+                )
+
+    def _judged(self, lines: Sequence[_Line], fresh: dict[str, _Line]) -> list[bool] | TakenIdError:
+        """Whether each of an append's lines is new; where all may be taken, `fresh` gets the new ones."""
+        new: dict[str, _Line] = {}
+        answer = []
+        for number, line in enumerate(lines):
+            first = ChainMap(new, fresh).get(line.event_id)
+            content = first.content if first else self._taken.get(line.event_id)
+            fields = difference(content, line.content) if content else ()
+            if fields:
+                return TakenIdError(line.event_id, number, fields)
+            answer.append(content is None)
+            if content is None:
+                new[line.event_id] = line
+        fresh.update(new)
+        return answer
 
     def _file_of(self, day: date) -> LogFile:
         path = self._folder / day.isoformat() / f"{self._writer}.jsonl"
@@ -200,12 +232,6 @@ class EventLog:
                 self._file = None
             self._file = LogFile(path)
         return self._file
-
-    def _remember(self, ids: Collection[str]) -> None:
-        self._ids.update(ids)
-        self._order.extend(ids)
-        while len(self._order) > self._remembered_ids:
-            self._ids.discard(self._order.popleft())
 
 
 def read_events(folder: Path, since: datetime | None = None) -> pa.Table:
@@ -218,7 +244,7 @@ def read_events(folder: Path, since: datetime | None = None) -> pa.Table:
     A DataError names the file whose lines, a torn last one aside, are not events.
     """
     tables = [FEEDBACK.empty_table()]
-    for path in _log_files(Path(folder)):
+    for path in log_files(Path(folder)):
         if since is None or path.parent.name >= since.astimezone(UTC).date().isoformat():
             tables.append(_read_file(path))
     events = pa.concat_tables(tables)
@@ -231,31 +257,16 @@ def read_events(folder: Path, since: datetime | None = None) -> pa.Table:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Line:
+    event_id: str
+    content: bytes
+    text: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Append:
-    lines: tuple[tuple[str, bytes], ...]
-    """Each event's id and line."""
+    lines: tuple[_Line, ...]
     future: Future[list[bool]]
-
-
-def _log_files(folder: Path) -> list[Path]:
-    """Every writer's files, oldest day first."""
-    days = sorted(day for day in folder.glob("*") if _DAY.fullmatch(day.name))
-    return [path for day in days for path in sorted(day.glob("*.jsonl"))]
-
-
-def _newest_ids(folder: Path, bound: int) -> list[str]:
-    """At most `bound` event ids, oldest first, day by day back from the newest."""
-    ids: list[str] = []
-    for path in reversed(_log_files(folder)):
-        if len(ids) >= bound:
-            break
-        try:
-            ids = _read_file(path)["event_id"].to_pylist() + ids
-        except DataError as error:  # it keeps runs from reading, and nobody from writing
-            _log.error("%s; ids in it are not known as taken", error)
-        # A killed writer may have written what it never brought to the disk; from now on we answer for it.
-        fsync(path)
-    return ids[max(0, len(ids) - bound) :]
 
 
 def _read_file(path: Path) -> pa.Table:
@@ -277,19 +288,24 @@ def _read_file(path: Path) -> pa.Table:
     return table.cast(FEEDBACK)
 
 
-def _line(event: FeedbackEvent, received_at: datetime) -> bytes:
+def _line(event: FeedbackEvent, received_at: datetime) -> _Line:
     fields: dict[str, Any] = {
         "event_id": event.event_id,
         "user_id": event.user_id,
         "item_id": event.item_id,
         "type": event.type,
         "rating": event.rating,
-        "timestamp": _iso(event.timestamp),
+        "timestamp": _iso(event.timestamp or received_at),
         "received_at": _iso(received_at),
         "request_id": event.request_id,
         "release": event.release,
     }
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    return _Line(event_id=event.event_id, content=content_of(fields), text=text)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 def _iso(time: datetime) -> str:

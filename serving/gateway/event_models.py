@@ -30,7 +30,7 @@ class Event(Request):
     """One thing that a user did with an item."""
 
     event_id: Identifier
-    """Yours, and unique: sent again, the event counts once."""
+    """Yours, and unique: sent again, the event counts once; with other content it is refused (409)."""
     user_id: Identifier
     item_id: Identifier
     type: Literal["impression", "click", "rating"]

@@ -1,8 +1,9 @@
 """POST /v1/events: what people did, on the disk before it is acknowledged, and in their row right after.
 
-An event counts once, by its `event_id`, however often it is sent. A call is taken whole or not at all. Items
-that the stable release does not know are taken too: the catalogue may be younger than the release. They
-stay out of the user's row, since no index stands for them yet.
+An event counts once, by its `event_id`, however often it is sent, and to whichever gateway that shares the
+folder of the log. A call is taken whole or not at all. Items that the stable release does not know are taken
+too: the catalogue may be younger than the release. They stay out of the user's row, since no index stands for
+them yet.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter
 
 from leanrec.config import RunSettings
-from leanrec.data.event_log import EventLog, FeedbackEvent
+from leanrec.data.event_log import EventLog, FeedbackEvent, TakenIdError
+from leanrec.data.log_file import FileLock
 from leanrec.data.pseudonyms import pseudonym_of
 from leanrec.errors import HostError
 from leanrec.features.push import OnlineUsersWriter, Rating
@@ -65,9 +67,12 @@ class Feedback:
         self._index_of = index_of
         self._forget = forget
         self._metrics = metrics
-        self._log = EventLog(event_log_folder(settings), writer_name())
+        folder = event_log_folder(settings)
+        self._log = EventLog(folder, writer_name())
+        self._rows_lock = FileLock(folder / ".rows")
         self._rows = OnlineRows(
             lambda: OnlineUsersWriter(settings.feature_store, settings.features),
+            self._rows_lock,
             settings.gateway.store_pause_ms / 1e3,
             metrics,
         )
@@ -85,12 +90,14 @@ class Feedback:
             _log.error("%s", error)
             message = "the event log cannot be written now, so no event was taken; send the same events again"
             raise FaultError(503, message, {"Retry-After": "5"}) from None
+        except TakenIdError as error:
+            raise FaultError(409, _other_content(error, events)) from None
         new = [event for event, fresh in zip(taken, is_new, strict=True) if fresh]
         for credited in new:
             self._metrics.feedback.labels(str(credited.release or NO_RELEASE), credited.type).inc()
         self._metrics.repeated_events.inc(len(taken) - len(new))
         known = [(event, index) for event in new if (index := self._index_of(event.item_id)) is not None]
-        await self._bring_online(known)
+        await self._bring_online(known, now)
         return EventsAnswer(
             accepted=len(new), duplicates=len(taken) - len(new), unknown_items=len(new) - len(known)
         )
@@ -99,6 +106,7 @@ class Feedback:
         """Write what was taken, bring it online if the store answers, and let go of the log."""
         await asyncio.to_thread(self._rows.close)
         await asyncio.to_thread(self._log.close)
+        self._rows_lock.close()
 
     def _check(self, number: int, event: Event, now: datetime) -> None:
         bounds = self._settings.validation
@@ -129,17 +137,17 @@ class Feedback:
             item_id=event.item_id,
             type=event.type,
             rating=event.rating,
-            timestamp=min(event.timestamp or now, now),
+            timestamp=event.timestamp if event.timestamp and event.timestamp <= now else None,
             request_id=event.request_id,
             release=release_of(event.request_id, self._request_key) if event.request_id else None,
         )
 
-    async def _bring_online(self, events: Sequence[tuple[FeedbackEvent, int]]) -> None:
+    async def _bring_online(self, events: Sequence[tuple[FeedbackEvent, int]], now: datetime) -> None:
         """Ratings and clicks, as the next run reads them; impressions change no row."""
         ratings: dict[str, list[Rating]] = {}
         for event, index in events:
             if event.type != "impression":
-                ratings.setdefault(event.user_id, []).append(self._rating(event, index))
+                ratings.setdefault(event.user_id, []).append(self._rating(event, index, now))
         if not ratings:
             return
         pushed = asyncio.wrap_future(self._rows.push(ratings))
@@ -147,7 +155,7 @@ class Feedback:
         # The caller's events are safe: it does not wait for a store that does not answer.
         await asyncio.wait({pushed}, timeout=self._settings.gateway.store_deadline_ms / 1e3)
 
-    def _rating(self, event: FeedbackEvent, index: int) -> Rating:
+    def _rating(self, event: FeedbackEvent, index: int, now: datetime) -> Rating:
         rating = event.rating
         if rating is None:
             implied = self._settings.data.click_rating
@@ -155,7 +163,7 @@ class Feedback:
         return Rating(
             item_index=index,
             rating=rating,
-            timestamp=event.timestamp,
+            timestamp=event.timestamp or now,
             is_implied=event.type == "click",
         )
 
@@ -170,6 +178,16 @@ def router(gateway: Gateway) -> APIRouter:
         return await gateway.feedback.take(body.events)
 
     return routes
+
+
+def _other_content(error: TakenIdError, events: Sequence[Event]) -> str:
+    """The sentence for an event whose id stands for another one."""
+    *most, last = (f"`{name}`" for name in error.fields)
+    fields = f"{', '.join(most)} and {last}" if most else last
+    return (
+        f"event {shown(events[error.number].event_id)} (events.{error.number}): its id was taken before, with"
+        f" another {fields}, so no event of this call was taken; give each event an id of its own"
+    )
 
 
 def event_log_folder(settings: RunSettings) -> Path:

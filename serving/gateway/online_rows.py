@@ -3,6 +3,9 @@
 The event log has every event already, so nothing is lost here for good: what cannot be brought online now
 is tried again while there is room to keep it, and the next materialization, which reads the log, makes up
 for the rest.
+
+Changing a row is reading and writing it: gateways that share the event log push one after another, under a
+lock, so that none undoes what another has just done.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from leanrec.errors import FeatureStoreError
@@ -36,8 +40,15 @@ class Writer(Protocol):
 class OnlineRows:
     """The one pusher of a gateway. `pause_s` lie between two tries while the store does not answer."""
 
-    def __init__(self, open_writer: Callable[[], Writer], pause_s: float, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        open_writer: Callable[[], Writer],
+        lock: AbstractContextManager[object],
+        pause_s: float,
+        metrics: Metrics,
+    ) -> None:
         self._open_writer = open_writer
+        self._lock = lock
         self._pause_s = max(pause_s, 0.01)
         self._metrics = metrics
         self._waiting: list[tuple[Ratings, Future[None]]] = []
@@ -72,7 +83,8 @@ class OnlineRows:
             try:
                 if group:
                     writer = writer or self._open_writer()
-                    writer.push(_merged([ratings for ratings, _ in group]))
+                    with self._lock:
+                        writer.push(_merged([ratings for ratings, _ in group]))
             except Exception as error:  # the thread lives on whatever a store's library raises
                 self._failed(group, error)
             else:

@@ -86,7 +86,7 @@ def test_readers_drop_what_a_writer_no_longer_remembers(tmp_path: Path) -> None:
     assert len(log_file(tmp_path).read_text().splitlines()) == 4
     assert sorted(ids(tmp_path)) == ["a", "b", "c"]
     with EventLog(tmp_path, "w", remembered_ids=2) as log:
-        assert log.append([event("c"), event("a"), event("b")]) == [False, False, True]
+        assert log.append([event("c"), event("a", item_id="second"), event("b")]) == [False, False, True]
     by_id = {row["event_id"]: row["item_id"] for row in read_events(tmp_path).to_pylist()}
     assert by_id["a"] == "first"
 
@@ -222,15 +222,13 @@ def test_a_closed_log_takes_nothing(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from leanrec.data.event_log import EventLog, FeedbackEvent
 
 with EventLog(Path(sys.argv[1]), "w") as log:
     for n in range(int(sys.argv[2]), 1_000_000):
         name = f"e{n}"
-        new = log.append([FeedbackEvent(event_id=name, user_id="p", item_id="i" * (n % 500), type="click",
-                                        timestamp=datetime.now(UTC))])
+        new = log.append([FeedbackEvent(event_id=name, user_id="p", item_id="i" * (n % 500), type="click")])
         sys.stdout.write(f"{name} {int(new[0])}\\n")
         sys.stdout.flush()
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -123,10 +124,42 @@ def test_an_event_is_written_under_a_pseudonym_and_shows_in_the_row(world: World
 
 def test_a_repeated_event_counts_once(world: World) -> None:
     assert world.post(rating("e1")).json()["accepted"] == 1
-    answer = world.post(rating("e1", value=1), rating("e2"), rating("e2")).json()
+    answer = world.post(rating("e1"), rating("e2"), rating("e2")).json()
     assert (answer["accepted"], answer["duplicates"]) == (1, 2)
     assert read_events(world.log)["rating"].to_pylist() == [4.5, 4.5]
     assert world.row().user_statistics[0] == 2
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_id_that_comes_again_with_other_content_is_refused_whole(world: World, restarted: bool) -> None:
+    first = rating("e1", timestamp="2026-01-31T12:00:00Z", request_id=make(7, REQUEST_KEY))
+    assert world.post(first, rating("e2")).json()["accepted"] == 2
+    if restarted:
+        asyncio.run(world.feedback.close())
+        world.feedback = world.start()
+    answer = world.post(rating("e3"), {**first, "item_id": "b", "rating": 2})
+    assert answer.status_code == 409
+    assert answer.json()["error"] == {
+        "code": "conflict",
+        "message": "event 'e1' (events.1): its id was taken before, with another `item_id` and `rating`, so no "
+        "event of this call was taken; give each event an id of its own",
+    }
+    assert "with another `user_id`," in world.post({**first, "user_id": "eve"}).text
+    assert "with another `timestamp`," in world.post({**first, "timestamp": "2026-01-31T12:00:01Z"}).text
+    # What says the same is no other content: the time in another zone, or left out; the rating as an integer.
+    same = {**first, "timestamp": "2026-01-31T13:00:00+01:00"}
+    assert world.post(first, same, rating("e2"), {**first, "timestamp": None}).json()["duplicates"] == 4
+    assert world.post(rating("e4", value=4), rating("e4", value=4.0)).json()["duplicates"] == 1
+    assert sorted(read_events(world.log)["event_id"].to_pylist()) == ["e1", "e2", "e4"]
+    assert world.row().user_statistics[0] == 3
+
+
+def test_a_clock_ahead_makes_no_other_content_of_a_repetition(world: World) -> None:
+    ahead = rating("e1", timestamp=(datetime.now(UTC) + timedelta(seconds=1.5)).isoformat())
+    assert world.post(ahead).json()["accepted"] == 1
+    assert world.post(ahead).json()["duplicates"] == 1
+    time.sleep(1.5)
+    assert world.post(ahead).json()["duplicates"] == 1
 
 
 def test_a_click_counts_as_the_data_has_it_and_an_impression_does_not(world: World) -> None:
