@@ -44,3 +44,6 @@ OF_A_RELEASE = frozenset({"release", "response-cache", "serving"})
 
 OF_A_RUN = frozenset({"compression", "gateway", "retraining", "zoo"})
 """Benchmarks that are given the run's folder too, for what lies only there: model, feature store."""
+
+OF_SOME_MODELS = frozenset({"quality", "zoo"})
+"""Benchmarks that can be asked for some of their models alone."""

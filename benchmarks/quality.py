@@ -20,7 +20,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,8 @@ from benchmarks.peers.environment import CACHE
 from benchmarks.peers.recbole import REQUIREMENTS, RecBole
 from benchmarks.quality_matches import MATCHES, Match
 from leanrec.config import RetrieverSettings
+from leanrec.config.section import nearest
+from leanrec.errors import ConfigError
 from leanrec.evaluation import metrics
 from leanrec.evaluation.lists import best_items
 from leanrec.files import read_json, write_json
@@ -122,21 +124,26 @@ class Ours:
 
 
 def measure(
+    only: Sequence[str] = (),
     matches: tuple[Match, ...] = MATCHES,
     seeds: tuple[int, ...] = SEEDS,
     rounds: int = ROUNDS,
     kept: Path = CACHE / "quality",
 ) -> dict[str, Any]:
-    """The table. `kept` is the folder of what is finished."""
+    """The table. `only`: names of matches, none: all; `kept` is the folder of what is finished."""
+    matches = _chosen(matches, only)
     with _one_thread():
         table = [_compare(match, seeds, rounds, kept) for match in matches]
     both = [row for row in table if "recbole" in row]
-    ours, peer = (statistics.mean(row[side]["ndcg"]["mean"] for row in both) for side in ("ours", "recbole"))
+    ours, peer = (
+        statistics.mean(row[side]["ndcg"]["mean"] for row in both) if both else None
+        for side in ("ours", "recbole")
+    )
     return {
         "name": "quality",
         "ours": ours,
         "baseline": peer,
-        "ratio": ours / peer,
+        "ratio": ours / peer if ours and peer else None,
         "unit": "NDCG@10 on test, the mean over the models that both have",
         "models": table,
         "settings": {
@@ -150,6 +157,15 @@ def measure(
             ),
         },
     }
+
+
+def _chosen(matches: tuple[Match, ...], only: Sequence[str]) -> tuple[Match, ...]:
+    """Those of the names `only`, or all; a ConfigError for a name that none has."""
+    names = [match.name for match in matches]
+    for name in only:
+        if name not in names:
+            raise ConfigError(f"--only {name!r} is no model of this benchmark; {nearest(name, names)}")
+    return tuple(match for match in matches if not only or match.name in only)
 
 
 def _compare(match: Match, seeds: tuple[int, ...], rounds: int, kept: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Each retriever is trained with the configured ranker behind it, and each ranker behind the configured
 retriever, with the settings that its name brings along. The split `valid` says which one would be chosen,
-the split `test` how good it is.
+the split `test` how good it is. `--only als --only dlrm` trains those alone, beside the configured one.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import contextlib
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from leanrec.config import RunSettings, TrainingSettings
+from leanrec.config.section import nearest
 from leanrec.config.zoo import RANKERS, RETRIEVERS
 from leanrec.data.ingest import ingest
 from leanrec.data.pseudonyms import load_key
+from leanrec.errors import ConfigError
 from leanrec.evaluation.bootstrap import bootstrap_difference
 from leanrec.evaluation.evaluate import answer
 from leanrec.evaluation.protocol import HEADLINE_K, load_protocol, ndcg_per_user
@@ -32,9 +35,13 @@ FIGURE = f"ndcg@{HEADLINE_K}"
 Part = Literal["retriever", "ranker"]
 
 
-def measure(_repository: Path, run: Path) -> dict[str, Any]:
-    """NDCG@10 on `test` of the configured model, and of the best other one on `valid`."""
+def measure(_repository: Path, run: Path, only: Sequence[str] = ()) -> dict[str, Any]:
+    """NDCG@10 on `test` of the configured model, and of the best other one on `valid`.
+
+    `only`: names of the models to put in its place; none: all.
+    """
     settings = RunSettings.parse(read_json(Path(run) / "settings.json"))
+    chosen = others(settings.training, only)
     with tempfile.TemporaryDirectory(prefix="leanrec-zoo-") as name:
         folder = Path(name)
         data = _data(settings, folder)
@@ -54,7 +61,7 @@ def measure(_repository: Path, run: Path) -> dict[str, Any]:
         ours = judge(settings.training)
         rows = [
             {"part": part, "model": model} | _beside(judge(with_model(settings.training, part, model)), ours)
-            for part, model in others(settings.training)
+            for part, model in chosen
         ]
     best = max(rows, key=lambda row: row["valid"])
     return {
@@ -76,12 +83,20 @@ def measure(_repository: Path, run: Path) -> dict[str, Any]:
     }
 
 
-def others(training: TrainingSettings) -> list[tuple[Part, str]]:
-    """Every model that could stand in the place of a configured one."""
+def others(training: TrainingSettings, only: Sequence[str] = ()) -> list[tuple[Part, str]]:
+    """Every model that could stand in the place of a configured one, or `only` those.
+
+    Raises a ConfigError for a name that none of them has.
+    """
     retrievers: list[tuple[Part, str]] = [("retriever", name) for name in RETRIEVERS]
     rankers: list[tuple[Part, str]] = [("ranker", name) for name in RANKERS]
     configured = {("retriever", training.retriever.model), ("ranker", training.ranker.model)}
-    return [each for each in (*retrievers, *rankers) if each not in configured]
+    found = [each for each in (*retrievers, *rankers) if each not in configured]
+    names = [model for _, model in found]
+    for name in only:
+        if name not in names:
+            raise ConfigError(f"--only {name!r} is no other model of the zoo; {nearest(name, names)}")
+    return [each for each in found if not only or each[1] in only]
 
 
 def with_model(training: TrainingSettings, part: Part, model: str) -> TrainingSettings:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks import quality
 from benchmarks.quality import Split, converge, judge
+from leanrec.errors import ConfigError
 from leanrec.training.interactions import Pairs
 
 NUM_ITEMS = 14
@@ -78,3 +80,9 @@ def test_a_bound_in_cpu_seconds_lets_the_epoch_end_and_is_told():
 def test_what_ended_the_training_is_told():
     assert converge(Scripted([4, 2, 3, 4]), SPLIT, epochs=4, patience=2)["ended_by"] == "patience"
     assert converge(Scripted([4, 2, 3, 4]), SPLIT, epochs=2, patience=9)["ended_by"] == "epochs"
+
+
+def test_a_model_that_is_not_in_the_table_is_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError, match=r"--only 'ItemKN' is no model .* did you mean 'ItemKNN'"):
+        quality.measure(only=["ItemKN"])
+    assert [m.name for m in quality._chosen(quality.MATCHES, ["EASE", "BPR"])] == ["BPR", "EASE"]

@@ -20,6 +20,7 @@ from leanrec.cli.front import (
     settings_of,
 )
 from leanrec.config import load_settings
+from leanrec.config.section import nearest
 from leanrec.console import RunDisplay
 from leanrec.errors import ConfigError
 
@@ -81,19 +82,24 @@ def report(run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")] 
 def bench(
     name: Annotated[str, typer.Argument(help="A benchmark of benchmarks/.")],
     run_folder: RunOption = LATEST,
+    only: Annotated[
+        list[str] | None, typer.Option(help="zoo, quality: these of its models alone; may be given again.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Measure us beside a peer in one run and print the ratio."""
-    from benchmarks import BENCHMARKS, OF_A_RELEASE, OF_A_RUN
+    from benchmarks import BENCHMARKS, OF_A_RELEASE, OF_A_RUN, OF_SOME_MODELS
 
     if name not in BENCHMARKS:
-        raise ConfigError(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
+        raise ConfigError(f"no benchmark {name!r}; {nearest(name, BENCHMARKS)}")
+    if only and name not in OF_SOME_MODELS:
+        raise ConfigError(f"bench {name} has no models to choose from; leave --only out")
     given: list[Path] = []
     if name in OF_A_RELEASE | OF_A_RUN:
         given.append(Path(settings_of(run_folder).release.repository))
     if name in OF_A_RUN:
         given.append(run_folder)
-    outcome = BENCHMARKS[name](*given)
+    outcome = BENCHMARKS[name](*given, **({"only": only} if only else {}))
     if json_output:
         print(json.dumps(outcome))
     else:

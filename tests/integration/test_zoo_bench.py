@@ -9,6 +9,7 @@ from tiny_workspace import make_workspace
 from benchmarks import zoo
 from leanrec.config import RunSettings, TrainingSettings
 from leanrec.config.zoo import RANKERS, RETRIEVERS
+from leanrec.errors import ConfigError
 from leanrec.files import write_json
 
 pytestmark = pytest.mark.integration
@@ -22,6 +23,9 @@ def test_every_other_model_stands_in_once_with_defaults_of_its_own() -> None:
     other = zoo.with_model(training, "retriever", "sasrec")
     assert (other.retriever.model, other.retriever.epochs) == ("sasrec", 20)
     assert other.ranker == training.ranker
+    assert zoo.others(training, ["dlrm", "als"]) == [("retriever", "als"), ("ranker", "dlrm")]
+    with pytest.raises(ConfigError, match=r"--only 'sassrec' is no other model .* did you mean 'sasrec'"):
+        zoo.others(training, ["als", "sassrec"])
 
 
 def test_the_figures_are_of_models_trained_on_the_run_s_data(
