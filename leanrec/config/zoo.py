@@ -61,6 +61,8 @@ class GRU4RecSettings(Section):
 
     layers: int = Field(default=1, ge=1)
     """Stacked GRU layers."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of their state; null: that of the vectors (`dim`)."""
     whole_sequences: bool = True
     """One pass over a user's sequence teaches all its events; false: each event is a pass of its own."""
 
@@ -83,6 +85,8 @@ class SASRecSettings(Section):
     """Transformer layers."""
     heads: int = Field(default=2, ge=1)
     """Attention heads; they share out `dim`."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of each layer's network behind the attention; null: that of the vectors (`dim`)."""
     whole_sequences: bool = True
     """One pass over a user's sequence teaches all its events; false: each event is a pass of its own."""
 

@@ -161,3 +161,12 @@ def test_caser_sees_the_latest_items_in_their_order_and_the_user():
         assert not torch.allclose(base, retriever.user_vectors(users(histories, index)))
     assert torch.isfinite(retriever.user_vectors(users([[]]))).all()
     assert retriever.item_vectors().shape == (NUM_ITEMS, retriever.width) == (NUM_ITEMS, 16)
+
+
+@pytest.mark.parametrize("model", ["gru4rec", "sasrec"])
+def test_a_sequence_model_s_inner_width_is_its_own_setting(model):
+    """Vectors keep `dim`; what lies between them is as wide as asked."""
+    plain, wide = make(model), make(model, **{model: {"hidden": 11}})
+    assert any(11 in parameter.shape for parameter in wide.parameters())
+    assert not any(11 in parameter.shape for parameter in plain.parameters())
+    assert wide.user_vectors(users([[1, 2], [3]])).shape == (2, 8)

@@ -8,6 +8,7 @@ is the cosine to the user's mean item. A new item can be recommended before anyb
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -64,15 +65,25 @@ def tf_idf(texts: Sequence[str]) -> sp.csr_matrix:
 
 
 def encoded(texts: Sequence[str], encoder: str) -> np.ndarray:
-    """[N, width] sentence embeddings by the encoder that lies in the folder `encoder`."""
+    """[N, width] sentence embeddings by the encoder that lies in the folder `encoder`.
+
+    Raises a ConfigError where there is no such folder, no encoder in it, or no package to run one.
+    """
+    named = f"training.retriever.content_based.encoder {encoder!r}"
+    if not Path(encoder).is_dir():
+        raise ConfigError(f"{named} is no folder; give the one that holds the encoder's files")
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise ConfigError(
-            f"training.retriever.content_based.encoder {encoder!r} needs the package sentence-transformers; "
-            "install it, or leave the encoder out for TF-IDF"
+            f"{named} needs the package sentence-transformers; install it, "
+            "or leave the encoder out for TF-IDF"
         ) from None
-    model = SentenceTransformer(encoder, device="cpu", local_files_only=True)
+    try:
+        model = SentenceTransformer(encoder, device="cpu", local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{named} holds no sentence encoder ({reason}); give its folder") from None
     return np.asarray(model.encode(list(texts), normalize_embeddings=True))
 
 

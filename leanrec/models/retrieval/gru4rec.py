@@ -15,10 +15,10 @@ class GRU4Rec(SequenceRetriever):
 
     def __init__(self, spec: ModelSpec, settings: RetrieverSettings, items: ItemInputs) -> None:
         super().__init__(spec, settings, items)
-        layers = settings.gru4rec.layers
+        layers, hidden = settings.gru4rec.layers, settings.gru4rec.hidden or settings.dim
         between = settings.dropout if layers > 1 else 0.0
-        self.gru = nn.GRU(settings.dim, settings.dim, layers, batch_first=True, dropout=between)
-        self.out = nn.Linear(settings.dim, settings.dim)
+        self.gru = nn.GRU(settings.dim, hidden, layers, batch_first=True, dropout=between)
+        self.out = nn.Linear(hidden, settings.dim)
 
     def encode(self, vectors: Tensor) -> Tensor:
         """[B, H, D] to [B, H, D]."""

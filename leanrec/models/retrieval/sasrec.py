@@ -24,7 +24,7 @@ class SASRec(SequenceRetriever):
         super().__init__(spec, settings, items)
         own, dim, length = settings.sasrec, settings.dim, spec.history_length
         layer = nn.TransformerEncoderLayer(
-            dim, own.heads, dim, settings.dropout, "gelu", batch_first=True, norm_first=True
+            dim, own.heads, own.hidden or dim, settings.dropout, "gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, own.layers, nn.LayerNorm(dim), enable_nested_tensor=False)
         self.position = nn.Parameter(torch.randn(length, dim) * dim**-0.5)
