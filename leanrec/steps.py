@@ -139,8 +139,9 @@ def publish(settings: RunSettings, work: WorkFolder, *, code_version: str) -> di
     from leanrec.release.judgement import judge_release
     from leanrec.release.lineage import configuration_of
     from leanrec.release.parity import check_parity
-    from leanrec.release.publish import publish_release
+    from leanrec.release.publish import publish_release, refuse_second_candidate
 
+    refuse_second_candidate(settings.release)
     parity, judgement = work.new("parity"), work.new("judgement")
     forms = {"graphs": work.made("graphs"), "compressed": work.made("compressed")}
     check_parity(settings.release, **forms, output=parity)

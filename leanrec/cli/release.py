@@ -77,12 +77,16 @@ def verify(config: ConfigArgument, version: int, json_output: JsonOption = False
 
 
 @release_app.command()
-def publish(config: ConfigArgument, work: WorkOption = BY_HAND) -> None:
+def publish(config: ConfigArgument, work: WorkOption = BY_HAND, json_output: JsonOption = False) -> None:
     """Prove parity and hold what the steps by hand have made against what serves; then publish it."""
     from pipelines.code_version import code_version
 
     figures = steps.publish(load_settings(config), steps.WorkFolder(path=work), code_version=code_version())
-    console.print(f"Release {figures['version']} is in {figures['repository']}.")
+    if json_output:
+        print(json.dumps(figures))
+        return
+    repository = Path(figures["repository"])
+    console.print(f"Release {figures['version']} is in {repository}{next_step(repository)}.")
 
 
 @release_app.command()
@@ -107,12 +111,19 @@ def rollout(
     """Take a candidate to all users step by step; exit status 3 when a bound sends it back."""
     from leanrec.release.rollout.session import roll_out
 
-    stable = roll_out(
-        load_settings(config),
-        version,
-        gateways=gateway or (),
-        watch=None if json_output else lambda seen: console.print(_observation_in_words(seen)),
-    )
+    settings = load_settings(config)
+    try:
+        stable = roll_out(
+            settings,
+            version,
+            gateways=gateway or (),
+            watch=None if json_output else lambda seen: console.print(_observation_in_words(seen)),
+        )
+    except Exception:
+        raise
+    except BaseException:
+        _refuse_to_end_quietly(Path(settings.release.repository))
+        raise
     print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable.")
 
 
@@ -147,6 +158,27 @@ def print_damaged(versions: list[dict[str, Any]]) -> None:
     for line in versions:
         if line["damaged"]:
             console.print(f"Damaged: {line['damaged']}", markup=False)
+
+
+def next_step(repository: Path) -> str:
+    """What a person does with the version just published, if anything, as the end of a sentence."""
+    from leanrec.release.repository import ModelRepository
+
+    if ModelRepository(repository.absolute()).required_state().rollout is None:
+        return ""
+    return "; it is a candidate, and `leanrec release rollout` takes it on"
+
+
+def _refuse_to_end_quietly(repository: Path) -> None:
+    """A ReleaseError where a controller that is stopped leaves a candidate behind that meets users."""
+    from leanrec.release.repository import ModelRepository
+
+    rollout = ModelRepository(repository.absolute()).required_state().rollout
+    if rollout is not None:
+        raise ReleaseError(
+            f"stopped by hand; version {rollout.version} stays as it is ({rollout.shown()}), and nobody"
+            " watches it: `leanrec release rollout` goes on with it, `leanrec release abort` ends it"
+        ) from None
 
 
 def _rollout_in_words(rollout: dict[str, Any], *, watched: bool) -> str:

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from leanrec.cli.front import ConfigArgument, JsonOption, app, console
+from leanrec.cli.release import next_step
 from leanrec.config import RunSettings, load_settings
 from leanrec.console import RunDisplay
 from leanrec.errors import ConfigError
@@ -65,21 +66,18 @@ def _settings_for(
 
 
 def _run(settings: RunSettings, json_output: bool) -> None:
-    from leanrec.release.repository import ModelRepository
     from pipelines.local import run_here
 
     with RunDisplay(quiet=json_output) as display:
         outcome = run_here(settings, watch=display.show)
     drift, release = outcome.figures["drift"], outcome.figures["release"]
-    repository = ModelRepository(Path(settings.release.repository).absolute())
-    is_candidate = release is not None and repository.required_state().rollout is not None
     if json_output:
         print(json.dumps({"retrain": drift["retrain"], "reason": drift["reason"], **outcome.figures}))
         return
     _print_signals(drift["signals"])
     console.print(drift["reason"])
     if release is not None:
-        end = "; it is a candidate, and `leanrec release rollout` takes it on" if is_candidate else ""
+        end = next_step(Path(settings.release.repository))
         console.print(f"Release [bold]{release['version']}[/] is in {release['repository']}{end}.")
     console.print(f"The run's report: [bold]{outcome.report}[/]")
 

@@ -73,7 +73,7 @@ def publish_release(
         if not read_json(Path(artifact) / GATE_FILE)["passed"]:
             raise ReleaseError(f"{artifact}: the {gate} gate did not pass; such graphs are not published")
     repository = ModelRepository(Path(settings.repository).absolute())
-    refuse_during_rollout(repository.state(), "publish another version")
+    refuse_second_candidate(settings)
     version = None
     try:
         with repository.staging() as staged:
@@ -109,6 +109,12 @@ def publish_release(
         raise ReleaseError(_what_failed(repository, version, error)) from None
     write_json(output, figures)
     return figures
+
+
+def refuse_second_candidate(settings: ReleaseSettings) -> None:
+    """A ReleaseError while a version is being rolled out; asked before what takes long."""
+    state = ModelRepository(Path(settings.repository).absolute()).state()
+    refuse_during_rollout(state, "publish another version")
 
 
 def _with_new(

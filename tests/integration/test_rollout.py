@@ -176,20 +176,34 @@ def test_a_candidate_that_computes_nothing_or_does_not_load_is_met_by_nobody(
     assert answers.faults == []
 
 
-def test_a_killed_controller_leaves_a_stage_that_abort_ends(world: GatewayWorld) -> None:
+def test_a_stopped_and_a_killed_controller_leave_a_stage_that_the_next_command_takes_up_and_abort_ends(
+    world: GatewayWorld,
+) -> None:
     world.settings["rollout"]["stage_s"] = 600
     version = publish(world)
     (world.folder / "run.yaml").write_text(yaml.safe_dump(world.settings))
     with users_ask(world) as answers:
         command = [sys.executable, "-c", "from leanrec.cli import main; main()", "release"]
         config = str(world.folder / "run.yaml")
-        rollout = subprocess.Popen(
-            [*command, "rollout", config, "--gateway", world.url], stdout=subprocess.DEVNULL
-        )
-        wait_for(lambda: (status(world.folder / "models")["rollout"] or {}).get("stage") == "shadow")
+        models = world.folder / "models"
+
+        def begin() -> subprocess.Popen[str]:
+            begun = [*command, "rollout", config, "--gateway", world.url]
+            return subprocess.Popen(begun, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+        rollout = begin()
+        wait_for(lambda: (status(models)["rollout"] or {}).get("stage") == "shadow")
+        rollout.send_signal(signal.SIGINT)
+        _, said = rollout.communicate()
+        assert rollout.returncode == 2
+        assert f"stopped by hand; version {version} stays as it is (shadow), and nobody watches it" in said
+        assert status(models)["watched"] is False
+        rollout = begin()
+        wait_for(lambda: status(models)["watched"])
         os.kill(rollout.pid, signal.SIGKILL)
-        rollout.wait()
-        assert status(world.folder / "models")["rollout"]["version"] == version
+        rollout.communicate()
+        facts = status(models)
+        assert (facts["rollout"]["version"], facts["watched"]) == (version, False)
         done = subprocess.run([*command, "abort", config], capture_output=True, text=True, check=True)
         assert done.stdout == "The candidate is withdrawn; 2 is stable.\n"
         with pytest.raises(Exception, match="no version is being rolled out"):

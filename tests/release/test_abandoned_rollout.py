@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_release import write_artifacts
 
+from leanrec import steps
 from leanrec.config import ReleaseSettings, RolloutSettings, RunSettings
 from leanrec.errors import GateError, ReleaseError, ServingError
 from leanrec.files import write_json
@@ -117,6 +118,11 @@ def test_a_retraining_begins_though_a_controller_was_killed(models: Path) -> Non
     time.sleep(0.1)
     refuse_to_start(settings_of(models, abandoned_after_s=0.05))
     assert stage(models) is None
+
+
+def test_steps_by_hand_are_refused_before_they_take_their_time(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match=r"version 2 is being rolled out .*nobody may publish another"):
+        steps.publish(settings_of(models), steps.WorkFolder(path=tmp_path / "empty"), code_version="")
 
 
 def roll_out_again(models: Path) -> None:
