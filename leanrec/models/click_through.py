@@ -24,6 +24,17 @@ START_STD = 1e-4
 """Rows start almost alike, as is usual in click-through models: what is rare then says little."""
 
 
+def start(layer: nn.Module) -> None:
+    """Weights as wide as keeps the variance of a layer (Glorot and Bengio 2010), biases at zero.
+
+    As click-through libraries start: with PyTorch's own start, which is narrower, a model takes an epoch more
+    to its best AUC, and that was lower on impressions that are few for their table.
+    """
+    if isinstance(layer, nn.Linear):
+        nn.init.xavier_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
 class ClickModel(nn.Module):
     """A table over all fields, and on its rows what a subclass makes of them: `logits`."""
 
@@ -65,6 +76,7 @@ class ClickDCNv2(ClickModel):
         self.cross = CrossNetwork(self.row_width, settings.cross_layers)
         self.deep = MLP(self.row_width, settings.hidden, settings.dropout)
         self.over = nn.Linear(self.row_width + self.deep.width, 1)
+        self.apply(start)
 
     def logits(self, vectors: Tensor, row: Tensor) -> Tensor:
         """The fields' vectors [B, F, d], and the same side by side [B, F * d]; answers [B, 1]."""
@@ -80,6 +92,7 @@ class ClickDeepFM(ClickModel):
         self.products = PairwiseProducts(0, settings.dim)
         self.deep = MLP(self.row_width, settings.hidden, settings.dropout)
         self.over = nn.Linear(self.row_width + settings.dim + self.deep.width, 1)
+        self.apply(start)
 
     def logits(self, vectors: Tensor, row: Tensor) -> Tensor:
         """The fields' vectors [B, F, d], and the same side by side [B, F * d]; answers [B, 1]."""

@@ -44,6 +44,16 @@ def test_the_same_seed_gives_the_same_weights(name):
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("name", CLICK_MODELS)
+def test_a_model_starts_as_wide_as_its_layers_keep_variance_and_unbiased(name):
+    torch.manual_seed(1)
+    settings = ClickThroughSettings(model=name, dim=10, hidden=(400, 400))
+    model = CLICK_MODELS[name]((50,) * 10, settings)
+    second = model.deep[3]
+    assert float(second.weight.detach().std()) == pytest.approx((2 / 800) ** 0.5, rel=0.02)
+    assert not second.bias.any() and not model.over.bias.any()
+
+
 def test_a_large_table_moves_only_the_rows_that_a_step_touched():
     settings = SMALL.model_copy(update={"batch_size": 2})
     model = CLICK_MODELS["dcn_v2"](CARDINALITIES, settings)
