@@ -115,9 +115,12 @@ def rank(user_id: str, item_ids: Iterable[str]) -> Call[RankAnswer]:
 
 
 def similar(item_id: str, k: int) -> Call[SimilarAnswer]:
-    """GET /v1/items/{item_id}/similar."""
-    path = f"/v1/items/{values.segment(values.identifier('item_id', item_id))}/similar"
-    return Call(answer=SimilarAnswer, path=path, query={"k": values.whole("k", k)})
+    """GET /v1/items/similar: the id in the query, for "." and ".." would lead to another path."""
+    query: dict[str, str | int] = {
+        "item_id": values.identifier("item_id", item_id),
+        "k": values.whole("k", k),
+    }
+    return Call(answer=SimilarAnswer, path="/v1/items/similar", query=query)
 
 
 def search_items(words: str, limit: int) -> Call[ItemsAnswer]:
@@ -127,9 +130,8 @@ def search_items(words: str, limit: int) -> Call[ItemsAnswer]:
 
 
 def user(user_id: str) -> Call[UserAnswer]:
-    """GET /v1/users/{user_id}."""
-    path = f"/v1/users/{values.segment(values.identifier('user_id', user_id))}"
-    return Call(answer=UserAnswer, path=path)
+    """GET /v1/users, the id in the query."""
+    return Call(answer=UserAnswer, path="/v1/users", query={"user_id": values.identifier("user_id", user_id)})
 
 
 def releases() -> Call[ReleasesAnswer]:

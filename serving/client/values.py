@@ -9,7 +9,6 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -103,11 +102,6 @@ def event(field: str, value: object) -> dict[str, Any]:
         where = ".".join([field, *(str(part) for part in first["loc"])])
         rule = first["msg"].removeprefix("Value error, ")
         raise refused(where, first["input"], f"does not pass: {rule}; make it by Event(...)") from None
-
-
-def segment(id_: str) -> str:
-    """An id as one segment of a path. Dots are escaped, too: "." and ".." would lead to another path."""
-    return quote(id_, safe="").replace(".", "%2E")
 
 
 def refused(field: str, value: object, rule: str) -> ServingError:

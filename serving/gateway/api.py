@@ -184,6 +184,8 @@ class ReleasesAnswer(Response):
     """Transitions, oldest first: at, action, from, to, reason."""
     categories: list[str]
     """Categories of the stable release's items, most frequent first, at most 100."""
+    ratings: tuple[float, float]
+    """The least and the greatest rating that an event may have."""
 
 
 class Readiness(Response):

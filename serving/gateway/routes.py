@@ -36,6 +36,9 @@ from serving.gateway.releases import Release
 
 PathId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH, pattern=NO_CONTROL_CHARACTERS)]
 """An id in a path, there by the converter `path`: servers turn %2F into a slash before anybody sees it."""
+QueryId = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH, pattern=NO_CONTROL_CHARACTERS)]
+"""Any id: in a path, browsers and proxies take "." and ".." for steps, however they are escaped."""
+Nearest = Annotated[int, Query(ge=1, le=1000)]
 
 
 def model_routes(gateway: Gateway) -> APIRouter:
@@ -62,10 +65,13 @@ def catalogue_routes(gateway: Gateway) -> APIRouter:
     """What is known without a model."""
     router = APIRouter(prefix="/v1", responses=ERRORS, tags=["look up"])
 
+    @router.get("/items/similar", response_model=SimilarAnswer)
+    async def similar_to(item_id: QueryId, request: Request, k: Nearest = 10) -> Response:
+        """Items near an item, whatever its id."""
+        return await similar(item_id, request, k)
+
     @router.get("/items/{item_id:path}/similar", response_model=SimilarAnswer)
-    async def similar(
-        item_id: PathId, request: Request, k: Annotated[int, Query(ge=1, le=1000)] = 10
-    ) -> Response:
+    async def similar(item_id: PathId, request: Request, k: Nearest = 10) -> Response:
         """Items near an item."""
         release = gateway.releases.stable
         item = release.catalogue.index_of.get(item_id)
@@ -92,6 +98,11 @@ def catalogue_routes(gateway: Gateway) -> APIRouter:
         )
         return _looked_up(request, release, answer)
 
+    @router.get("/users", response_model=UserAnswer)
+    async def user_of(user_id: QueryId, request: Request) -> Response:
+        """What is stored of a user, whatever the id."""
+        return await user(user_id, request)
+
     @router.get("/users/{user_id:path}", response_model=UserAnswer)
     async def user(user_id: PathId, request: Request) -> Response:
         """What is stored of a user."""
@@ -111,6 +122,7 @@ def catalogue_routes(gateway: Gateway) -> APIRouter:
             models=await gateway.releases.answering(),
             history=list(state.history),
             categories=gateway.releases.stable.catalogue.frequent_categories,
+            ratings=(gateway.settings.validation.min_rating, gateway.settings.validation.max_rating),
         )
         return _looked_up(request, gateway.releases.stable, answer)
 

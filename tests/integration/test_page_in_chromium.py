@@ -154,6 +154,17 @@ def test_a_user_is_found_with_history_list_reasons_and_release(page: Page) -> No
     assert page.console == []
 
 
+@pytest.mark.parametrize("user", [".", "..", "../u0", "u0/..", "a&b=c#d", "50%"])
+def test_an_id_that_looks_like_a_path_is_an_id(page: Page, user: str) -> None:
+    ask_for(page, user)
+    assert page.texts("#history .note") == ["Nothing is stored under this id."]
+    page.evaluate("document.querySelector('.slate [aria-label=\"Rate Title 27\"]').click()")
+    page.evaluate("document.querySelector('[aria-label=\"3 of 5\"]').click()")
+    page.wait("document.querySelectorAll('#history li').length")
+    assert page.texts(".history li") == ["Title 27rated 3 ★"]
+    assert page.console == []
+
+
 def test_a_title_that_holds_html_stays_text(page: Page) -> None:
     ask_for(page, "u1")
     assert page.evaluate(LIST)[0] == EVIL
@@ -208,6 +219,22 @@ def test_a_rating_is_stored_and_the_list_says_what_it_changed(page: Page) -> Non
     assert page.texts(".slate .badge")[0] == "▲ 1 up"
     assert page.texts("#answers article > .note")[0].startswith("gone Title 27")
     assert page.console == []
+
+
+@pytest.mark.parametrize(
+    ("scale", "offered"),
+    [
+        ([0, 5], [1, 2, 3, 4, 5]),
+        ([0.5, 5], [1, 2, 3, 4, 5]),
+        ([1, 10], list(range(1, 11))),
+        ([-1, 1], [-1, 0, 1]),
+        ([0, 1], [1]),
+        ([0, 100], [0, 25, 50, 75, 100]),
+        ([0, 0.5], [0, 0.125, 0.25, 0.375, 0.5]),
+    ],
+)
+def test_the_ratings_offered_are_those_of_the_data(page: Page, scale: list, offered: list) -> None:
+    assert page.evaluate(f"import('/static/slates.js').then(m => m.ratingsOn({scale}))") == offered
 
 
 def test_somebody_new_gets_popular_items_and_is_told_so(page: Page) -> None:
@@ -382,7 +409,7 @@ def test_a_page_opened_in_an_outage_opens_by_itself_when_it_is_over(
 
 
 def test_a_history_that_cannot_be_read_takes_no_list_away(page: Page) -> None:
-    break_service(page, 503, "/users/")
+    break_service(page, 503, "/users?")
     ask_for(page, "u2")
     assert page.texts("#history") == ["No history now: refused with 503"]
     assert page.texts("#message") == [""]

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -78,9 +79,14 @@ def test_items_are_found_by_title_and_by_nearness(client: TestClient) -> None:
     found = client.get("/v1/items", params={"q": "TITLE 1", "limit": 3}).json()
     assert (found["release"], ids(found)) == (3, ["i18", "i19", "i16"])
     similar = client.get("/v1/items/i1/similar", params={"k": 2}).json()
+    assert client.get("/v1/items/similar", params={"k": 2, "item_id": "i1"}).json() == similar
     assert len(ids(similar)) == 2
     assert "i1" not in ids(similar)
     assert len(ids(client.get("/v1/items/i1/similar", params={"k": 1000}).json())) == 19
+
+
+def test_the_page_is_told_what_a_rating_may_be(client: TestClient) -> None:
+    assert client.get("/v1/releases").json()["ratings"] == [0, 5]
 
 
 def test_a_user_is_shown_newest_first_and_a_stranger_as_unknown(client: TestClient) -> None:
@@ -92,6 +98,9 @@ def test_a_user_is_shown_newest_first_and_a_stranger_as_unknown(client: TestClie
     ]
     assert client.get("/v1/users/stranger").json()["known"] is False
     assert client.get("/v1/users/a%2Fb").json()["history"][0]["title"] == "v3 Title 3"
+    for id_ in ("ann", "a/b", "stranger"):
+        given = client.get("/v1/users", params={"user_id": id_})
+        assert given.json() == client.get(f"/v1/users/{quote(id_, safe='')}").json()
 
 
 def test_it_stays_ready_without_triton_and_says_what_is_missing(client: TestClient) -> None:

@@ -141,8 +141,8 @@ def test_an_id_that_comes_again_with_other_content_is_refused_whole(world: World
     assert answer.status_code == 409
     assert answer.json()["error"] == {
         "code": "conflict",
-        "message": "event 'e1' (events.1): its id was taken before, with another `item_id` and `rating`, so no "
-        "event of this call was taken; give each event an id of its own",
+        "message": "event 'e1' (events.1): its id was taken before, with another `item_id` and `rating`,"
+        " so no event of this call was taken; give each event an id of its own",
     }
     assert "with another `user_id`," in world.post({**first, "user_id": "eve"}).text
     assert "with another `timestamp`," in world.post({**first, "timestamp": "2026-01-31T12:00:01Z"}).text

@@ -155,7 +155,7 @@ function drawAnswers(next) {
   shown = next;
   const { answer, other, before } = next;
   offerCategories(answer, other);
-  const actions = (item) => itemActions(item, { openSimilar, send });
+  const actions = (item) => itemActions(item, { openSimilar, send, scale: state.ratings });
   const since = before && changesBetween(before, answer.items);
   const own = { title: "Recommendations", changes: since?.changes, gone: since?.gone, note: since && "Marked: what the event changed." };
   if (!other) {

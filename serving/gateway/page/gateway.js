@@ -60,8 +60,8 @@ export async function recommend(question, signal) {
   return answer;
 }
 
-export const user = (id, signal) => askJson(`/v1/users/${encodeURIComponent(id)}`, { signal });
-export const similar = (item) => askJson(`/v1/items/${encodeURIComponent(item)}/similar?k=10`);
+export const user = (id, signal) => askJson(`/v1/users?user_id=${encodeURIComponent(id)}`, { signal });
+export const similar = (item) => askJson(`/v1/items/similar?item_id=${encodeURIComponent(item)}&k=10`);
 export const releases = () => askJson("/v1/releases");
 export const metrics = () => ask("/metrics");
 

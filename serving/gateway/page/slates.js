@@ -55,18 +55,25 @@ function row(item, top, change, actions) {
       element("span", { class: "meter", "aria-hidden": "true" }, bar)));
 }
 
+/** The ratings offered on a scale: its whole numbers, from 1 on where it begins at 0; five steps where they are many. */
+export function ratingsOn([least, most]) {
+  const first = Math.ceil(least || 1);
+  const whole = Array.from({ length: most - first < 10 ? Math.floor(most - first) + 1 : 0 }, (_, n) => first + n);
+  return whole.length ? whole : [0, 1, 2, 3, 4].map((n) => least + ((most - least) * n) / 4);
+}
+
 /** The buttons of one item: similar ones, and a rating on demand. `send(type, rating)` stores an event. */
-export function itemActions(item, { openSimilar, send }) {
+export function itemActions(item, { openSimilar, send, scale }) {
   const place = element("div", { class: "buttons" });
   const showPlain = () => place.replaceChildren(
     element("button", { type: "button", "aria-label": `Similar to ${item.title}`, onclick: () => openSimilar(item) }, "Similar"),
     element("button", { type: "button", "aria-label": `Rate ${item.title}`, onclick: showRating }, "Rate"));
   const showRating = () => {
     const rate = (rating) => element("button",
-      { type: "button", class: "star", "aria-label": `${rating} of 5`, onclick: () => send(item, "rating", rating) }, String(rating));
+      { type: "button", class: "star", "aria-label": `${rating} of ${scale[1]}`, onclick: () => send(item, "rating", rating) }, String(rating));
     place.replaceChildren(element("span",
       { class: "rating", role: "group", "aria-label": `Rate ${item.title}`, onkeydown: (event) => event.key === "Escape" && back() },
-      [1, 2, 3, 4, 5].map(rate),
+      ratingsOn(scale).map(rate),
       element("button", { type: "button", onclick: () => send(item, "click", null) }, "Clicked")));
     place.querySelector("button").focus();
   };
