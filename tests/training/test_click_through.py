@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from leanrec.config.click_through import ClickThroughSettings
 from leanrec.errors import TrainingError
 from leanrec.models.click_through import CLICK_MODELS
+from leanrec.training import click_through
 from leanrec.training.click_through import ClickTrainer, Impressions, fit_clicks, predict_clicks
 
 CARDINALITIES = (30, 20, 4)
@@ -75,6 +76,22 @@ def test_one_step_of_either_kind_of_adam_is_the_same():
         ClickTrainer(model, settings).step(rows, torch.tensor([0.0, 1.0]))
         steps.append(model.table.detach())
     torch.testing.assert_close(*steps, atol=1e-4, rtol=0)  # their epsilon stands in other places
+
+
+@pytest.mark.parametrize("batch_size", [2, 50])
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(monkeypatch, batch_size):
+    """The last part is smaller; so small a batch size is taken for one that touches few rows of the table."""
+    shown, stepped = impressions(50), []
+    for part in (50, 16):
+        monkeypatch.setattr(click_through, "PART", part)
+        torch.manual_seed(3)
+        settings = SMALL.model_copy(update={"batch_size": batch_size})
+        model = CLICK_MODELS["dcn_v2"](CARDINALITIES, settings)
+        loss = ClickTrainer(model, settings).step(shown.fields + model.offsets, shown.clicked)
+        stepped.append((loss, *model.parameters()))
+    assert model.sparse_gradient == (batch_size == 2)
+    for whole, in_parts in zip(*stepped, strict=True):
+        torch.testing.assert_close(whole, in_parts, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
