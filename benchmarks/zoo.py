@@ -8,6 +8,7 @@ the split `test` how good it is. `--only als --only dlrm` trains those alone, be
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import tempfile
 import time
@@ -59,10 +60,12 @@ def measure(_repository: Path, run: Path, only: Sequence[str] = ()) -> dict[str,
             }
 
         ours = judge(settings.training)
-        rows = [
-            {"part": part, "model": model} | _beside(judge(with_model(settings.training, part, model)), ours)
-            for part, model in chosen
-        ]
+        _tell(f"configured: valid {ours['valid'].mean():.4f}, test {ours['test'].mean():.4f}")
+        rows = []
+        for part, model in chosen:
+            theirs = judge(with_model(settings.training, part, model))
+            rows.append({"part": part, "model": model} | _beside(theirs, ours))
+            _tell(json.dumps(rows[-1]))
     best = max(rows, key=lambda row: row["valid"])
     return {
         "name": "zoo",
@@ -103,6 +106,11 @@ def with_model(training: TrainingSettings, part: Part, model: str) -> TrainingSe
     """The settings with another model, which has the defaults of its own and not what suited the other."""
     values = training.model_dump(exclude={part})
     return TrainingSettings.parse({**values, part: {"model": model}})
+
+
+def _tell(what: str) -> None:
+    """A row as soon as it is known: a whole table takes hours."""
+    print(f"zoo: {what}", file=sys.stderr, flush=True)
 
 
 def _data(settings: RunSettings, folder: Path) -> dict[str, Path]:
