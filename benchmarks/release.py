@@ -37,6 +37,7 @@ RATE = 200
 SECONDS = 60.0
 DEADLINE_S = 5.0
 NUM_ROWS = 32
+"""Users asked for, one after another; fewer where the release has fewer golden requests."""
 FACTOR = 0.875
 """What the second version's scores are multiplied by; exact in float32."""
 WARM_UP_S = 5.0
@@ -55,7 +56,9 @@ def measure(repository: Path, seconds: float = SECONDS, rate: int = RATE) -> dic
         copy = ModelRepository(Path(work) / "models")
         _publish(copy, served, version, factor=1.0)
         graph = copy.version_folder(RECOMMENDER, 1) / GRAPH_FILE
-        scores = [first_score(graph, rows_of(requests, slice(row, row + 1))) for row in range(NUM_ROWS)]
+        scores = [
+            first_score(graph, rows_of(requests, slice(row, row + 1))) for row in range(num_rows(requests))
+        ]
         with embedded_server(copy.path, Path(work) / "announcement.json") as server:
             load = _start_load(server, requests, rate=rate, seconds=seconds)
             try:
@@ -80,6 +83,11 @@ def measure(repository: Path, seconds: float = SECONDS, rate: int = RATE) -> dic
             "rollback_command_s": told_s,
         }
     }
+
+
+def num_rows(requests: Tensors) -> int:
+    """Users asked for."""
+    return len(requests["user_index"])
 
 
 def _outcome(
@@ -149,7 +157,10 @@ def _multiply_scores(graph: onnx.GraphProto, factor: float) -> None:
 def _start_load(
     server: EmbeddedServer, requests: Tensors, *, rate: int, seconds: float
 ) -> subprocess.Popen[str]:
-    encoded = [encode_request(RECOMMENDER, None, rows_of(requests, slice(r, r + 1))) for r in range(NUM_ROWS)]
+    encoded = [
+        encode_request(RECOMMENDER, None, rows_of(requests, slice(r, r + 1)))
+        for r in range(num_rows(requests))
+    ]
     plan = {
         "triton": server.grpc,
         "requests": [base64.b64encode(request).decode() for request in encoded],
