@@ -205,9 +205,26 @@ class Recommender:
         candidates = list(islice(more, MAX_CANDIDATES))
         if not candidates:
             return passing
-        outputs = await self._ranked(target, user.row or unknown_user(), candidates)
+        try:
+            outputs = await self._ranked(target, user.row or unknown_user(), candidates)
+        except NotServedError:
+            return await self._more_without_ranker(target, request, user, unwanted)
         scored = [*passing, *zip(candidates, outputs["score"].tolist(), strict=True)]
         return sorted(scored, key=lambda pair: -pair[1])
+
+    async def _more_without_ranker(
+        self, target: Target, request: RecommendationRequest, user: User, unwanted: Filter
+    ) -> Scored:
+        """What the recommender answers where every item of other categories is hidden from it.
+
+        While releases change, Triton may serve the recommender of one and the ranker of the other. It takes a
+        long request, so it is not the way at other times.
+        """
+        catalogue = target.release.catalogue
+        wanted = set(unwanted.passing(catalogue.by_popularity, catalogue))
+        hidden = frozenset(range(1, target.release.spec.num_items)) - wanted
+        answer = await self._ask(target, RECOMMENDER, _encoded(target, request, user, hidden))
+        return unwanted.scored(answer.outputs["item_index"][0], answer.outputs["score"][0], catalogue)
 
     async def _ranked(self, target: Target, row: UserRow, candidates: Sequence[int]) -> dict[str, np.ndarray]:
         """score, like and rating, [C] each, of item indices."""

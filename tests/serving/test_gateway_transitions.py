@@ -27,10 +27,14 @@ class Loading(TritonByHand):
     def __init__(self) -> None:
         super().__init__()
         self.served = {2}
+        self.served_rankers: set[int] | None = None
+        """Versions of the ranker, where they are others."""
         self.failure: Callable[[], ServingError] = lambda: NotServedError("not here")
 
     async def infer(self, encoded: bytes, served: Served) -> Answer:
-        if int(proto.ModelInferRequest.FromString(encoded).model_version) not in self.served:
+        request = proto.ModelInferRequest.FromString(encoded)
+        others = self.served_rankers if request.model_name == "ranker" else None
+        if int(request.model_version) not in (self.served if others is None else others):
             raise self.failure()
         return await super().infer(encoded, served)
 
@@ -127,3 +131,17 @@ def test_what_was_stable_long_ago_leaves_the_memory(
     wait_for(lambda: set(releases._loaded) == {1})
     triton_of(client).served = {3}
     assert asked(client) == (1, "popular_items")
+
+
+def test_more_items_of_a_category_are_had_of_a_recommender_whose_ranker_is_gone_already(
+    client: TestClient, models: Path
+) -> None:
+    wanted = {"user_id": "ann", "k": 9, "categories": ["Odd"], "exclude_items": ["i19"]}
+    with_ranker = client.post(ASK, json=wanted).json()
+    promote(models, 1)
+    has_followed(client)
+    triton_of(client).served_rankers = {1}
+    found = client.post(ASK, json=wanted).json()
+    assert (found["release"], found["degraded"]) == (2, None)
+    assert [item["item_id"] for item in found["items"]] == [f"i{n}" for n in range(17, 0, -2)]
+    assert [item["item_id"] for item in with_ranker["items"]] == [f"i{n}" for n in range(17, 0, -2)]
