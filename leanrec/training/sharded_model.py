@@ -19,6 +19,7 @@ from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
 
 from leanrec.config.optimizer import OptimizerSettings
+from leanrec.training.cpu_tables import look_up_as_bags
 from leanrec.training.half_precision import LOSS_SCALE, unscale
 from leanrec.training.optimizers import dense_optimizer
 from leanrec.training.sharding import sharding_of, with_sharded_tables
@@ -79,6 +80,7 @@ class ShardedModel:
                 static_graph=not accumulates, find_unused_parameters=accumulates
             ),
         )
+        look_up_as_bags(self.parallel)
         dense = [p for name, p in self.parallel.named_parameters() if not name.startswith(TABLE)]
         self.dense = dense_optimizer(optimizer, dense, learning_rate=learning_rate, weight_decay=weight_decay)
         self._settings = optimizer
