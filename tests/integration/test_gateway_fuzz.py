@@ -9,8 +9,9 @@ import itertools
 import json
 import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,18 +23,23 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
+from process_table import command_of, descendants
 from running_gateway import API_KEY, ITEM_IDS, USERS, GatewayWorld, gateway_world
 from schemathesis import GenerationMode
 from tiny_release import top_k, user_row
 from tritonclient.grpc import service_pb2 as proto
 
-from leanrec.errors import ServingError
 from leanrec.triton import TritonClient
-from serving.client import Recommender
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fuzz_client import client_process
 
 pytestmark = pytest.mark.integration
 
 NUM_REQUESTS = int(os.environ.get("LEANREC_FUZZ_REQUESTS", "300"))
+SHARE = max(50, NUM_REQUESTS // 5)
+WARM_UP = max(200, SHARE)
+"""Requests of each kind before memory is measured: caches and allocators fill."""
 MEMORY_GROWTH = 0.05
 DECLARED = {200, 400, 401, 404, 405, 409, 413, 422, 429, 503}
 QUIET = {
@@ -91,15 +97,45 @@ def plausible(number: int) -> tuple[str, dict[str, object]]:
     ][number % 3]
 
 
-def own_memory(process: int) -> int:
-    """Bytes of its own that a process holds, in memory or swapped out; pages of files come and go."""
+class Memory:
+    """What processes hold of their own, in memory or swapped out; pages of files come and go.
+
+    Triton is its server, and beside it the processes in which its models run ("triton_python_backend_stub").
+    """
+
+    def __init__(self, world: GatewayWorld, **processes: int) -> None:
+        self._triton = world.triton.pid
+        self._processes = processes
+        self._before = self._now()
+
+    def growth(self) -> dict[str, float]:
+        """By program, the growth since this was made; no process may have ended meanwhile."""
+        now = self._now()
+        assert now.keys() == self._before.keys()
+        return {name: round(now[name] / before - 1, 4) for name, before in self._before.items()}
+
+    def _now(self) -> Counter[str]:
+        held = Counter({name: _held(process) for name, process in self._processes.items()})
+        for process in descendants(self._triton):
+            held[f"{Path(command_of(process)).name}"] += _held(process)
+        assert sum(name.startswith("triton") for name in held) >= 2, held
+        return held
+
+
+def _held(process: int) -> int:
     status = Path(f"/proc/{process}/status").read_text()
-    return sum(1024 * int(found) for found in re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB", status, re.M))
+    found = re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB", status, re.M)
+    return 1024 * sum(map(int, found))
+
+
+def assert_no_growth(what: str, growth: dict[str, float]) -> None:
+    print(json.dumps({"memory growth": what, **growth}))
+    assert max(growth.values()) <= MEMORY_GROWTH, growth
 
 
 def test_requests_made_of_the_openapi_get_an_answer_or_a_sentence(world: GatewayWorld) -> None:
     requests = Requests(world)
-    for number in range(max(200, NUM_REQUESTS // 5)):  # caches and allocators fill
+    for number in range(WARM_UP):
         path, body = plausible(number)
         requests.send(requests.client.build_request("POST", path, json=body))
     document = requests.client.get("/openapi.json").json()
@@ -108,7 +144,7 @@ def test_requests_made_of_the_openapi_get_an_answer_or_a_sentence(world: Gateway
     operations = [one for one in operations if one.path not in KEPT_OUT]
     assert len(operations) >= 7
     assert world.process is not None
-    before = own_memory(world.process.pid)
+    memory = Memory(world, gateway=world.process.pid)
     share = max(1, NUM_REQUESTS // (2 * len(operations)))
     for operation, mode in itertools.product(operations, GenerationMode):
         # Made one after another in one pass: hypothesis would otherwise look for the smallest failure.
@@ -137,14 +173,13 @@ def test_requests_made_of_the_openapi_get_an_answer_or_a_sentence(world: Gateway
     for body in HOSTILE_BODIES:
         for path in ("/v1/recommendations", "/v1/rank", "/v1/events"):
             requests.send(requests.client.build_request("POST", path, content=body))
-    growth = own_memory(world.process.pid) / before - 1
     total = requests.statuses.total()
-    print(json.dumps({"requests": total, "statuses": requests.statuses, "memory growth": growth}))
+    print(json.dumps({"requests": total, "statuses": requests.statuses}))
     assert not requests.faults, requests.faults[:5]
     assert requests.statuses[200] and requests.statuses[422]
     assert total >= NUM_REQUESTS
     assert world.process.poll() is None
-    assert growth <= MEMORY_GROWTH
+    assert_no_growth("HTTP requests", memory.growth())
 
 
 HOSTILE_BODIES = [
@@ -172,25 +207,40 @@ SHAPES = st.lists(st.integers(0, 9), min_size=0, max_size=4)
 NUMBERS = st.sampled_from([0, 1, -1, 20, 21, 2**31, 2**62, -(2**62)])
 
 
-def test_broken_tensors_end_in_a_sentence_and_harm_nobody(world: GatewayWorld) -> None:
-    with Recommender(world.triton.grpc, timeout_s=20) as recommender:
+def call(function: Callable[..., None], times: int, **strategies: st.SearchStrategy) -> None:
+    """Call `function` with what hypothesis makes up."""
+    settings(max_examples=times, **QUIET)(given(**strategies)(function))()
 
-        @settings(max_examples=max(50, NUM_REQUESTS // 5), **QUIET)
-        @given(name=TENSORS, dtype=DTYPES, shape=SHAPES, value=NUMBERS, k=st.integers(-1, 14))
+
+def test_broken_tensors_end_in_a_sentence_and_harm_nobody(world: GatewayWorld) -> None:
+    outcomes: Counter[str] = Counter()
+    with client_process(world.triton.grpc) as client:
+
         def ask(name: str, dtype: type, shape: list[int], value: int, k: int) -> None:
             rows = user_row()
             rows[name] = np.full(shape, value).astype(dtype)
-            try:
-                for user in recommender.recommend(rows, k):
-                    assert len(user) <= k
-            except ServingError as error:
-                assert str(error)
+            outcome = client.recommend(rows, k)
+            assert outcome
+            if isinstance(outcome, list):
+                assert all(len(user) <= k for user in outcome)
+            outcomes["ServingError" if isinstance(outcome, str) else "answered"] += 1
 
-        ask()
+        made_up = {
+            "name": TENSORS,
+            "dtype": DTYPES,
+            "shape": SHAPES,
+            "value": NUMBERS,
+            "k": st.integers(-1, 14),
+        }
+        call(ask, 2 * WARM_UP, **made_up)  # Triton's server holds but 7 MB: 0.3 MB are 5 %
+        memory = Memory(world, client=client.pid)
+        call(ask, SHARE, **made_up)
+        growth = memory.growth()
         rows = user_row(batch=2)
-        best = recommender.recommend(rows, 3)
-    expected = top_k(rows, factor=1.0)["item_index"][:, :3].tolist()
-    assert [[item.item_index for item in user] for user in best] == expected
+        best = client.recommend(rows, 3)
+    print(json.dumps(outcomes))
+    assert best == top_k(rows, factor=1.0)["item_index"][:, :3].tolist()
+    assert_no_growth("broken tensors", growth)
 
 
 def test_messages_that_are_no_protobuf_are_refused_and_harm_nobody(world: GatewayWorld) -> None:
@@ -199,13 +249,6 @@ def test_messages_that_are_no_protobuf_are_refused_and_harm_nobody(world: Gatewa
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         codes: Counter[str] = Counter()
 
-        @settings(max_examples=max(50, NUM_REQUESTS // 5), **QUIET)
-        @given(
-            cut=st.just(len(good)) | st.integers(0, len(good)),
-            at=st.integers(0, len(good) - 1),
-            put=st.binary(max_size=12),
-            made_up=st.none() | st.binary(max_size=64),
-        )
         def send(cut: int, at: int, put: bytes, made_up: bytes | None) -> None:
             message = (
                 made_up if made_up is not None else (good[:at] + put + good[at + len(put) :])[: max(1, cut)]
@@ -216,13 +259,23 @@ def test_messages_that_are_no_protobuf_are_refused_and_harm_nobody(world: Gatewa
             except grpc.RpcError as error:
                 codes[error.code().name] += 1
 
-        send()
+        damage = {
+            "cut": st.just(len(good)) | st.integers(0, len(good)),
+            "at": st.integers(0, len(good) - 1),
+            "put": st.binary(max_size=12),
+            "made_up": st.none() | st.binary(max_size=64),
+        }
+        call(send, 2 * WARM_UP, **damage)
+        memory = Memory(world)
+        call(send, SHARE, **damage)
+        growth = memory.growth()
     print(json.dumps(codes))
     # INTERNAL is gRPC's own word for a message that it cannot read.
     assert codes.keys() <= {"OK", "INVALID_ARGUMENT", "INTERNAL", "NOT_FOUND", "UNIMPLEMENTED", "UNAVAILABLE"}
     with TritonClient(world.triton.grpc, timeout_s=20) as triton:
         answer = triton.infer("recommender", user_row())
     np.testing.assert_array_equal(answer.outputs["item_index"], top_k(user_row(), factor=1.0)["item_index"])
+    assert_no_growth("made-up messages", growth)
 
 
 def _message() -> bytes:
