@@ -82,4 +82,4 @@ def blank_items(num_items: int, num_categories: int) -> ItemInputs:
 
 def known_index(index: Tensor, cardinality: int) -> Tensor:
     """`index` with everything outside 0..cardinality-1 turned into 0, the unknown index."""
-    return torch.where((index < 0) | (index >= cardinality), torch.zeros_like(index), index)
+    return torch.where(index < cardinality, index, 0).clamp(min=0)

@@ -111,11 +111,11 @@ def mean_of_present(vectors: Tensor, indices: Tensor) -> Tensor:
 
 def user_dense(statistics: Tensor, liked_threshold: float) -> Tensor:
     """The user's statistics [B, 3] on a scale of about one: log count, share liked, mean rating; [B, 3]."""
-    events, liked, mean = statistics.unbind(dim=1)
+    events, liked, mean = statistics.split(1, dim=1)
     known = (events > 0).to(statistics.dtype)
     share = liked / events.clamp(min=1.0)
     columns = [torch.log1p(events.clamp(min=0.0)) / 4.0, share, known * (mean - liked_threshold)]
-    return torch.stack(columns, dim=1)
+    return torch.cat(columns, dim=1)
 
 
 def item_dense(release_year: Tensor, statistics: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ class Recommender(nn.Module):
         """The ranker's heads for candidates [B, C], each [B, C]."""
         candidates = known_index(candidates, self.spec.num_items)
         vectors = self.retriever.user_vectors(user)
-        retrieval = (self.item_vectors[candidates] * vectors.unsqueeze(1)).sum(dim=2)
+        retrieval = torch.matmul(self.item_vectors[candidates], vectors.unsqueeze(2)).squeeze(2)
         return self._rank(user, candidates, retrieval)
 
     def served_ranker(self) -> Ranker:

@@ -143,6 +143,14 @@ def test_recipes_that_begin_alike_share_the_work(source):
     assert change_model(recipe_of(step, "int4_tables", name="b"), shared) is first
 
 
+def test_neurons_leave_the_parts_that_are_named_and_no_other(source):
+    step = {"prune_neurons": {"share": 0.5, "parts": ["ranker"], **NO_TRAINING}}
+    before, after = source.recommender, change_model(recipe_of(step), source)
+    assert after.settings.ranker.hidden == tuple(width // 2 for width in before.settings.ranker.hidden)
+    assert after.settings.retriever.hidden == before.settings.retriever.hidden
+    torch.testing.assert_close(after.item_vectors, before.item_vectors)
+
+
 def test_sharing_between_the_rankers_halves_loses_nothing(source):
     recipe = recipe_of({"share_items": {"retriever": False, **NO_TRAINING}})
     golden = read_golden(source.graphs)

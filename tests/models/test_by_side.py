@@ -38,7 +38,9 @@ def assert_equal(ranker: DCNv2Ranker, num_users: int = 3, num_candidates: int = 
     plain = ranker.logits(users, items, retrieval)
     by_side = ranker.split_by_side()
     assert by_side is not None
-    answered = by_side(users, ranker.item_side(users, items, retrieval))
+    affinity = ranker.affinity_to_many(users, items)
+    torch.testing.assert_close(affinity, ranker.affinity(users, items), rtol=1e-12, atol=1e-12)
+    answered = by_side(users, ranker.item_side(items, affinity, retrieval))
     torch.testing.assert_close(answered, plain, rtol=1e-9, atol=1e-9)
 
 

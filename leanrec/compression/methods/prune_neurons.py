@@ -29,12 +29,12 @@ RAMP = 0.7
 def change(recommender: Recommender, settings: PruneNeurons, source: CompressionSource) -> Recommender:
     """`recommender` with `share` of each hidden layer's neurons cut out, fine-tuned."""
     require_plain(recommender)
-    pairs = {RETRIEVER: _pairs_of_retriever(recommender), RANKER: _pairs_of_ranker(recommender)}
+    pairs: dict[str, list[Pair]] = {part: PAIRS[part](recommender) for part in settings.parts}
 
     def hold(part: str, done: float) -> None:
         share = settings.share * (1 - (1 - min(1.0, done / RAMP)) ** 3)
         with torch.no_grad():
-            for incoming, outgoing, first in pairs[part]:
+            for incoming, outgoing, first in pairs.get(part, ()):
                 gone = _order(incoming, outgoing, first)[: round(share * incoming.out_features)]
                 incoming.weight[gone] = 0
                 incoming.bias[gone] = 0
@@ -43,8 +43,8 @@ def change(recommender: Recommender, settings: PruneNeurons, source: Compression
     kept = {part: [_kept(settings.share, *pair) for pair in found] for part, found in pairs.items()}
     small = narrower(recommender, {part: {"hidden": tuple(map(len, rows))} for part, rows in kept.items()})
     with torch.no_grad():
-        _cut(pairs[RETRIEVER], _pairs_of_retriever(small), kept[RETRIEVER])
-        _cut(pairs[RANKER], _pairs_of_ranker(small), kept[RANKER])
+        for part, found in pairs.items():
+            _cut(found, PAIRS[part](small), kept[part])
     return small.freeze_items().eval()
 
 
@@ -56,6 +56,9 @@ def _pairs_of_retriever(recommender: Recommender) -> list[Pair]:
 def _pairs_of_ranker(recommender: Recommender) -> list[Pair]:
     ranker = ranker_as(DCNv2Ranker, recommender, "prune_neurons")
     return _pairs(ranker.deep, ranker.over, ranker.over.in_features - ranker.deep.width)
+
+
+PAIRS = {RETRIEVER: _pairs_of_retriever, RANKER: _pairs_of_ranker}
 
 
 def _pairs(mlp: MLP, out: nn.Linear, first: int) -> list[Pair]:

@@ -46,6 +46,8 @@ class PruneNeurons(FineTuningSettings):
 
     share: float = Field(default=0.5, gt=0, lt=1)
     """Share of each hidden layer's neurons that go."""
+    parts: tuple[Literal["retriever", "ranker"], ...] = Field(default=("retriever", "ranker"), min_length=1)
+    """Whose hidden layers: the retriever's run once a user, the ranker's once a candidate."""
 
 
 class LowRank(FineTuningSettings):

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from leanrec.models.forms.low_rank import LowRankLinear
@@ -101,11 +102,15 @@ class Entrance(nn.Module):
         self.out = layer.out if isinstance(layer, LowRankLinear) else nn.Identity()
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """User's side [B, 1, U] and item's side [B, C, I]; answers [B, C, outputs]."""
+        """User's side [B, 1, U] and item's side [B, C, I]; answers [B * C, outputs].
+
+        In rows: nothing behind this layer asks whose candidate a row is, and ONNX Runtime makes one operator
+        of the product, bias and ReLU of rows.
+        """
         from_user = user @ self.user_in
         if self.bias is not None:
             from_user = from_user + self.bias
-        out: Tensor = self.out(item @ self.item_in + from_user)
+        out: Tensor = self.out((item @ self.item_in + from_user).reshape(-1, self.item_in.shape[1]))
         return out
 
 
@@ -137,10 +142,13 @@ class DCNv2BySide(nn.Module):
         for layer in self.cross:
             layer_side, layer_item = layer(side, crossed, bases)
             side, crossed = side.crossed(first, layer_side), item * layer_item + crossed
-        deep = self.deep(self.entrance(first, item))
+        deep = self.deep(self.entrance(first, item)).reshape(-1, item.shape[1], len(self.deep_over))
         from_user = side.times(self.user_over).plus(self.bias)
-        answered: Tensor = crossed @ self.item_over + deep @ self.deep_over + from_user.written_out(bases)
-        return answered
+        # One product of everything that differs between candidates: three columns make a slow one.
+        columns = torch.cat([crossed, deep, *(bases[number] for number in from_user.maps)], dim=2)
+        weights = [self.item_over, self.deep_over, *from_user.maps.values()]
+        answered: Tensor = columns @ torch.cat([w.expand(user.shape[0], -1, -1) for w in weights], dim=1)
+        return answered + from_user.constant
 
 
 def _sides(weight: Tensor, user_width: int, transposed: bool = False) -> list[nn.Parameter]:

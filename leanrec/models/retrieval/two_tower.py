@@ -57,9 +57,9 @@ class TwoTower(LearnedRetriever):
         """[B, D] from the user row and the vectors of `user_indices`."""
         history = known_index(user.history, self.spec.num_items)
         pooled = self.pooling(vectors["history"], history, user.history_ratings)
-        row = [vectors[name].squeeze(1) for name in self.row_features]
+        row = torch.cat([vectors[name] for name in self.row_features], dim=2).squeeze(1)
         dense = user_dense(user.user_statistics, self.spec.liked_threshold)
-        return pooled + self.user_out(self.user_mlp(torch.cat([*row, pooled, dense], dim=1)))
+        return pooled + self.user_out(self.user_mlp(torch.cat([row, pooled, dense], dim=1)))
 
     def item_tower(self, item_index: Tensor, vectors: dict[str, Tensor]) -> Tensor:
         """[..., D] from item_index [...] and the vectors of `item_indices`."""
