@@ -126,23 +126,24 @@ BASELINE = "fp32"
 _AS_IT_WAS = {"retriever_epochs": 0, "ranker_epochs": 0}
 """No fine-tuning yet: a later step does it."""
 
-_TWO_EPOCHS = {"retriever_epochs": 2, "ranker_epochs": 2}
+_SEVEN_EPOCHS = {"retriever_epochs": 4, "ranker_epochs": 3}
 
-
-def _lean(retriever_dim: int) -> tuple[Any, ...]:
-    """The model of `lean` and `lean4`."""
-    return (
-        {"prune_dimensions": {"retriever_dim": retriever_dim, **_AS_IT_WAS}},
-        {"share_items": {"retriever": False, **_AS_IT_WAS}},
-        {"low_rank": {"cross_rank": 16, "deep_rank": 16, "teacher_weight": 0.75, **_TWO_EPOCHS}},
-    )
-
+_LEAN: tuple[Any, ...] = (
+    {"prune_dimensions": {"retriever_dim": 22, **_AS_IT_WAS}},
+    {"prune_neurons": {"share": 0.6, "parts": ["ranker"], **_AS_IT_WAS}},
+    {"share_items": {"retriever": False, **_AS_IT_WAS}},
+    {"low_rank": {"cross_rank": 16, "deep_rank": 16, "teacher_weight": 0.75, **_SEVEN_EPOCHS}},
+)
+"""The model of `lean` and `lean4`."""
 
 _LEAST: tuple[Any, ...] = (
     {"prune_dimensions": {"retriever_dim": 12, "ranker_dim": 16, **_AS_IT_WAS}},
     {"share_items": _AS_IT_WAS},
-    {"low_rank": {"cross_rank": 8, "deep_rank": 8, "rate": 0.5, **_TWO_EPOCHS}},
+    {"low_rank": {"cross_rank": 8, "deep_rank": 8, "rate": 0.5, "retriever_epochs": 2, "ranker_epochs": 2}},
 )
+
+_EXACT = {"factorize_tables": {"energy": 0.9999}}
+"""Item features have fewer ranks than columns, for a category's columns are the same in all its items."""
 
 RECIPES: dict[str, Recipe] = {}
 RECIPES.update(
@@ -155,8 +156,8 @@ RECIPES.update(
         "int8": ("int8_tables", "int8_mlp"),
         "int8_static": ("int8_tables", "int8_static"),
         "int4": ({"int4_tables": {"block": 32}}, "int8_static"),
-        "lean": (*_lean(16), "int8_tables", "int8_dense"),
-        "lean4": (*_lean(24), {"int4_tables": {"block": 32}}, "int8_dense"),
+        "lean": (*_LEAN, _EXACT, "int8_tables", "int8_dense"),
+        "lean4": (*_LEAN, {"int4_tables": {"block": 32}}, "int8_dense"),
         "least": (
             *_LEAST,
             {"factorize_tables": {"energy": 0.9}},
