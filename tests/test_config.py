@@ -42,6 +42,9 @@ def test_every_configuration_that_we_ship_loads(path: Path) -> None:
             {"training": {"retriever": {"loss": "sofmax"}}},
             "'training.retriever.loss': .*did you mean 'softmax'",
         ),
+        ({"training": {"retriever": {"model": "SASRec"}}}, "no such model; did you mean 'sasrec'"),
+        ({"training": {"retriever": {"model": "ItemKNN"}}}, "no such model; did you mean 'item_neighbours'"),
+        ({"training": {"ranker": {"model": "ncf"}}}, "no such model; did you mean 'neu_mf'"),
         (
             {"training": {"retriever": {"model": "sasrec", "dim": 9}}},
             "setting 'training.retriever': dim 9 cannot be shared out to sasrec.heads 2; make it a multiple$",

@@ -28,9 +28,9 @@ class Section(BaseModel):
 
 def nearest(name: str, known: Iterable[str], what: str = "known") -> str:
     """What to say of an unknown name: the nearest of those known, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"{what}: {', '.join(known)}"
+    lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    return f"did you mean {lower[near[0]]!r}?" if near else f"{what}: {', '.join(lower.values())}"
 
 
 def _explain(section: type[BaseModel], error: ValidationError) -> str:

@@ -36,10 +36,24 @@ RANKERS = (
 )
 
 
+ELSEWHERE = {
+    "itemknn": "item_neighbours",
+    "userknn": "user_neighbours",
+    "tfidf": "content_based",
+    "mf": "matrix_factorization",
+    "fm": "factorization_machine",
+    "lr": "logistic_regression",
+    "ncf": "neu_mf",
+    "bst": "behaviour_sequence_transformer",
+}
+"""What other libraries call a model, in small letters -> its name here, for who asks for it."""
+
+
 def _one_of(names: tuple[str, ...]) -> AfterValidator:
     def check(name: str) -> str:
         if name not in names:
-            raise ValueError(f"there is no such model; {nearest(name, names)}")
+            here = ELSEWHERE.get(name.lower().replace("_", ""), name)
+            raise ValueError(f"there is no such model; {nearest(here, names)}")
         return name
 
     return AfterValidator(check)
