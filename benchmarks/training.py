@@ -4,8 +4,8 @@ The impressions are made up and categorical alone: ten fields of 5 to 5,000 valu
 frequent; every value has a bias and a vector of four numbers, and the log odds of a click are the biases and
 the dot products of all pairs, on a scale of their own. All train DCNv2 and DeepFM with the same widths, batch
 size, epochs and optimizer (Adam), each in a process of its own and with its own data loader, in turns.
-Timed are whole epochs, loading of batches included; AUC is of impressions that nobody trained on. A round takes
-about four minutes where nobody else computes.
+Timed are whole epochs, loading of batches included; AUC is of impressions that nobody trained on. A round
+takes about four minutes where nobody else computes.
 """
 
 from __future__ import annotations
