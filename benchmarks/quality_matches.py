@@ -46,7 +46,7 @@ MATCHES = (
         "BPR",
     ),
     Match("LightGCN", {"model": "light_gcn", "batch_size": 8192, "table_learning_rate": 0.1}, "LightGCN"),
-    Match("SASRec", {"model": "sasrec"}, "SASRec", epochs=20, cpu_s=1500),
+    Match("SASRec", {"model": "sasrec"}, "SASRec", epochs=20, cpu_s=800),
     Match("ItemKNN", {"model": "item_neighbours"}, "ItemKNN", by_gradient=False),
     Match("EASE", {"model": "ease", "ease": {"l2": 250}}, "EASE", by_gradient=False),
     Match(
