@@ -28,8 +28,8 @@ class LogFile:
         self.path = path
         self.broken = False
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+        self._lock = FileLock(path)  # of a file that is there, so that its rights are those of above
         try:
             with path.open("rb") as stream:
                 self._length = end_of_lines(stream)

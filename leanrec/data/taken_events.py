@@ -116,8 +116,11 @@ class TakenEvents(Mapping[str, bytes]):
         for line in lines_before(path, end, start=start, most=most):
             try:
                 fields = json.loads(line)
+                if not isinstance(fields["event_id"], str):
+                    raise TypeError
                 events.append((fields["event_id"], content_of(fields)))
-            except (ValueError, KeyError, TypeError):  # it keeps runs from reading, and nobody from writing
+            except (ValueError, KeyError, TypeError, RecursionError):
+                # It keeps runs from reading, and nobody from writing.
                 num_damaged += 1
         if num_damaged:
             _log.error("%s: %d lines are no events, so ids in them are not known as taken", path, num_damaged)

@@ -122,7 +122,16 @@ def test_a_torn_last_line_is_skipped_and_cut_off_by_its_writer(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "line", ["not json\n", '{"event_id": "half an event"}\n', '{"event_id": 7}\n', "\0\0\n"]
+    "line",
+    [
+        "not json\n",
+        '{"event_id": "half an event"}\n',
+        '{"event_id": 7}\n',
+        "\0\0\n",
+        "[" * 100_000 + "\n",
+        '{"event_id":["a"],"user_id":"p","item_id":"i","type":"click","rating":null,"timestamp":"",'
+        '"received_at":"","request_id":null,"release":null}\n',
+    ],
 )
 def test_a_damaged_line_is_an_error_that_names_the_file_and_stops_no_writer(
     tmp_path: Path, line: str, caplog: pytest.LogCaptureFixture
@@ -137,6 +146,16 @@ def test_a_damaged_line_is_an_error_that_names_the_file_and_stops_no_writer(
     with EventLog(tmp_path, "another") as log:
         assert log.append([event("b")]) == [True]
     assert str(damaged) in caplog.text
+
+
+def test_the_group_reads_what_people_did_and_changes_nothing(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with EventLog(tmp_path, "w") as log:
+            log.append([event("a")])
+    finally:
+        os.umask(before)
+    assert log_file(tmp_path).stat().st_mode & 0o777 == 0o640
 
 
 def test_since_leaves_out_what_was_received_before(tmp_path: Path) -> None:
