@@ -92,7 +92,8 @@ def _show_plan(
     for name, size in (
         ("tables and their sums, the fullest rank", max(found.table_bytes)),
         ("dense part with gradients and averages, a rank", found.dense_bytes),
-        ("plain models, a rank", found.plain_bytes),
+        ("plain models on the host, a rank", found.plain_bytes),
+        ("of them on its device", found.plain_device_bytes),
         ("the best and a checkpoint on the host, a rank", max(found.kept_bytes)),
         ("Adagrad's sums in full, on rank 0's host", found.gathered_bytes),
         ("sent by a rank in a step of equal shares, at most", found.sent_bytes),

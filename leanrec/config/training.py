@@ -198,6 +198,10 @@ class TrainingSettings(Section):
     """How a batch is shared out: equal parts, or by each process's speed, measured before every epoch."""
     exchange: Literal["fp32", "fp16", "bf16"] = "fp32"
     """In what vectors and their gradients travel between processes; bf16 between GPUs alone."""
+    plain_tables: Literal["device", "host"] = "device"
+    """Where each process keeps the tables of the plain models, with which candidates are drawn and figures
+    taken: on its device; or on its host, so that a GPU holds its part of a table alone, but waits for rows.
+    """
     prefetch: bool = False
     """Make the next batch, draws included, in a second thread while the present one is learnt from."""
     num_candidates: int = Field(default=200, ge=1)

@@ -76,12 +76,17 @@ def refuse_no_numbers(course: Course, when: str, sharded: ShardedModel) -> None:
     """Raise a TrainingError where a weight of this process is no finite number, so that none is kept."""
     for name, value in sharded.weights().items():
         parts = [part for _, part in parts_of(value)] if isinstance(value, ShardedTensor) else [value]
-        if not all(bool(part.isfinite().all()) for part in parts):
+        if not all(map(_is_finite, parts)):
             raise TrainingError(
                 f"the {course.name}'s weights {name} hold what is no number after {when}; "
                 f"the last checkpoint is kept: lower training.{course.name}.learning_rate or "
                 "table_learning_rate"
             )
+
+
+def _is_finite(part: Tensor) -> bool:
+    """Whether all of its numbers are finite; nothing of its size is made for it."""
+    return not part.numel() or bool(torch.stack(part.aminmax()).isfinite().all())
 
 
 def save(course: Course, state: State, sharded: ShardedModel, random: dict[str, Tensor]) -> None:

@@ -2,7 +2,8 @@
 
     tables      a process's part of the embedding tables and of Adagrad's sums, in float32
     dense       all other weights, their gradients and the optimizer's two averages
-    plain       both plain models, which every process makes on the host and keeps on its device
+    plain       both plain models, which every process makes on the host and keeps on its device, or their
+                tables on the host (training.plain_tables)
     best        the best weights and sums of its tables, which every process keeps on the host, and what a
                 checkpoint is put together in
     gathered    Adagrad's sums in full, which rank 0 writes in the end
@@ -16,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -69,6 +70,8 @@ class TrainingPlan:
     """Of each rank, of the larger model: one is trained after the other."""
     dense_bytes: int
     plain_bytes: int
+    plain_device_bytes: int
+    """What of the plain models is on each device."""
     kept_bytes: tuple[int, ...]
     """Of each rank, on the host."""
     gathered_bytes: int
@@ -79,7 +82,7 @@ class TrainingPlan:
     def on_device(self) -> int:
         """Bytes that the fullest process needs in its device's memory; on CPUs that is the host's."""
         if self.device != "cpu":
-            return max(self.table_bytes) + self.dense_bytes + self.plain_bytes
+            return max(self.table_bytes) + self.dense_bytes + self.plain_device_bytes
         fullest = max(held + kept for held, kept in zip(self.table_bytes, self.kept_bytes, strict=True))
         return fullest + self.dense_bytes + self.plain_bytes + self.gathered_bytes
 
@@ -127,15 +130,18 @@ def plan_training(
         dense.append(weights * FLOAT * COPIES)
         vector = model.sparse.dim * (FLOAT if settings.exchange == "fp32" else HALF)
         sent.append(_sent(model, own, spec, num_processes, vector, weights))
+    plain = FLOAT * sum(p.numel() for p in recommender.parameters())
+    all_tables = FLOAT * sum(_table_weights(model) for model in models.values())
     return TrainingPlan(
         num_processes=num_processes,
         device=device,
         tables=tuple(tables),
         table_bytes=tuple(max(held, key=max)),
         dense_bytes=max(dense),
-        plain_bytes=sum(p.numel() for p in recommender.parameters()) * FLOAT,
+        plain_bytes=plain,
+        plain_device_bytes=plain - all_tables if settings.plain_tables == "host" else plain,
         kept_bytes=tuple(max(kept, key=max)),
-        gathered_bytes=FLOAT * sum(_table_weights(model) for model in models.values()),
+        gathered_bytes=all_tables,
         sent_bytes=max(sent),
     )
 
@@ -162,16 +168,27 @@ def nearest_that_fits(
     host: int,
     most: int | None = None,
 ) -> str:
-    """The smallest number of processes, of `most`, that would fit, in words; else what would help."""
+    """The plain tables on the host, more or fewer processes (of `most`), or both; else what would help."""
     numbers = {number for number in (1, *MORE_PROCESSES) if most is None or number <= most}
+    room: dict[str, Any] = {"device": device, "host": host}
+    spared = " with training.plain_tables: host"
+    of_device = device is not None and plan.on_device > device
+    if of_device and misfit(_plain_on_host(plan), **room) is None:
+        return f"training.num_processes: {plan.num_processes}{spared} fits"
     for number in sorted(numbers - {plan.num_processes}):
         other = plan_training(settings, spec, items, num_processes=number, device=plan.device)
-        if misfit(other, device=device, host=host) is None:
+        if misfit(other, **room) is None:
             return f"training.num_processes: {number} fits"
+        if of_device and misfit(_plain_on_host(other), **room) is None:
+            return f"training.num_processes: {number}{spared} fits"
     return (
         "no number of processes on one host fits: lower training.retriever.dim and training.ranker.dim, or "
         "set optimizer.tables: rowwise_adagrad"
     )
+
+
+def _plain_on_host(plan: TrainingPlan) -> TrainingPlan:
+    return replace(plan, plain_device_bytes=plan.plain_bytes - plan.gathered_bytes)
 
 
 def size_in_words(size: float) -> str:

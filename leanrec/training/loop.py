@@ -17,7 +17,7 @@ from leanrec.training.course import Course, State, refuse_no_numbers, save, take
 from leanrec.training.epoch import train_epoch
 from leanrec.training.exchange import as_exchanged
 from leanrec.training.sharded_model import ShardedModel, fill
-from leanrec.training.sparse import collective_device, in_full
+from leanrec.training.sparse import PIECE, collective_device, in_full
 
 MAX_GATHER_DIFFERENCE = 1e-5
 """Bound on |score of the sharded model - score of the plain one|."""
@@ -172,9 +172,10 @@ def _broadcast(model: nn.Module) -> None:
     """Rank 0's weights into every process's plain model."""
     with torch.no_grad():
         for _, own in sorted(model.state_dict().items()):
-            value = own.to(collective_device()).contiguous()
-            dist.broadcast(value, src=0)
-            own.copy_(value)
+            for piece in own.view(-1).split(PIECE) if own.is_contiguous() else [own]:
+                value = piece.to(collective_device()).contiguous()
+                dist.broadcast(value, src=0)
+                piece.copy_(value)
 
 
 def _line(course: Course, curve: dict[str, Any]) -> str:

@@ -25,6 +25,8 @@ from leanrec.models.layers import SparseArch
 from leanrec.training.half_precision import unscaled
 
 CPU = torch.device("cpu")
+PIECE = 2**24
+"""Weights that travel at once when a table is gathered: a device need not hold another's part as well."""
 
 
 class ShardedSparseArch(nn.Module):
@@ -102,22 +104,16 @@ def hold(layout: ShardedTensor, parts: Parts) -> ShardedTensor:
     """`parts` as one tensor that is divided among the processes as `layout` is; empty parts are left out.
 
     A value a row stands in each column of the row, so that what is held has one shape, however tables are
-    sharded. Other parts stay in the memory in which they are.
+    sharded; being as large as the table, it stands in the host's memory. Other parts stay where they are.
     """
+    parts = [(place, _in_each_column(part, place)) for place, part in parts]
     device = parts[0][1].device if parts else CPU
     metadata = ShardedTensorMetadata(
         [_placed(place, device) for place in layout.metadata().shards_metadata if _size(place)],
         layout.metadata().size,
         TensorProperties(dtype=layout.dtype),
     )
-    shards = [
-        Shard(
-            part.detach() if part.dim() == 2 else part[:, None].repeat(1, place.shard_sizes[1]),
-            _placed(place, device),
-        )
-        for place, part in parts
-        if _size(place)
-    ]
+    shards = [Shard(part, _placed(place, device)) for place, part in parts if _size(place)]
     return ShardedTensor._init_from_local_shards_and_global_metadata(shards, metadata)
 
 
@@ -159,15 +155,20 @@ def gather(held: Tensor, full: Tensor | None) -> None:
         assert shard.placement is not None
         owner = shard.placement.rank()
         part = own.get(tuple(shard.shard_offsets)) if owner == dist.get_rank() else None
-        if owner != 0 and part is not None:
-            dist.send(part.contiguous().to(collective_device()), dst=0)
-        if full is None:
-            continue
-        if part is None:
-            part = torch.empty(shard.shard_sizes, device=collective_device())
-            dist.recv(part, src=owner)
         (row, column), (rows, columns) = shard.shard_offsets, shard.shard_sizes
-        full[row : row + rows, column : column + columns] = part.to(full.device)
+        at_once = max(1, PIECE // columns)
+        for first in range(0, rows, at_once):
+            num_rows = min(at_once, rows - first)
+            piece = part[first : first + num_rows] if part is not None else None
+            if owner != 0 and piece is not None:
+                dist.send(piece.contiguous().to(collective_device()), dst=0)
+            if full is None:
+                continue
+            if piece is None:
+                piece = torch.empty(num_rows, columns, device=collective_device())
+                dist.recv(piece, src=owner)
+            place = slice(row + first, row + first + num_rows), slice(column, column + columns)
+            full[place] = piece.to(full.device)
 
 
 def in_full(held: Held) -> dict[str, Tensor]:
@@ -179,6 +180,12 @@ def in_full(held: Held) -> dict[str, Tensor]:
         if full is not None:
             whole[name] = full
     return whole
+
+
+def _in_each_column(part: Tensor, place: ShardMetadata) -> Tensor:
+    if part.dim() == 2:
+        return part.detach()
+    return part.detach().to(CPU)[:, None].repeat(1, place.shard_sizes[1])
 
 
 def _fill(part: Tensor, taken: Tensor) -> None:

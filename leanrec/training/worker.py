@@ -32,6 +32,7 @@ from leanrec.training.course import Course
 from leanrec.training.examples import TRAIN, VALID, Examples, interactions_of, read_examples
 from leanrec.training.fitting import fit_retriever, temperature_of
 from leanrec.training.footprint import misfit, nearest_that_fits, plan_training
+from leanrec.training.host_tables import keep_tables_on_host
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
 from leanrec.training.loop import PROBE_EVENTS, Fitted, fit
 from leanrec.training.memory import available_memory
@@ -46,7 +47,7 @@ PATIENCE = timedelta(hours=12)
 """How long processes wait for one another: a retriever that is fitted is fitted by one of them alone."""
 ELSEWHERE = (
     *("num_processes", "sharding", "balance", "train_job", "max_restarts", "tensorboard", "profile"),
-    *("checkpoint", "checkpoint_every_s", "keep_checkpoints", "prefetch"),
+    *("checkpoint", "checkpoint_every_s", "keep_checkpoints", "prefetch", "plain_tables"),
 )
 """Settings that say where it is learnt, not what."""
 
@@ -128,6 +129,8 @@ def train(settings: TrainingSettings, job: Job) -> None:
     torch.manual_seed(settings.seed)
     recommender = Recommender(spec, settings, items)
     warm = _go_on(recommender, Path(job.warm_start), features) if job.warm_start else None
+    if settings.plain_tables == "host":
+        keep_tables_on_host(recommender)
     recommender.to(collective_device())
     common: dict[str, Any] = {
         "seed": settings.seed,

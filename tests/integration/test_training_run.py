@@ -95,9 +95,10 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(tmp_path
     assert_same_weights(whole, tmp_path / "model")
 
 
-def test_batches_made_ahead_end_with_the_same_weights(tmp_path, whole):
+@pytest.mark.parametrize("changed", [{"prefetch": True}, {"plain_tables": "host"}])
+def test_batches_made_ahead_or_plain_tables_on_the_host_end_with_the_same_weights(tmp_path, whole, changed):
     write_world(tmp_path)
-    train(tmp_path, TWO.model_copy(update={"prefetch": True}))
+    train(tmp_path, TWO.model_copy(update=changed))
     assert_same_weights(whole, tmp_path / "model")
 
 

@@ -20,6 +20,7 @@ from leanrec.files import read_json
 from leanrec.models.inputs import read_item_inputs
 from leanrec.models.recommender import Recommender
 from leanrec.schema import ModelSpec
+from leanrec.training import sparse
 from leanrec.training.checkpoint import Checkpoints, Progress
 from leanrec.training.course import Course, State, save, take_up
 from leanrec.training.examples import TRAIN, read_examples
@@ -28,6 +29,8 @@ from leanrec.training.sharded_model import ShardedModel, quiet_planner
 from leanrec.training.sparse import in_full
 from leanrec.training.watching import Watch
 
+sparse.PIECE = 500
+"""Tables travel in several pieces, of which the last is not full."""
 WIDE = 512
 """Of which TorchRec makes four parts by column."""
 

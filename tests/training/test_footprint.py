@@ -84,7 +84,15 @@ def test_what_does_not_fit_is_said_with_what_would(world: World) -> None:
     fault = misfit(plan, device=plan.on_device - 1, host=10**12)
     assert fault and "the fullest device needs" in fault
     room = {"device": plan.dense_bytes + plan.plain_bytes + plan.table_bytes[0] * 3 // 4, "host": 10**12}
-    assert nearest_that_fits(plan, settings, spec, items, **room) == "training.num_processes: 2 fits"
+    with_it = "with training.plain_tables: host fits"
+    assert nearest_that_fits(plan, settings, spec, items, **room) == f"training.num_processes: 1 {with_it}"
+    kept = settings.model_copy(update={"plain_tables": "host"})
+    spared = sum(4 * table.rows * table.dim for table in plan.tables)
+    on_host = plan_training(kept, spec, items, num_processes=1, device="cuda")
+    assert on_host.on_device == plan.on_device - spared and on_host.on_host == plan.on_host
+    room["device"] = on_host.on_device - plan.table_bytes[0] // 4
+    assert nearest_that_fits(on_host, kept, spec, items, **room) == "training.num_processes: 2 fits"
+    assert nearest_that_fits(plan, settings, spec, items, **room) == f"training.num_processes: 2 {with_it}"
     nothing = nearest_that_fits(plan, settings, spec, items, device=10, host=10**12)
     assert "lower training.retriever.dim" in nothing
     on_cpu = plan_training(settings, spec, items, num_processes=1, device="cpu")
