@@ -11,7 +11,7 @@ from leanrec import steps
 from leanrec.config import ReleaseSettings, RolloutSettings, RunSettings
 from leanrec.errors import GateError, ReleaseError, ServingError
 from leanrec.files import write_json
-from leanrec.release.promote import accept, advance, offer, status, withdraw
+from leanrec.release.promote import accept, advance, offer, rollback, status, withdraw
 from leanrec.release.publish import publish_release
 from leanrec.release.retraining import refuse_to_start
 from leanrec.release.rollout.abandoned import withdraw_abandoned
@@ -145,3 +145,7 @@ def test_the_step_started_again_goes_on_and_does_not_begin_with_what_was_withdra
     accept(models, "fine")
     roll_out_again(models)
     assert status(models)["stable"] == 2
+    rollback(models)
+    with pytest.raises(GateError, match="version 1 goes on serving; it was stable, and rolled back by hand"):
+        roll_out_again(models)
+    assert stage(models) is None

@@ -34,7 +34,7 @@ def roll_out_published(settings: RunSettings, *, published: Path, output: Path) 
         output: JSON to write: version, and the transitions of its rollout.
 
     Raises what `Controller.run` raises; after a GateError the release before goes on serving. Started again
-    after it was killed, it goes on; a candidate that was withdrawn is not offered a second time.
+    after it was killed, it goes on; a candidate that was withdrawn, or rolled back, is not offered again.
     """
     version = int(read_json(published)["version"])
     stages = 1 + len(settings.rollout.canary_percents) + (settings.rollout.shadow_percent > 0)
@@ -87,11 +87,13 @@ def roll_out(
 
 
 def refuse_if_withdrawn(state: ReleaseState, version: int) -> None:
-    """A GateError when `version` was a candidate and is none any more."""
-    ended = [line for line in state.history if line["action"] == "withdraw" and line["from"] == version]
+    """A GateError when `version` was a candidate, or stable already, and somebody or a bound sent it back."""
+    sent_back = ("withdraw", "rollback")
+    ended = [line for line in state.history if line["action"] in sent_back and line["from"] == version]
     if state.rollout is None and ended:
         raise GateError(
-            f"the candidate was withdrawn, version {state.stable} goes on serving; {ended[-1]['reason']}"
+            f"the candidate was withdrawn, version {state.stable} goes on serving;"
+            f" {ended[-1]['reason'] or 'it was stable, and rolled back by hand'}"
         )
 
 
