@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 MAX_CANDIDATES = 500
 """Items of the categories asked for that the ranker looks at when the recommender's list holds too few."""
+MAX_HIDDEN = 50_000
+"""Items of a catalogue that are hidden one by one at most; more would keep other requests waiting."""
 NOTHING_SEEN = np.zeros(0, np.int64)
 STRANGER = User(row=None, read_at=0.0)
 Failed = list[tuple[Target, ServingError]]
@@ -208,6 +210,8 @@ class Recommender:
         try:
             outputs = await self._ranked(target, user.row or unknown_user(), candidates)
         except NotServedError:
+            if target.release.spec.num_items > MAX_HIDDEN:
+                raise
             return await self._more_without_ranker(target, request, user, unwanted)
         scored = [*passing, *zip(candidates, outputs["score"].tolist(), strict=True)]
         return sorted(scored, key=lambda pair: -pair[1])

@@ -134,7 +134,7 @@ def test_what_was_stable_long_ago_leaves_the_memory(
 
 
 def test_more_items_of_a_category_are_had_of_a_recommender_whose_ranker_is_gone_already(
-    client: TestClient, models: Path
+    client: TestClient, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"user_id": "ann", "k": 9, "categories": ["Odd"], "exclude_items": ["i19"]}
     with_ranker = client.post(ASK, json=wanted).json()
@@ -145,3 +145,5 @@ def test_more_items_of_a_category_are_had_of_a_recommender_whose_ranker_is_gone_
     assert (found["release"], found["degraded"]) == (2, None)
     assert [item["item_id"] for item in found["items"]] == [f"i{n}" for n in range(17, 0, -2)]
     assert [item["item_id"] for item in with_ranker["items"]] == [f"i{n}" for n in range(17, 0, -2)]
+    monkeypatch.setattr("serving.gateway.recommender.MAX_HIDDEN", 19)  # as if the catalogue were a large one
+    assert client.post(ASK, json=wanted).json()["degraded"] == "popular_items"
