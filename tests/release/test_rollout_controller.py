@@ -45,6 +45,8 @@ class Gateway:
         self.seconds = 0.002
         self.rate = 20
         self.compares = True
+        self.click_rates = {"1": 10, "2": 10}
+        """Release -> clicks of a hundred lists shown."""
         self._server, self._thread = start_http_server(0, "127.0.0.1", self.metrics._registry)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._stopping = threading.Event()
@@ -64,6 +66,8 @@ class Gateway:
         if outcome != "error":
             self.metrics.seconds.labels(ROUTE, release, outcome).observe(seconds)
             self.metrics.score.labels(release).observe(0.1)
+            self.metrics.feedback.labels(release, "impression").inc(100)
+            self.metrics.feedback.labels(release, "click").inc(self.click_rates[release])
 
     def close(self) -> None:
         self._stopping.set()
@@ -148,8 +152,9 @@ def test_a_good_candidate_passes_every_stage_and_says_why(models: Path, gateway:
         (lambda g: setattr(g, "outcome", "error"), "failed requests"),
         (lambda g: setattr(g, "outcome", "empty"), "empty answers"),
         (lambda g: setattr(g, "seconds", 0.04), "p99 latency"),
+        (lambda g: g.click_rates.update({"2": 4}), "click-through rate"),
     ],
-    ids=["errors", "empty", "slow"],
+    ids=["errors", "empty", "slow", "clicks"],
 )
 def test_a_bad_candidate_is_withdrawn_with_the_figure_and_the_bound(
     models: Path, gateway: Gateway, spoil: Callable[[Gateway], None], reason: str
