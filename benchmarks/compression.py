@@ -1,9 +1,10 @@
 """What compression buys: the stable release beside the straightforward way to serve what was trained.
 
 Ours: the release as it is served, configuration included. Baseline: the trained model in eager float32
-PyTorch, in the python backend of the very same Triton process. One user x 500 candidates through gRPC, in
-turns, so that the machine's moods meet both alike. Bytes are those that the repository holds for both models,
-`recommender` and `ranker`. Whether the baseline answers what was trained is checked on the golden requests.
+PyTorch, in the python backend of the very same Triton process. One user x 500 candidates through gRPC, some
+requests each in turns, so that the machine's moods meet both alike. Bytes are those that the repository
+holds for both models, `recommender` and `ranker`. Whether the baseline answers what was trained is checked on
+the golden requests.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,11 @@ from leanrec.triton.staging import stage_model
 
 EAGER, ONE_THREAD = "eager_", "eager_one_thread_"
 """The baseline with PyTorch's own number of threads and with one; the quicker of both counts."""
-NUM_CANDIDATES, NUM_REQUESTS, NUM_WARM_UP = 500, 400, 50
+NUM_CANDIDATES, NUM_REQUESTS = 500, 400
+IN_A_ROW, WARM_UP_TURNS = 20, 2
 MAX_BASELINE_DIFFERENCE = 1e-4
 SERVING_PYTHON = "LEANREC_SERVING_PYTHON"
+Ask = Callable[[Tensors], object]
 
 
 def measure(repository: Path, run: Path) -> dict[str, Any]:
@@ -113,41 +117,48 @@ def many_candidates(requests: Tensors, num_items: int) -> Tensors:
 def ask_in_turns(
     triton: TritonClient, requests: Tensors, models: tuple[str, ...], num_requests: int = NUM_REQUESTS
 ) -> dict[str, np.ndarray]:
-    """Milliseconds of each request, by model: every request goes to all models before the next one."""
-    milliseconds: dict[str, list[float]] = {name: [] for name in models}
-    num_rows = len(next(iter(requests.values())))
-    for turn in range(NUM_WARM_UP + num_requests):
-        row = turn % num_rows
-        request = rows_of(requests, slice(row, row + 1))
-        for place in range(len(models)):
-            name = models[(turn + place) % len(models)]
-            clock = time.perf_counter()
-            triton.infer(name, request)
-            milliseconds[name].append((time.perf_counter() - clock) * 1e3)
-    return {name: np.array(values[NUM_WARM_UP:]) for name, values in milliseconds.items()}
+    """Milliseconds of each request, by model, all models asked the same ones in the same order.
+
+    A model gets `IN_A_ROW` requests before the next one's turn: a server of one model keeps it in its caches,
+    which another model's weights would empty at every request.
+    """
+    asks = {name: partial(triton.infer, name) for name in models}
+    return in_turns(asks, requests, num_requests)
+
+
+def in_turns(asks: dict[str, Ask], requests: Tensors, num_requests: int) -> dict[str, np.ndarray]:
+    """Milliseconds of each request, by what was asked; turns as `ask_in_turns` says."""
+    milliseconds: dict[str, list[float]] = {name: [] for name in asks}
+    num_rows, names = len(next(iter(requests.values()))), list(asks)
+    for turn in range(-WARM_UP_TURNS, -(-num_requests // IN_A_ROW)):
+        for place in range(len(names)):
+            name = names[(turn + place) % len(names)]
+            for number in range(IN_A_ROW):
+                row = (turn * IN_A_ROW + number) % num_rows
+                request = rows_of(requests, slice(row, row + 1))
+                clock = time.perf_counter()
+                asks[name](request)
+                if turn >= 0:
+                    milliseconds[name].append((time.perf_counter() - clock) * 1e3)
+    return {name: np.array(values[:num_requests]) for name, values in milliseconds.items()}
 
 
 def _in_process(version: Path, trained: Path, requests: Tensors) -> dict[str, float]:
     """The same without gRPC and Triton: ONNX Runtime and eager PyTorch in this process, one thread each."""
     graph, module = GraphSession(version / "model.onnx"), load_model(trained).served_ranker().eval()
-    num_rows = len(requests["candidates"])
-    seconds = np.empty((NUM_REQUESTS, 2))
+
+    def eager(request: Tensors) -> None:
+        with torch.inference_mode():
+            module(**{name: torch.from_numpy(value) for name, value in request.items()})
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for turn in range(-NUM_WARM_UP, NUM_REQUESTS):
-            request = rows_of(requests, slice(turn % num_rows, turn % num_rows + 1))
-            started = time.perf_counter()
-            graph.run(request)
-            between = time.perf_counter()
-            with torch.inference_mode():
-                module(**{name: torch.from_numpy(value) for name, value in request.items()})
-            if turn >= 0:
-                seconds[turn] = between - started, time.perf_counter() - between
+        times = in_turns({"ours": graph.run, "baseline": eager}, requests, NUM_REQUESTS)
     finally:
         torch.set_num_threads(threads)
-    ours, baseline = (float(np.median(column)) * 1e3 for column in seconds.T)
-    return {"ours": ours, "baseline": baseline, "ratio": float(np.median(seconds[:, 1] / seconds[:, 0]))}
+    ratio = float(np.median(times["baseline"] / times["ours"]))
+    return {**{name: float(np.median(values)) for name, values in times.items()}, "ratio": ratio}
 
 
 def quicker_of(times: dict[str, np.ndarray]) -> str:
