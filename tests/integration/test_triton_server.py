@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
-from process_table import descendants
+from process_table import command_of, descendants
 from tiny_release import top_k, user_row, write_artifacts
 from tritonclient.utils import InferenceServerException
 
@@ -71,6 +71,16 @@ def test_requests_that_arrive_together_get_their_own_answers(server: EmbeddedSer
     for thread in threads:
         thread.join()
     assert faults == []
+
+
+def test_what_answers_is_as_nice_as_the_server_though_loading_gave_way(server: EmbeddedServer) -> None:
+    """Loading runs in threads of lower priority; one that stayed so would answer late for ever."""
+    stubs = [pid for pid in descendants(os.getpid()) if "python_backend_stub" in command_of(pid)]
+    threads = [int(task.name) for pid in stubs for task in Path(f"/proc/{pid}/task").iterdir()]
+    assert len(stubs) >= 2
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {
+        os.getpriority(os.PRIO_PROCESS, 0)
+    }
 
 
 def test_a_fault_fails_its_own_request_only(server: EmbeddedServer) -> None:
