@@ -23,8 +23,9 @@ from leanrec.data.pseudonyms import pseudonym_of
 from leanrec.errors import FeatureStoreError, ServingError
 from leanrec.features.rows import UserRow, unknown_user
 from leanrec.schema import RANKER, RECOMMENDER
-from leanrec.triton.async_client import NotServedError, encode_request
+from leanrec.triton.async_client import NotServedError
 from leanrec.triton.client import Answer
+from leanrec.triton.messages import encode_request
 from serving.gateway import request_id
 from serving.gateway.api import (
     Degraded,
@@ -37,6 +38,7 @@ from serving.gateway.api import (
     Timings,
 )
 from serving.gateway.failures import Failures
+from serving.gateway.fallback import Failed, first_answer
 from serving.gateway.faults import FaultError, shown
 from serving.gateway.filters import Filter, Scored, diversify
 from serving.gateway.metrics import counted_route
@@ -52,8 +54,6 @@ MAX_HIDDEN = 50_000
 """Items of a catalogue that are hidden one by one at most; more would keep other requests waiting."""
 NOTHING_SEEN = np.zeros(0, np.int64)
 STRANGER = User(row=None, read_at=0.0)
-Failed = list[tuple[Target, ServingError]]
-"""Releases that were asked and did not answer, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +112,19 @@ class Recommender:
         pseudonym = pseudonym_of(request.user_id, self._gateway.pseudonym_key)
         targets = self._gateway.releases.targets(pseudonym)
         user, degraded = await self._user(pseudonym)
+        row = user.row or unknown_user()
+
+        async def ranked(target: Target) -> dict[str, np.ndarray]:
+            return await self._ranked(target, row, _indices(target.release, request.item_ids))
+
         # Whom the store cannot tell of is no stranger: the figures of one would be wrong.
-        failed: Failed = []
-        for target in targets if degraded != "popular_items" else ():
-            if _asks_in_vain(target, failed) or (target.is_older and not _knows(target, request.item_ids)):
-                break
-            try:
-                candidates = _indices(target.release, request.item_ids)
-                outputs = await self._ranked(target, user.row or unknown_user(), candidates)
-            except ServingError as error:
-                self._failures.note("/v1/rank", target, error)
-                failed.append((target, error))
-                continue
-            figures = zip(*(outputs[name].tolist() for name in ("score", "like", "rating")), strict=True)
-            return self._rank_answer(target, request, user, degraded, list(figures))
+        asked = [t for t in targets if not t.is_older or _knows(t, request.item_ids)]
+        first, failed = await first_answer(asked if degraded != "popular_items" else (), ranked)
+        for asked_in_vain, error in failed:
+            self._failures.note("/v1/rank", asked_in_vain, error)
+        if first is not None:
+            figures = zip(*(first.answer[name].tolist() for name in ("score", "like", "rating")), strict=True)
+            return self._rank_answer(first.target, request, user, degraded, list(figures))
         target = self._last_resort(targets)
         catalogue = target.release.catalogue
         likes = [catalogue.popularity(item) for item in _indices(target.release, request.item_ids)]
@@ -167,19 +166,13 @@ class Recommender:
         self, request: RecommendationRequest, user: User, targets: list[Target], degraded: Degraded | None
     ) -> Found:
         if user.row is not None:
-            failed: Failed = []
-            for target in targets:
-                if _asks_in_vain(target, failed):
-                    break
-                try:
-                    items = await self.from_model(target, request, user)
-                except ServingError as error:
-                    failed.append((target, error))
-                    continue
+            first, failed = await first_answer(targets, lambda target: self.from_model(target, request, user))
+            if first is not None:
                 self._note(failed, request)
-                if items and request.release is None:
-                    self._metrics.score.labels(str(target.release.version)).observe(items[0][1])
-                return Found(target=target, items=items, degraded=degraded)
+                if first.answer and request.release is None:
+                    version = str(first.target.release.version)
+                    self._metrics.score.labels(version).observe(first.answer[0][1])
+                return Found(target=first.target, items=first.answer, degraded=degraded)
             # Where the stable release does not answer either, a candidate is not to blame.
             to_blame = self._last_resort(targets)
             self._note([pair for pair in failed if pair[0] is to_blame], request)
@@ -275,11 +268,6 @@ class Recommender:
 def liked_items(row: UserRow, threshold: float) -> list[int]:
     """Item indices that the user liked, newest first."""
     return row.history[row.history_ratings >= threshold][::-1].tolist()
-
-
-def _asks_in_vain(target: Target, failed: Failed) -> bool:
-    """Whether `target` is a release of before, and Triton fails, and not only lacks what it was asked for."""
-    return target.is_older and bool(failed) and not isinstance(failed[-1][1], NotServedError)
 
 
 def _encoded(target: Target, request: RecommendationRequest, user: User, excluded: frozenset[int]) -> bytes:

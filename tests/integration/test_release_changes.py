@@ -1,4 +1,4 @@
-"""Releases change faster than a real Triton loads them, under load, and answers go on being a model's."""
+"""Releases change faster than a real Triton loads them, under load, and every answer is a model's."""
 
 import time
 from pathlib import Path
@@ -32,6 +32,9 @@ def test_changes_that_follow_each_other_at_once_degrade_no_answer(tmp_path: Path
             asking(url, headers_of(settings), users) as load,
         ):
             wait_for(lambda: len(load.answers) > 20)
+            promote(models, 1)
+            wait_for(lambda: load.answers[-1].release == 1)  # what follows may be too fast for it to answer
+            rollback(models)
             for pause in PAUSES_S:
                 promote(models, 1)
                 time.sleep(pause)
@@ -43,7 +46,5 @@ def test_changes_that_follow_each_other_at_once_degrade_no_answer(tmp_path: Path
             promote(models, 4)
             wait_for(lambda: {answer.release for answer in load.answers[-20:]} == {4})
     load.assert_right()
-    # With much other work beside it, one run of three had a degraded answer; why is not known yet.
-    assert sum(answer.degraded is not None for answer in load.answers) <= max(2, len(load.answers) // 100)
-    # Whether release 1 ever answers, and 3, is a question of how fast the machine loads them.
-    assert {2, 4} <= {answer.release for answer in load.answers} <= {1, 2, 3, 4}
+    assert {answer.degraded for answer in load.answers} == {None}
+    assert {answer.release for answer in load.answers} >= {1, 2, 4}

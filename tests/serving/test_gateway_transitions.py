@@ -108,6 +108,23 @@ def test_a_state_that_the_gateway_never_saw_is_answered_too(client: TestClient, 
     assert asked(client) == (1, None)
 
 
+def test_a_triton_that_goes_over_between_two_questions_is_asked_again(
+    client: TestClient, models: Path
+) -> None:
+    promote(models, 1)
+    promote(models, 2)
+    has_followed(client)
+    triton = triton_of(client)
+    triton.served = {1}
+
+    def goes_over() -> NotServedError:
+        triton.served = {2}  # while it answered that it lacks release 2; the next one asked for is 1
+        return NotServedError("not here")
+
+    triton.failure = goes_over
+    assert asked(client) == (2, None)
+
+
 def test_a_triton_that_fails_is_not_asked_for_every_release_of_late(client: TestClient, models: Path) -> None:
     promote(models, 1)
     promote(models, 2)

@@ -1,0 +1,53 @@
+"""Which release answers: the targets of a user are asked in their order, until one does."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from leanrec.errors import ServingError
+from leanrec.triton.async_client import NotServedError
+from serving.gateway.releases import Target
+
+T = TypeVar("T")
+ROUNDS = 2
+"""Times that targets are asked, where Triton lacks them all."""
+Failed = list[tuple[Target, ServingError]]
+"""Releases that were asked and did not answer, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class First(Generic[T]):
+    """The first that answered."""
+
+    target: Target
+    answer: T
+
+
+async def first_answer(
+    targets: Sequence[Target], ask: Callable[[Target], Awaitable[T]]
+) -> tuple[First[T] | None, Failed]:
+    """The first of `targets` that answers `ask`, None where none does; and those that failed before it.
+
+    A release of before is asked where Triton lacks what is wanted, not where it fails. Where it lacks all,
+    they are asked again: on its way from one to another, Triton may have lacked each just when it was asked.
+    """
+    failed: Failed = []
+    for _ in range(ROUNDS):
+        failed = []
+        for target in targets:
+            if target.is_older and not _is_lacking(failed):
+                break
+            try:
+                return First(target=target, answer=await ask(target)), failed
+            except ServingError as error:
+                failed.append((target, error))
+        if not _is_lacking(failed):
+            break
+    return None, failed
+
+
+def _is_lacking(failed: Failed) -> bool:
+    """Whether Triton does not serve what was asked for last; or nothing was asked for yet."""
+    return not failed or isinstance(failed[-1][1], NotServedError)
