@@ -36,8 +36,8 @@ from leanrec.files import read_json
 from leanrec.release.repository import ModelRepository
 from leanrec.release.requests import SPEC, read_spec
 from leanrec.schema import RECOMMENDER
-from leanrec.triton.async_client import encode_request
 from leanrec.triton.embedded_server import EmbeddedServer, embedded_server
+from leanrec.triton.messages import encode_request
 from serving.gateway.keys import local_key
 
 CALLERS = (1, 4)

@@ -30,8 +30,8 @@ from leanrec.release.promote import rollback
 from leanrec.release.repository import MANIFEST, RELEASE_FOLDER, ModelRepository, now
 from leanrec.release.state import published
 from leanrec.schema import MODELS, RECOMMENDER
-from leanrec.triton.async_client import encode_request
 from leanrec.triton.embedded_server import EmbeddedServer, embedded_server
+from leanrec.triton.messages import encode_request
 
 RATE = 200
 SECONDS = 60.0

@@ -16,10 +16,8 @@ import grpc
 from tritonclient.grpc import service_pb2 as proto
 
 from leanrec.errors import ServingError
-from leanrec.triton.messages import Answer, decode_answer, encode_request
+from leanrec.triton.messages import Answer, decode_answer
 from leanrec.triton.replicas import Replica, Replicas, Resolve, Served
-
-__all__ = ["AsyncTritonClient", "NotServedError", "encode_request"]
 
 _REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED}
 _NOT_SERVED = ("unknown model", "is not at ready state", "is not found", "has no available versions")

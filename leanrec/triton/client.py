@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Self
@@ -13,14 +14,19 @@ from tritonclient.grpc import service_pb2 as proto
 from leanrec.errors import ServingError
 from leanrec.triton.messages import UNLIMITED, Answer, decode_answer, encode_request, infer_over, ready_over
 
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/]+):[0-9]{1,5}")
+
 
 class TritonClient:
     """A connection to one Triton (`address` is host:port of its gRPC interface).
 
-    Every call ends within `timeout_s` seconds. It may be used from several threads.
+    Every call ends within `timeout_s` seconds. It may be used from several threads. Raises ServingError for
+    what is no address.
     """
 
     def __init__(self, address: str, timeout_s: float = 10.0) -> None:
+        if not _ADDRESS.fullmatch(address):
+            raise ServingError(f"{address!r} is no address of a gRPC interface; give host:port")
         self.address = address
         self.timeout_s = timeout_s
         self._channel = grpc.insecure_channel(address, options=UNLIMITED)

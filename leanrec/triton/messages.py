@@ -1,7 +1,7 @@
 """Requests and answers of Triton's gRPC interface as bytes and numpy arrays, and what both clients say to it.
 
-tritonclient's own client takes about twice as long to make a request and read an answer as this does
-(`leanrec bench serving` measures the way through it), so of tritonclient only the messages are used.
+Of tritonclient only the messages are used: its client wraps each tensor, checks it and copies it more than
+once, which a request of a millisecond feels (`leanrec bench serving` measures the way through this one).
 """
 
 from __future__ import annotations

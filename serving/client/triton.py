@@ -11,8 +11,9 @@ import numpy as np
 from leanrec.errors import ServingError
 from leanrec.schema import RANKER, RECOMMENDER, UNKNOWN_INDEX
 from leanrec.triton import TritonClient
-from leanrec.triton.async_client import AsyncTritonClient, encode_request
+from leanrec.triton.async_client import AsyncTritonClient
 from leanrec.triton.client import Answer
+from leanrec.triton.messages import encode_request
 
 
 @dataclass(frozen=True, kw_only=True)

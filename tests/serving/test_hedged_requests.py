@@ -10,7 +10,8 @@ import pytest
 from tritonclient.grpc import service_pb2 as proto
 
 from leanrec.errors import ServingError
-from leanrec.triton.async_client import AsyncTritonClient, NotServedError, encode_request
+from leanrec.triton.async_client import AsyncTritonClient, NotServedError
+from leanrec.triton.messages import encode_request
 
 REQUEST = encode_request("recommender", 7, {"user_index": np.array([[3]], np.int64)})
 Behaviour = Callable[[proto.ModelInferRequest, grpc.aio.ServicerContext], Awaitable[None]]

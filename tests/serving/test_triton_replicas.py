@@ -12,7 +12,8 @@ import pytest
 from tritonclient.grpc import service_pb2 as proto
 
 from leanrec.errors import ServingError
-from leanrec.triton.async_client import AsyncTritonClient, NotServedError, encode_request
+from leanrec.triton.async_client import AsyncTritonClient, NotServedError
+from leanrec.triton.messages import encode_request
 from leanrec.triton.replicas import addresses_of
 
 SERVED = ("recommender", 7)
