@@ -12,8 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -35,16 +34,18 @@ from leanrec.release.requests import FRONT, read_spec
 from leanrec.schema import MODELS, RANKER, ModelSpec
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
+from leanrec.triton.load import Ask, in_turns
 from leanrec.triton.model_configuration import ModelConfiguration
 from leanrec.triton.staging import stage_model
 
 EAGER, ONE_THREAD = "eager_", "eager_one_thread_"
 """The baseline with PyTorch's own number of threads and with one; the quicker of both counts."""
 NUM_CANDIDATES, NUM_REQUESTS = 500, 400
-IN_A_ROW, WARM_UP_TURNS = 20, 2
+IN_A_ROW = 20
+"""Requests that a model gets before the next one's turn: a server of one model keeps it in its caches, which
+another model's weights would empty at every request."""
 MAX_BASELINE_DIFFERENCE = 1e-4
 SERVING_PYTHON = "LEANREC_SERVING_PYTHON"
-Ask = Callable[[Tensors], object]
 
 
 def measure(repository: Path, run: Path) -> dict[str, Any]:
@@ -117,30 +118,15 @@ def many_candidates(requests: Tensors, num_items: int) -> Tensors:
 def ask_in_turns(
     triton: TritonClient, requests: Tensors, models: tuple[str, ...], num_requests: int = NUM_REQUESTS
 ) -> dict[str, np.ndarray]:
-    """Milliseconds of each request, by model, all models asked the same ones in the same order.
-
-    A model gets `IN_A_ROW` requests before the next one's turn: a server of one model keeps it in its caches,
-    which another model's weights would empty at every request.
-    """
-    asks = {name: partial(triton.infer, name) for name in models}
-    return in_turns(asks, requests, num_requests)
+    """Milliseconds of each request, by model, all models asked the same ones in the same order."""
+    return _milliseconds({name: partial(triton.infer, name) for name in models}, requests, num_requests)
 
 
-def in_turns(asks: dict[str, Ask], requests: Tensors, num_requests: int) -> dict[str, np.ndarray]:
-    """Milliseconds of each request, by what was asked; turns as `ask_in_turns` says."""
-    milliseconds: dict[str, list[float]] = {name: [] for name in asks}
-    num_rows, names = len(next(iter(requests.values()))), list(asks)
-    for turn in range(-WARM_UP_TURNS, -(-num_requests // IN_A_ROW)):
-        for place in range(len(names)):
-            name = names[(turn + place) % len(names)]
-            for number in range(IN_A_ROW):
-                row = (turn * IN_A_ROW + number) % num_rows
-                request = rows_of(requests, slice(row, row + 1))
-                clock = time.perf_counter()
-                asks[name](request)
-                if turn >= 0:
-                    milliseconds[name].append((time.perf_counter() - clock) * 1e3)
-    return {name: np.array(values[:num_requests]) for name, values in milliseconds.items()}
+def _milliseconds(asks: dict[str, Ask], requests: Tensors, num_requests: int) -> dict[str, np.ndarray]:
+    in_turns(asks, requests, callers=1, num_requests=IN_A_ROW, turns=1)
+    turns = num_requests // IN_A_ROW
+    loads = in_turns(asks, requests, callers=1, num_requests=num_requests, turns=turns)
+    return {name: load.milliseconds for name, load in loads.items()}
 
 
 def _in_process(version: Path, trained: Path, requests: Tensors) -> dict[str, float]:
@@ -154,7 +140,7 @@ def _in_process(version: Path, trained: Path, requests: Tensors) -> dict[str, fl
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times = in_turns({"ours": graph.run, "baseline": eager}, requests, NUM_REQUESTS)
+        times = _milliseconds({"ours": graph.run, "baseline": eager}, requests, NUM_REQUESTS)
     finally:
         torch.set_num_threads(threads)
     ratio = float(np.median(times["baseline"] / times["ours"]))

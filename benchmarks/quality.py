@@ -30,12 +30,11 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmarks.only import those
 from benchmarks.peers.environment import CACHE
 from benchmarks.peers.recbole import REQUIREMENTS, RecBole
 from benchmarks.quality_matches import MATCHES, Match
 from leanrec.config import RetrieverSettings
-from leanrec.config.section import nearest
-from leanrec.errors import ConfigError
 from leanrec.evaluation import metrics
 from leanrec.evaluation.lists import best_items
 from leanrec.files import read_json, write_json
@@ -131,9 +130,9 @@ def measure(
     kept: Path = CACHE / "quality",
 ) -> dict[str, Any]:
     """The table. `only`: names of matches, none: all; `kept` is the folder of what is finished."""
-    matches = _chosen(matches, only)
+    chosen = those([match.name for match in matches], only)
     with _one_thread():
-        table = [_compare(match, seeds, rounds, kept) for match in matches]
+        table = [_compare(match, seeds, rounds, kept) for match in matches if match.name in chosen]
     both = [row for row in table if "recbole" in row]
     ours, peer = (
         statistics.mean(row[side]["ndcg"]["mean"] for row in both) if both else None
@@ -157,15 +156,6 @@ def measure(
             ),
         },
     }
-
-
-def _chosen(matches: tuple[Match, ...], only: Sequence[str]) -> tuple[Match, ...]:
-    """Those of the names `only`, or all; a ConfigError for a name that none has."""
-    names = [match.name for match in matches]
-    for name in only:
-        if name not in names:
-            raise ConfigError(f"--only {name!r} is no model of this benchmark; {nearest(name, names)}")
-    return tuple(match for match in matches if not only or match.name in only)
 
 
 def _compare(match: Match, seeds: tuple[int, ...], rounds: int, kept: Path) -> dict[str, Any]:

@@ -17,12 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.only import those
 from leanrec.config import RunSettings, TrainingSettings
-from leanrec.config.section import nearest
 from leanrec.config.zoo import RANKERS, RETRIEVERS
 from leanrec.data.ingest import ingest
 from leanrec.data.pseudonyms import load_key
-from leanrec.errors import ConfigError
 from leanrec.evaluation.bootstrap import bootstrap_difference
 from leanrec.evaluation.evaluate import answer
 from leanrec.evaluation.protocol import HEADLINE_K, load_protocol, ndcg_per_user
@@ -95,11 +94,8 @@ def others(training: TrainingSettings, only: Sequence[str] = ()) -> list[tuple[P
     rankers: list[tuple[Part, str]] = [("ranker", name) for name in RANKERS]
     configured = {("retriever", training.retriever.model), ("ranker", training.ranker.model)}
     found = [each for each in (*retrievers, *rankers) if each not in configured]
-    names = [model for _, model in found]
-    for name in only:
-        if name not in names:
-            raise ConfigError(f"--only {name!r} is no other model of the zoo; {nearest(name, names)}")
-    return [each for each in found if not only or each[1] in only]
+    chosen = those([model for _, model in found], only)
+    return [each for each in found if each[1] in chosen]
 
 
 def with_model(training: TrainingSettings, part: Part, model: str) -> TrainingSettings:

@@ -52,19 +52,19 @@ def percentiles(milliseconds: np.ndarray | Sequence[float]) -> dict[str, float]:
     return {f"p{q}": float(np.percentile(milliseconds, q)) for q in (50, 95, 99)}
 
 
-def closed_loop(ask: Ask, requests: Tensors, *, callers: int, num_requests: int) -> Load:
-    """`callers` threads share out `num_requests` requests, drawn in turn from the rows of `requests`.
+def closed_loop(ask: Ask, requests: Tensors, *, callers: int, num_requests: int, first: int = 0) -> Load:
+    """`callers` threads share out `num_requests` requests, the rows of `requests` in turn from `first` on.
 
     What `ask` raises ends the load and is raised here.
     """
     rows = [{name: values[n : n + 1] for name, values in requests.items()} for n in range(_rows(requests))]
-    numbers = itertools.count()
+    numbers = itertools.count(first)
     start = threading.Barrier(callers)
 
     def call() -> list[float]:
         milliseconds = []
         start.wait()
-        while (number := next(numbers)) < num_requests:
+        while (number := next(numbers)) < first + num_requests:
             clock = time.perf_counter()
             ask(rows[number % len(rows)])
             milliseconds.append((time.perf_counter() - clock) * 1e3)
@@ -86,7 +86,8 @@ def in_turns(
     for turn in range(turns):
         for place in range(len(names)):
             name = names[(turn + place) % len(names)]
-            found[name].append(closed_loop(asks[name], requests, callers=callers, num_requests=each))
+            part = closed_loop(asks[name], requests, callers=callers, num_requests=each, first=turn * each)
+            found[name].append(part)
     return {name: Load.of(loads) for name, loads in found.items()}
 
 
