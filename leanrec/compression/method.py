@@ -7,7 +7,7 @@ graph takes an ONNX graph and answers one with the same inputs and outputs. Thei
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,7 @@ def gathers_of_tables(graph: onnx.GraphProto, min_bytes: int = MIN_BYTES) -> dic
     constants = float_constants(graph, min_bytes)
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        if node.op_type == "Gather" and node.input[0] in constants and _axis(node) == 0:
+        if node.op_type == "Gather" and node.input[0] in constants and axis_of(node) == 0:
             found.setdefault(node.input[0], []).append(node)
     return found
 
@@ -128,5 +128,13 @@ def require(found: dict[str, list[onnx.NodeProto]], method: str, what: str) -> N
         )
 
 
-def _axis(node: onnx.NodeProto) -> int:
+def axis_of(node: onnx.NodeProto) -> int:
+    """The axis along which a node gathers, joins or splits; 0 where it names none."""
     return next((a.i for a in node.attribute if a.name == "axis"), 0)
+
+
+def put_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Let `nodes`, of which some may be the graph's own, be all that it has, in place."""
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)

@@ -20,6 +20,7 @@ from leanrec.compression.method import (
     float_constants,
     gathers_of_tables,
     is_output_by_input,
+    put_nodes,
     require,
     scaling_weights,
 )
@@ -95,9 +96,7 @@ def store_matrices(
                 node.input[place] = whole.setdefault(name, f"{name}/whole")
         body.append(node)
     front = [made for name in whole for made in _whole(name, stored[name], name in transposed)]
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*front, *body)]
-    del graph.node[:]
-    graph.node.extend(kept)
+    put_nodes(graph, (*front, *body))
     for tensor in [tensor for tensor in graph.initializer if tensor.name in stored]:
         graph.initializer.remove(tensor)
     for name, form in stored.items():

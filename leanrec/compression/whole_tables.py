@@ -18,6 +18,8 @@ from typing import NamedTuple
 import onnx
 from onnx import numpy_helper
 
+from leanrec.compression.method import axis_of, put_nodes
+
 MAX_ROWS = 50_000
 """12.8 MB of float32 at a width of 64."""
 BY_ELEMENT = frozenset({"Cast", "Mul", "Add", "Sub", "Div", "BitwiseAnd", "BitShift"})
@@ -37,9 +39,7 @@ def restore_small_tables(graph: onnx.GraphProto, max_rows: int = MAX_ROWS) -> No
         mover.take(node)
     for value in graph.output:
         mover.gather(value.name)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*mover.at_load, *mover.body)]
-    del graph.node[:]
-    graph.node.extend(kept)
+    put_nodes(graph, (*mover.at_load, *mover.body))
 
 
 class _Mover:
@@ -81,7 +81,7 @@ class _Mover:
             table is not None
             and len(table.dims) == 2
             and table.dims[0] <= self.max_rows
-            and _attribute(node, "axis", 0) == 0
+            and axis_of(node) == 0
             and node.input[1] not in self.constants
         )
 
@@ -99,13 +99,13 @@ class _Mover:
             case operator if operator in BY_ELEMENT:
                 return all(rank <= 1 for rank in ranks.values())
             case "Concat" | "Split":
-                return not others and _attribute(node, "axis", 0) == -1
+                return not others and axis_of(node) == -1
             case "MatMul":
                 return node.input[0] in self.rows and list(ranks.values()) == [2]
             case "Slice":
                 return len(others) == 3 and self._value(node.input[3]) == [-1]
             case "Gather":
-                return node.input[0] in self.rows and _attribute(node, "axis", 0) == -1
+                return node.input[0] in self.rows and axis_of(node) == -1
             case _:
                 return False
 
@@ -128,7 +128,3 @@ class _Mover:
             whole.output.extend(self.made[key])
             self.at_load.append(whole)
         return self.made[key]
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
