@@ -52,9 +52,6 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request; those of one shape run as one batch, and a fault fails its request only."""
-        if len(requests) == 1:  # nearly always, and then nothing is to be merged
-            (request,) = requests
-            return [_response(self._run(self._feed(request)), request, self._dtypes)]
         feeds = [self._feed(request) for request in requests]
         groups: dict[tuple, list[int]] = defaultdict(list)
         for position, feed in enumerate(feeds):
