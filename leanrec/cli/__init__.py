@@ -20,7 +20,7 @@ from leanrec.cli import (  # noqa: F401 - each adds its commands
     steps,
     tuning,
 )
-from leanrec.cli.front import app
+from leanrec.cli.front import StoppedByHand, app
 from leanrec.errors import LeanRecError
 
 
@@ -43,10 +43,6 @@ def main() -> None:
     except StoppedByHand:
         print("error: stopped by hand; nothing half-written was kept, run again to go on", file=sys.stderr)
         sys.exit(2)
-
-
-class StoppedByHand(BaseException):
-    """Ctrl-C or SIGTERM; no `except Exception` on the way out may swallow it."""
 
 
 def _stop_by_hand(*_: object) -> NoReturn:

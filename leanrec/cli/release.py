@@ -14,6 +14,7 @@ from leanrec.cli.front import (
     BY_HAND,
     ConfigArgument,
     JsonOption,
+    StoppedByHand,
     WorkOption,
     app,
     console,
@@ -119,9 +120,7 @@ def rollout(
             gateways=gateway or (),
             watch=None if json_output else lambda seen: console.print(_observation_in_words(seen)),
         )
-    except Exception:
-        raise
-    except BaseException:
+    except StoppedByHand:
         _refuse_to_end_quietly(Path(settings.release.repository))
         raise
     print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable.")

@@ -92,19 +92,20 @@ def publish_release(
                 version = repository.next_version()
                 if latest_vocabulary(repository.path) != newest:
                     _refuse_other_meanings(repository, staged)
-                before = repository.state()
+                before, at = repository.state(), now()
                 figures = {
                     "name": name,
                     "version": version,
                     "previous": before.stable if before else None,
                     "repository": str(repository.path),
-                    "published_at": now(),
+                    "published_at": at,
                     "bytes": sum(size_in_bytes(staged / folder / GRAPH) for folder in MODELS),
                     "recipe": read_json(Path(compressed) / FRONT).get("chosen"),
                 }
                 new = staged / RECOMMENDER / RELEASE_FOLDER
                 write_json(new / MANIFEST, {**figures, **facts})
-                repository.commit(_with_new(settings, repository, version, new), staged)
+                beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
+                repository.commit(_with_new(settings, before, version, at=at, beside=beside), staged)
     except OSError as error:
         raise ReleaseError(_what_failed(repository, version, error)) from None
     write_json(output, figures)
@@ -118,13 +119,11 @@ def refuse_second_candidate(settings: ReleaseSettings) -> None:
 
 
 def _with_new(
-    settings: ReleaseSettings, repository: ModelRepository, version: int, new: Path
+    settings: ReleaseSettings, before: ReleaseState | None, version: int, *, at: str, beside: bool
 ) -> ReleaseState:
-    """The state that `version`, whose `release` folder is `new`, leads to."""
-    before, at = repository.state(), now()
+    """The state that `version` leads to; `beside`: it takes the same tensors as the stable version."""
     if before is not None and settings.strategy == "canary":
         return published_as_candidate(before, version, keep=settings.keep, at=at, salt=secrets.token_hex(8))
-    beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
     return published(before, version, keep=settings.keep, at=at, beside=beside)
 
 

@@ -70,13 +70,18 @@ class TrainingPlan:
     """Of each rank, of the larger model: one is trained after the other."""
     dense_bytes: int
     plain_bytes: int
-    plain_device_bytes: int
-    """What of the plain models is on each device."""
+    plain_on_host: bool
+    """Whether the plain models' tables stay there, on GPUs too (training.plain_tables)."""
     kept_bytes: tuple[int, ...]
     """Of each rank, on the host."""
     gathered_bytes: int
     """On rank 0's host."""
     sent_bytes: int
+
+    @property
+    def plain_device_bytes(self) -> int:
+        """What of the plain models is on each device."""
+        return self.plain_bytes - (self.gathered_bytes if self.plain_on_host else 0)
 
     @property
     def on_device(self) -> int:
@@ -98,7 +103,8 @@ class TrainingPlan:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value."""
-        return {**asdict(self), "on_device": self.on_device, "on_host": self.on_host}
+        derived = ("plain_device_bytes", "on_device", "on_host")
+        return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
 
 def plan_training(
@@ -130,18 +136,16 @@ def plan_training(
         dense.append(weights * FLOAT * COPIES)
         vector = model.sparse.dim * (FLOAT if settings.exchange == "fp32" else HALF)
         sent.append(_sent(model, own, spec, num_processes, vector, weights))
-    plain = FLOAT * sum(p.numel() for p in recommender.parameters())
-    all_tables = FLOAT * sum(_table_weights(model) for model in models.values())
     return TrainingPlan(
         num_processes=num_processes,
         device=device,
         tables=tuple(tables),
         table_bytes=tuple(max(held, key=max)),
         dense_bytes=max(dense),
-        plain_bytes=plain,
-        plain_device_bytes=plain - all_tables if settings.plain_tables == "host" else plain,
+        plain_bytes=FLOAT * sum(p.numel() for p in recommender.parameters()),
+        plain_on_host=settings.plain_tables == "host",
         kept_bytes=tuple(max(kept, key=max)),
-        gathered_bytes=all_tables,
+        gathered_bytes=FLOAT * sum(_table_weights(model) for model in models.values()),
         sent_bytes=max(sent),
     )
 
@@ -173,22 +177,18 @@ def nearest_that_fits(
     room: dict[str, Any] = {"device": device, "host": host}
     spared = " with training.plain_tables: host"
     of_device = device is not None and plan.on_device > device
-    if of_device and misfit(_plain_on_host(plan), **room) is None:
+    if of_device and misfit(replace(plan, plain_on_host=True), **room) is None:
         return f"training.num_processes: {plan.num_processes}{spared} fits"
     for number in sorted(numbers - {plan.num_processes}):
         other = plan_training(settings, spec, items, num_processes=number, device=plan.device)
         if misfit(other, **room) is None:
             return f"training.num_processes: {number} fits"
-        if of_device and misfit(_plain_on_host(other), **room) is None:
+        if of_device and misfit(replace(other, plain_on_host=True), **room) is None:
             return f"training.num_processes: {number}{spared} fits"
     return (
         "no number of processes on one host fits: lower training.retriever.dim and training.ranker.dim, or "
         "set optimizer.tables: rowwise_adagrad"
     )
-
-
-def _plain_on_host(plan: TrainingPlan) -> TrainingPlan:
-    return replace(plan, plain_device_bytes=plan.plain_bytes - plan.gathered_bytes)
 
 
 def size_in_words(size: float) -> str:
