@@ -1,5 +1,33 @@
-"""Features by ibis, the training set and the online rows by Feast."""
+"""Features by ibis, the training set and the online rows by Feast.
 
-# Before Feast, whose import tells prometheus_client to keep every counter of the process in shared files:
-# the gateway's counters would be slower there, and two registries of one process would count together.
-import prometheus_client  # noqa: F401
+Whoever imports Feast comes through here first, and gets it without two things that take most of the time of
+its import and that nothing here needs: run-time type checks, for which typeguard compiles Feast's classes
+anew (it leaves them as they are under `python -O` too), and PyTorch, which it would load in case a caller
+wants tensors.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+import typeguard
+
+
+def _unchecked(target: Any = None, **_: Any) -> Any:
+    """The decorator `typechecked`, which does nothing; with or without options."""
+    return target if target is not None else _unchecked
+
+
+def _torch_when_asked_for() -> ModuleType:
+    """Stands for feast.torch_wrapper."""
+    wrapper = ModuleType("feast.torch_wrapper", "PyTorch, loaded by whoever asks for it.")
+    wrapper.get_torch = lambda: importlib.import_module("torch")  # type: ignore[attr-defined]
+    return wrapper
+
+
+if "feast" not in sys.modules:
+    typeguard.typechecked = _unchecked
+    sys.modules["feast.torch_wrapper"] = _torch_when_asked_for()
