@@ -46,6 +46,15 @@ def test_every_configuration_that_we_ship_loads(path: Path) -> None:
         ({"training": {"retriever": {"model": "ItemKNN"}}}, "no such model; did you mean 'item_neighbours'"),
         ({"training": {"ranker": {"model": "ncf"}}}, "no such model; did you mean 'neu_mf'"),
         (
+            {"training": {"retriever": {"model": "gru4rec", "sasrec": {"layers": 3}}}},
+            "model 'gru4rec' does not read 'sasrec', .*take a model that reads it: sasrec",
+        ),
+        (
+            {"training": {"retriever": {"model": "ease", "epochs": 3}}},
+            "model 'ease' does not read 'epochs', .*: two_tower, matrix_factorization",
+        ),
+        ({"training": {"ranker": {"model": "dlrm", "cross_layers": 3}}}, "does not read 'cross_layers'"),
+        (
             {"training": {"retriever": {"model": "sasrec", "dim": 9}}},
             "setting 'training.retriever': dim 9 cannot be shared out to sasrec.heads 2; make it a multiple$",
         ),

@@ -11,7 +11,9 @@ from leanrec.config.section import Section
 from leanrec.config.train_job import TrainJobSettings
 from leanrec.config.zoo import (
     RANKER_DEFAULTS,
+    RANKER_READ_BY,
     RETRIEVER_DEFAULTS,
+    RETRIEVER_READ_BY,
     ALSSettings,
     BehaviourSequenceTransformerSettings,
     BPRSettings,
@@ -35,6 +37,24 @@ class ModelSettings(Section):
     model: str
     defaults: ClassVar[dict[str, dict[str, Any]]]
     """Model -> the fields that it needs another default for."""
+    read_by: ClassVar[dict[str, tuple[str, ...]]]
+    """Field -> the models that read it, where not all do."""
+
+    @classmethod
+    def does_read(cls, model: str, field: str) -> bool:
+        """Whether the value of `field` makes any difference to `model`."""
+        return model in cls.read_by.get(field, (model,))
+
+    @model_validator(mode="after")
+    def _sets_what_the_model_reads(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            if not self.does_read(self.model, name) and getattr(self, name) != field.get_default():
+                others = ", ".join(self.read_by[name])
+                raise ValueError(
+                    f"model {self.model!r} does not read {name!r}, which is set; leave that out, or take a "
+                    f"model that reads it: {others}"
+                )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -47,7 +67,7 @@ class ModelSettings(Section):
 class RetrieverSettings(ModelSettings):
     """The retriever: which, its sizes, and how it learns."""
 
-    defaults = RETRIEVER_DEFAULTS
+    defaults, read_by = RETRIEVER_DEFAULTS, RETRIEVER_READ_BY
     model: RetrieverName = "two_tower"
     """Its name in leanrec/models/retrieval."""
     dim: int = Field(default=64, ge=4)
@@ -128,7 +148,7 @@ class RetrieverSettings(ModelSettings):
 class RankerSettings(ModelSettings):
     """The ranker: which, its sizes, and how it learns."""
 
-    defaults = RANKER_DEFAULTS
+    defaults, read_by = RANKER_DEFAULTS, RANKER_READ_BY
     model: RankerName = "dcn_v2"
     """Its name in leanrec/models/ranking."""
     task: Literal["multi_task", "click", "rating"] = "multi_task"

@@ -167,6 +167,26 @@ RETRIEVER_DEFAULTS: dict[str, dict[str, Any]] = {
 """Model -> the fields of RetrieverSettings that it needs another default for."""
 
 
+_BY_GRADIENT = RETRIEVERS[: RETRIEVERS.index("popularity")]
+RETRIEVER_READ_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        (
+            *("epochs", "batch_size", "patience", "learning_rate", "table_learning_rate", "weight_decay"),
+            *("optimizer", "temperature", "loss", "negatives", "full_softmax_items", "softmax_negatives"),
+            *("num_negatives", "calibration"),
+        ),
+        _BY_GRADIENT,
+    ),
+    "dim": (*_BY_GRADIENT, "content_based", "als", "bpr"),
+    "hidden": ("two_tower",),
+    "dropout": ("two_tower", "gru4rec", "caser", "sasrec"),
+    "neighbours": ("user_neighbours", "item_neighbours"),
+    **{name: (name,) for name in ("light_gcn", "gru4rec", "caser", "sasrec", "content_based")},
+    **{name: (name,) for name in ("ease", "als", "bpr")},
+}
+"""Field of RetrieverSettings -> the models that read it, where not all do."""
+
+
 class DLRMSettings(Section):
     """DLRM."""
 
@@ -192,3 +212,12 @@ class BehaviourSequenceTransformerSettings(Section):
 
 RANKER_DEFAULTS: dict[str, dict[str, Any]] = {}
 """Model -> the fields of RankerSettings that it needs another default for."""
+
+_DEEP = tuple(name for name in RANKERS if name not in ("logistic_regression", "factorization_machine"))
+RANKER_READ_BY: dict[str, tuple[str, ...]] = {
+    "cross_layers": ("dcn_v2",),
+    "hidden": _DEEP,
+    "dropout": _DEEP,
+    **{name: (name,) for name in ("dlrm", "din", "behaviour_sequence_transformer")},
+}
+"""Field of RankerSettings -> the models that read it, where not all do."""

@@ -54,7 +54,8 @@ def search_settings(
     _remove_trials(output)
 
     def run(trial: optuna.Trial) -> float:
-        values = {name: _suggest(trial, name, space, training) for name, space in settings.parameters.items()}
+        drawn = {name: _suggest(trial, name, space, training) for name, space in settings.parameters.items()}
+        values = read_by_model(drawn, training)
         print(f"search: trial {trial.number + 1}/{settings.trials} {_in_words(values)}", flush=True)
         folder = output / f"trial-{trial.number}"
         try:
@@ -87,13 +88,47 @@ def is_whole(training: TrainingSettings, name: str, space: SearchSpace) -> bool:
 
 
 def check_parameters(settings: SearchSettings, training: TrainingSettings) -> None:
-    """Raise a ConfigError when training does not know a parameter, or refuses one of its values."""
+    """Raise a ConfigError when training does not know a parameter, or refuses one of its values.
+
+    Where models are tried too, it must suit those that read it, and there must be one.
+    """
     for name, space in settings.parameters.items():
         values: tuple[Any, ...] = space.values or (space.low, space.high)
         if not space.values and is_whole(training, name, space):
             values = tuple(map(int, values))
-        for value in values:
-            with_parameters(training, {name: value})
+        for model in _models_that_read(name, settings, training):
+            for value in values:
+                with_parameters(training, {**model, name: value})
+
+
+def _models_that_read(
+    name: str, settings: SearchSettings, training: TrainingSettings
+) -> list[dict[str, Any]]:
+    """The models tried with which parameter `name` makes a difference, each as a parameter itself.
+
+    Nothing but the configured one, where no others are tried or none reads it: that one may refuse it.
+    """
+    part, _, field = name.partition(".")
+    tried = settings.parameters.get(f"{part}.model")
+    if tried is None or field == "model":
+        return [{}]
+    section: ModelSettings = getattr(training, part)
+    readers = [m for m in map(str, tried.values) if section.does_read(m, field.partition(".")[0])]
+    return [{f"{part}.model": model} for model in readers] or [{}]
+
+
+def read_by_model(values: dict[str, Any], training: TrainingSettings) -> dict[str, Any]:
+    """The parameters without those that the model among them does not read."""
+
+    def is_read(name: str) -> bool:
+        part, _, field = name.partition(".")
+        model = values.get(f"{part}.model")
+        if model is None:
+            return True
+        section: ModelSettings = getattr(training, part)
+        return section.does_read(model, field.partition(".")[0])
+
+    return {name: value for name, value in values.items() if is_read(name)}
 
 
 def value_of(training: TrainingSettings, name: str) -> Any:
@@ -112,10 +147,12 @@ def with_parameters(training: TrainingSettings, values: dict[str, Any]) -> Train
     for part in MODELS:
         if f"{part}.model" in values:  # what suited the model before does not go on with another
             own: ModelSettings = getattr(training, part)
-            for name, value in own.defaults.get(own.model, {}).items():
-                if getattr(own, name) == value:
-                    described.get(part, {}).pop(name, None)
-    for name, value in values.items():
+            suited = own.defaults.get(own.model, {})
+            for name in list(described.get(part, {})):
+                unread = not own.does_read(values[f"{part}.model"], name)
+                if unread or (name in suited and getattr(own, name) == suited[name]):
+                    del described[part][name]
+    for name, value in read_by_model(values, training).items():
         value_of(training, name)
         *path, last = name.split(".")
         section = described
@@ -189,7 +226,8 @@ def _report(
         "tried": tried,
     }
     write_json(output / REPORT_FILE, report)
-    write_text(output / BEST_FILE, yaml.safe_dump({"training": _nested(best.params)}, sort_keys=False))
+    found = _nested(read_by_model(best.params, training))
+    write_text(output / BEST_FILE, yaml.safe_dump({"training": found}, sort_keys=False))
     return report
 
 

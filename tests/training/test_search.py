@@ -14,7 +14,7 @@ from leanrec.errors import ConfigError, TrainingError
 from leanrec.files import read_json
 from leanrec.models.recommender import load_model
 from leanrec.training.katib import katib_experiment
-from leanrec.training.search import is_whole, search_settings, with_parameters
+from leanrec.training.search import check_parameters, is_whole, search_settings, with_parameters
 
 QUICK = TrainingSettings.parse(
     {
@@ -158,6 +158,29 @@ def test_a_model_that_is_tried_has_its_own_defaults_and_what_was_set_stays():
             tried = with_parameters(training, {"retriever.model": model}).retriever
             dim = {"dim": 32} if training is was_set else {}
             assert tried == RetrieverSettings.parse({"model": model, **dim})
+
+
+def test_what_another_model_reads_does_not_go_into_a_trial():
+    both = {"retriever.model": "gru4rec", "retriever.sasrec.layers": 3, "retriever.gru4rec.layers": 2}
+    was_set = TrainingSettings.parse({"retriever": {"model": "two_tower", "hidden": [64]}})
+    tried = with_parameters(was_set, both).retriever
+    assert tried == RetrieverSettings.parse({"model": "gru4rec", "gru4rec": {"layers": 2}})
+
+
+def test_a_parameter_must_suit_the_models_that_read_it_and_one_must():
+    models = {"retriever.model": {"values": ["gru4rec", "sasrec"]}}
+    layers = {"retriever.sasrec.layers": {"low": 1, "high": 3}}
+    check_parameters(search_over(models | layers), TrainingSettings())
+    with pytest.raises(ConfigError, match=r"sasrec\.layers"):
+        check_parameters(
+            search_over(models | {"retriever.sasrec.layers": {"values": [0]}}), TrainingSettings()
+        )
+    with pytest.raises(ConfigError, match="does not read 'caser'"):
+        check_parameters(search_over({"retriever.caser.length": {"values": [9]}}), TrainingSettings())
+    with pytest.raises(ConfigError, match="does not read 'caser'"):
+        check_parameters(
+            search_over(models | {"retriever.caser.length": {"values": [9]}}), TrainingSettings()
+        )
 
 
 def test_a_trial_whose_values_do_not_go_together_fails_and_the_search_goes_on(tmp_path: Path, monkeypatch):
