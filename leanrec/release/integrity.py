@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ def verify(repository: Path, version: int) -> list[str]:
     """What differs from the manifest of `version`, one sentence a file; empty when all is as published."""
     store = ModelRepository(Path(repository).absolute())
     files: dict[str, dict[str, Any]] = store.manifest(version)["files"]
+    paths = [_path_of(store, version, name) for name in files]
+    with ThreadPoolExecutor() as pool:  # a rollback waits for it, and one core reads one file at a time
+        found = list(pool.map(lambda path: sha256_of(path) if path.is_file() else None, paths))
     faults = []
-    for name, facts in files.items():
-        model, _, rest = name.partition("/")
-        path = store.version_folder(model, version) / rest
-        if not path.is_file():
+    for path, digest, facts in zip(paths, found, files.values(), strict=True):
+        if digest is None:
             faults.append(f"{path}: missing")
-        elif sha256_of(path) != facts["sha256"]:
+        elif digest != facts["sha256"]:
             faults.append(f"{path}: changed since it was published")
     for model in MODELS:
         folder = store.version_folder(model, version)
@@ -41,3 +43,9 @@ def require_whole(store: ModelRepository, version: int) -> None:
             f"version {version} is not as it was published: {faults[0]}{more}; choose another "
             "version, or publish it anew"
         )
+
+
+def _path_of(store: ModelRepository, version: int, name: str) -> Path:
+    """Where the file lies that the manifest calls `name`, <model>/<path>."""
+    model, _, rest = name.partition("/")
+    return store.version_folder(model, version) / rest
