@@ -64,6 +64,7 @@ class ShardedModel:
         plain = with_sharded_tables(objective)
         self._loss_scale = LOSS_SCALE if optimizer.precision == "fp16" else 1.0
         plain.model.sparse.loss_scale = self._loss_scale
+        plain.model.sparse.weight_decay = optimizer.table_weight_decay
         self.num_skipped = 0
         """Steps that the dense part did not make, for gradients left the range of half precision."""
         group = dist.GroupMember.WORLD

@@ -7,6 +7,8 @@ not the table.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -42,6 +44,8 @@ class ShardedSparseArch(nn.Module):
         self.dim = plain.dim
         self.loss_scale = 1.0
         """What the loss is multiplied by, and the tables' gradients are not."""
+        self.weight_decay = 0.0
+        """What a row adds to its gradient, times the row."""
         self.collection = EmbeddingCollection(
             tables=[
                 EmbeddingConfig(
@@ -76,6 +80,8 @@ class ShardedSparseArch(nn.Module):
             )
         )
         values = {table: found.values() for table, found in vectors.items()}
+        if self.weight_decay:
+            values = {table: _Decaying.apply(found, self.weight_decay) for table, found in values.items()}
         if self.loss_scale != 1:
             values = {table: unscaled(found, self.loss_scale) for table, found in values.items()}
         return {
@@ -84,6 +90,24 @@ class ShardedSparseArch(nn.Module):
             ).reshape(*index.shape, -1)
             for feature, index in indices.items()
         }
+
+
+class _Decaying(torch.autograd.Function):
+    """Rows as they are; their gradient grows by `weight_decay` times the row, as by an L2 of the loss.
+
+    The kernel that updates tables on CPUs takes no weight decay of its own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight_decay: float) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.weight_decay = weight_decay
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        return gradients[0] + ctx.weight_decay * rows, None
 
 
 Parts = list[tuple[ShardMetadata, Tensor]]

@@ -151,6 +151,28 @@ def test_row_wise_sums_are_the_means_of_adagrads_and_come_back_to_the_last_bit(
 
 
 @pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_weight_decay_of_tables_is_an_l2_of_the_rows_looked_up(
+    examples: tuple[Examples, Recommender], precision: str
+) -> None:
+    events, recommender = examples
+    objective = RetrieverObjective(recommender.retriever, recommender.settings.retriever)
+    objective(events, torch.Generator()).backward()
+    tables = recommender.retriever.sparse.tables
+    with Watch("retriever").epoch(0, 1) as watch:
+        model = sharded(recommender, table_weight_decay=0.5, precision=precision)
+        model.step(events, torch.Generator(), watch=watch)
+        sums = in_full(model.sums())
+    for name in ("user", "item"):
+        weight, gradient = tables[name].weight.detach(), tables[name].weight.grad
+        looked_up = gradient.abs().sum(dim=1) > 0
+        assert 0 < int(looked_up.sum()) < len(weight) or name == "item"
+        expected = (gradient + 0.5 * weight)[looked_up].square()
+        close = {"rtol": 1e-4, "atol": 1e-9} if precision == "fp32" else {"rtol": 0.05, "atol": 1e-4}
+        torch.testing.assert_close(sums[name][looked_up], expected, **close)
+
+
+@pytest.mark.usefixtures("one_process")
 def test_a_rate_of_nothing_moves_neither_the_dense_part_nor_the_tables(
     examples: tuple[Examples, Recommender],
 ) -> None:
