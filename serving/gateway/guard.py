@@ -127,14 +127,15 @@ class Guard:
         """`receive`, which ends the request once its body is larger, or takes longer, than it may."""
         settings = self._gateway.settings.gateway
         left, complete = settings.max_body_bytes, False
-        deadline = time.monotonic() + settings.body_timeout_s
+        deadline = asyncio.get_running_loop().time() + settings.body_timeout_s
 
         async def receive_bounded() -> Message:
             nonlocal left, complete
             if complete:  # what comes now is the caller going away
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
             except TimeoutError:
                 slow = f"the body did not arrive within {settings.body_timeout_s:g} s; send it again"
                 raise HTTPException(408, slow, {"Connection": "close"}) from None

@@ -1,6 +1,6 @@
 """Request ids that say which release answered, so that feedback is credited to it also after a restart.
 
-    <release>.<32 hex of a random UUID>.<8 hex of an HMAC over both>
+    <release>.<32 random hex>.<8 hex of an HMAC over both>
 
 The code keeps a caller from crediting a release by accident or by guess; it keeps no secret. Release 0
 stands for an answer that no release gave, such as an error.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import re
-import uuid
+import secrets
 
 NO_RELEASE = 0
 _LABEL = b"\0leanrec request id"
@@ -25,7 +25,7 @@ def derive_key(pseudonym_key: bytes) -> bytes:
 
 def make(release: int, key: bytes) -> str:
     """A new id of a request that `release` answers."""
-    body = f"{release}.{uuid.uuid4().hex}"
+    body = f"{release}.{secrets.token_hex(16)}"
     return f"{body}.{_code(body, key)}"
 
 
