@@ -13,9 +13,6 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from leanrec.config import RetrieverSettings
@@ -55,6 +52,8 @@ class ContentBased(TableRetriever):
 
 def tf_idf(texts: Sequence[str]) -> sp.csr_matrix:
     """[N, words], rows of length 1; a text without words has zeros."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     try:
         return TfidfVectorizer(sublinear_tf=True).fit_transform(texts)
     except ValueError:
@@ -89,6 +88,9 @@ def encoded(texts: Sequence[str], encoder: str) -> np.ndarray:
 
 def narrowed(words: sp.csr_matrix | np.ndarray, width: int, seed: int) -> np.ndarray:
     """The rows of `words` in `width` columns, of length 1; what is narrower already is filled with zeros."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.preprocessing import normalize
+
     if words.shape[1] > width:
         words = TruncatedSVD(width, random_state=seed).fit_transform(words)
     dense = np.asarray(words.todense()) if isinstance(words, sp.spmatrix | sp.sparray) else words
