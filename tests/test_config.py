@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from leanrec.config import FeatureSettings, RunSettings, TrainingSettings, load_settings
 from leanrec.errors import ConfigError
@@ -46,15 +47,6 @@ def test_every_configuration_that_we_ship_loads(path: Path) -> None:
         ({"training": {"retriever": {"model": "ItemKNN"}}}, "no such model; did you mean 'item_neighbours'"),
         ({"training": {"ranker": {"model": "ncf"}}}, "no such model; did you mean 'neu_mf'"),
         (
-            {"training": {"retriever": {"model": "gru4rec", "sasrec": {"layers": 3}}}},
-            "model 'gru4rec' does not read 'sasrec', .*take a model that reads it: sasrec",
-        ),
-        (
-            {"training": {"retriever": {"model": "ease", "epochs": 3}}},
-            "model 'ease' does not read 'epochs', .*: two_tower, matrix_factorization",
-        ),
-        ({"training": {"ranker": {"model": "dlrm", "cross_layers": 3}}}, "does not read 'cross_layers'"),
-        (
             {"training": {"retriever": {"model": "sasrec", "dim": 9}}},
             "setting 'training.retriever': dim 9 cannot be shared out to sasrec.heads 2; make it a multiple$",
         ),
@@ -73,6 +65,27 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, text: str, sentence:
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(ConfigError, match=sentence):
         load_settings(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("training", "sentence"),
+    [
+        (
+            {"retriever": {"model": "gru4rec", "sasrec": {"layers": 3}}},
+            "'training.retriever': model 'gru4rec' does not read 'sasrec', .* a model that reads it: sasrec",
+        ),
+        ({"retriever": {"model": "ease", "epochs": 3}}, "does not read 'epochs', .*: two_tower, matrix_fact"),
+        ({"ranker": {"model": "dlrm", "cross_layers": 3}}, "does not read 'cross_layers'"),
+    ],
+)
+def test_an_option_that_the_model_does_not_read_is_refused_in_a_file_and_goes_along_in_what_is_stored(
+    tmp_path: Path, training: dict, sentence: str
+) -> None:
+    values = {**LEAST, "training": training}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=sentence):
+        load_settings(tmp_path / "run.yaml")
+    assert RunSettings.parse(values).training
 
 
 def test_a_missing_file_is_named() -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leanrec.config import RankerSettings, RetrieverSettings, TrainingSettings
-from leanrec.config.training import ModelSettings
 from leanrec.files import write_json
 
 NUM_USERS = 40
@@ -28,12 +26,6 @@ SMALL = TrainingSettings(
         dim=8, hidden=(16,), epochs=4, batch_size=32, patience=5, learning_rate=0.01, table_learning_rate=0.1
     ),
 )
-
-
-def small_section(section: type[ModelSettings], model: str) -> dict[str, Any]:
-    """`model`, as small as it lets itself be made."""
-    sizes = {"dim": 8, "hidden": [16]}
-    return {"model": model, **{name: size for name, size in sizes.items() if section.does_read(model, name)}}
 
 
 def training_table(seed: int = 1) -> pa.Table:

@@ -90,6 +90,8 @@ def load_settings(path: Path) -> RunSettings:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: the file holds {type(values).__name__}, not a mapping of settings")
     try:
-        return RunSettings.parse(values)
+        settings = RunSettings.parse(values)
+        settings.training.refuse_unread()
+        return settings
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

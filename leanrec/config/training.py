@@ -29,6 +29,7 @@ from leanrec.config.zoo import (
     RetrieverName,
     SASRecSettings,
 )
+from leanrec.errors import ConfigError
 
 
 class ModelSettings(Section):
@@ -45,16 +46,18 @@ class ModelSettings(Section):
         """Whether the value of `field` makes any difference to `model`."""
         return model in cls.read_by.get(field, (model,))
 
-    @model_validator(mode="after")
-    def _sets_what_the_model_reads(self) -> Self:
+    def refuse_unread(self, where: str) -> None:
+        """Raise a ConfigError for a field that is not as it is by default and that the model does not read.
+
+        For what people write. What a program stored holds every field, as it was by default in its day.
+        """
         for name, field in type(self).model_fields.items():
             if not self.does_read(self.model, name) and getattr(self, name) != field.get_default():
                 others = ", ".join(self.read_by[name])
-                raise ValueError(
-                    f"model {self.model!r} does not read {name!r}, which is set; leave that out, or take a "
-                    f"model that reads it: {others}"
+                raise ConfigError(
+                    f"setting {where!r}: model {self.model!r} does not read {name!r}, which is set; leave "
+                    f"that out, or take a model that reads it: {others}"
                 )
-        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -248,6 +251,11 @@ class TrainingSettings(Section):
     """Train on the nodes of a cluster by a Kubeflow TrainJob; null: on this machine."""
     retriever: RetrieverSettings = RetrieverSettings()
     ranker: RankerSettings = RankerSettings()
+
+    def refuse_unread(self) -> None:
+        """Raise a ConfigError for what somebody set for a model that does not read it."""
+        self.retriever.refuse_unread("training.retriever")
+        self.ranker.refuse_unread("training.ranker")
 
     @model_validator(mode="after")
     def _top_k_fits(self) -> Self:

@@ -11,7 +11,7 @@ from typing import Any
 
 from leanrec.config import SearchSettings, TrainingSettings
 from leanrec.config.search import SearchSpace
-from leanrec.training.search import check_parameters, is_whole
+from leanrec.training.search import is_whole, parameters_of
 
 
 def katib_experiment(
@@ -39,8 +39,8 @@ def katib_experiment(
 
     Raises a ConfigError for a parameter that training does not know.
     """
-    check_parameters(settings, training)
-    short = {parameter: f"p{i}" for i, parameter in enumerate(settings.parameters)}
+    parameters = parameters_of(settings, training)
+    short = {parameter: f"p{i}" for i, parameter in enumerate(parameters)}
     command = ["leanrec", "search", "trial", "/configuration/run.yaml", "--work", str(work)]
     for parameter, key in short.items():
         command += ["--set", f"{parameter}=${{trialParameters.{key}}}"]
@@ -63,7 +63,7 @@ def katib_experiment(
             "metricsCollectorSpec": {"collector": {"kind": "StdOut"}},
             "parameters": [
                 _parameter(short[parameter], parameter, space, training)
-                for parameter, space in settings.parameters.items()
+                for parameter, space in parameters.items()
             ],
             "trialTemplate": {
                 "primaryContainerName": "training",

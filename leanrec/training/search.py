@@ -46,15 +46,15 @@ def search_settings(
     A trial whose training stops (a loss that is not a number) counts as failed and the search goes on. Raises
     a ConfigError for a parameter that training does not know, and a TrainingError when every trial failed.
     """
-    check_parameters(settings, training)
+    parameters = parameters_of(settings, training)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = _study(settings, training, output / STUDY_FILE)
+    study = _study(settings, parameters, training, output / STUDY_FILE)
     _remove_trials(output)
 
     def run(trial: optuna.Trial) -> float:
-        drawn = {name: _suggest(trial, name, space, training) for name, space in settings.parameters.items()}
+        drawn = {name: _suggest(trial, name, space, training) for name, space in parameters.items()}
         values = read_by_model(drawn, training)
         print(f"search: trial {trial.number + 1}/{settings.trials} {_in_words(values)}", flush=True)
         folder = output / f"trial-{trial.number}"
@@ -87,34 +87,44 @@ def is_whole(training: TrainingSettings, name: str, space: SearchSpace) -> bool:
     return space.whole or (isinstance(value, int) and not isinstance(value, bool))
 
 
-def check_parameters(settings: SearchSettings, training: TrainingSettings) -> None:
-    """Raise a ConfigError when training does not know a parameter, or refuses one of its values.
+def parameters_of(settings: SearchSettings, training: TrainingSettings) -> dict[str, SearchSpace]:
+    """What is tried: parameters that a model tried reads. Of the default ones, others are left out.
 
-    Where models are tried too, it must suit those that read it, and there must be one.
+    Raises a ConfigError for a parameter that training does not know, that no model tried reads, or of which a
+    model that reads it refuses a value.
     """
+    found = {}
     for name, space in settings.parameters.items():
         values: tuple[Any, ...] = space.values or (space.low, space.high)
         if not space.values and is_whole(training, name, space):
             values = tuple(map(int, values))
-        for model in _models_that_read(name, settings, training):
+        readers = _readers(name, settings, training)
+        for model in readers:
             for value in values:
                 with_parameters(training, {**model, name: value})
+        if readers:
+            found[name] = space
+        elif "parameters" in settings.model_fields_set:
+            raise ConfigError(f"search.parameters: no model tried reads training.{name}; leave it out")
+    return found
 
 
-def _models_that_read(
-    name: str, settings: SearchSettings, training: TrainingSettings
-) -> list[dict[str, Any]]:
-    """The models tried with which parameter `name` makes a difference, each as a parameter itself.
-
-    Nothing but the configured one, where no others are tried or none reads it: that one may refuse it.
-    """
+def _readers(name: str, settings: SearchSettings, training: TrainingSettings) -> list[dict[str, Any]]:
+    """The models tried that read parameter `name`, each as a parameter itself; {} is the configured one."""
     part, _, field = name.partition(".")
-    tried = settings.parameters.get(f"{part}.model")
-    if tried is None or field == "model":
+    if part not in MODELS or field == "model":
         return [{}]
     section: ModelSettings = getattr(training, part)
-    readers = [m for m in map(str, tried.values) if section.does_read(m, field.partition(".")[0])]
-    return [{f"{part}.model": model} for model in readers] or [{}]
+    tried = settings.parameters.get(f"{part}.model")
+    models = [section.model] if tried is None else choices_of(f"{part}.model", tried, training)
+    readers = [model for model in map(str, models) if section.does_read(model, field.partition(".")[0])]
+    return [{} if model == section.model else {f"{part}.model": model} for model in readers]
+
+
+def choices_of(name: str, space: SearchSpace, training: TrainingSettings) -> list[Any]:
+    """The values of a list, and the one that is configured, which the first trial has."""
+    configured = value_of(training, name)
+    return [*space.values, *([] if configured in space.values else [configured])]
 
 
 def read_by_model(values: dict[str, Any], training: TrainingSettings) -> dict[str, Any]:
@@ -152,8 +162,9 @@ def with_parameters(training: TrainingSettings, values: dict[str, Any]) -> Train
                 unread = not own.does_read(values[f"{part}.model"], name)
                 if unread or (name in suited and getattr(own, name) == suited[name]):
                     del described[part][name]
-    for name, value in read_by_model(values, training).items():
+    for name in values:
         value_of(training, name)
+    for name, value in read_by_model(values, training).items():
         *path, last = name.split(".")
         section = described
         for part in path:
@@ -171,7 +182,9 @@ def _remove_trials(output: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _study(settings: SearchSettings, training: TrainingSettings, file: Path) -> optuna.Study:
+def _study(
+    settings: SearchSettings, parameters: dict[str, SearchSpace], training: TrainingSettings, file: Path
+) -> optuna.Study:
     study = optuna.create_study(
         storage=f"sqlite:///{file.absolute()}",
         study_name="training",
@@ -180,13 +193,13 @@ def _study(settings: SearchSettings, training: TrainingSettings, file: Path) -> 
         sampler=optuna.samplers.TPESampler(seed=settings.seed),
     )
     if not study.trials:
-        study.enqueue_trial({name: value_of(training, name) for name in settings.parameters})
+        study.enqueue_trial({name: value_of(training, name) for name in parameters})
     return study
 
 
 def _suggest(trial: optuna.Trial, name: str, space: SearchSpace, training: TrainingSettings) -> Any:
     if space.values:
-        return trial.suggest_categorical(name, list(space.values))
+        return trial.suggest_categorical(name, choices_of(name, space, training))
     assert space.low is not None and space.high is not None
     if is_whole(training, name, space):
         return trial.suggest_int(name, int(space.low), int(space.high), log=space.log)
@@ -210,7 +223,7 @@ def _report(
 ) -> dict[str, Any]:
     tried = [
         {
-            "parameters": trial.params,
+            "parameters": read_by_model(trial.params, training),
             settings.figure: trial.value,
             **({"failure": trial.user_attrs["failure"]} if "failure" in trial.user_attrs else {}),
         }
@@ -219,15 +232,15 @@ def _report(
     if all(row[settings.figure] is None for row in tried):
         raise TrainingError(f"every trial failed, the last one so: {tried[-1].get('failure', 'unknown')}")
     best = study.best_trial
+    found = read_by_model(best.params, training)
     report = {
         "figure": settings.figure,
-        "best": {"trial": best.number, "parameters": best.params, settings.figure: best.value},
+        "best": {"trial": best.number, "parameters": found, settings.figure: best.value},
         "as_it_was": tried[0][settings.figure],
         "tried": tried,
     }
     write_json(output / REPORT_FILE, report)
-    found = _nested(read_by_model(best.params, training))
-    write_text(output / BEST_FILE, yaml.safe_dump({"training": found}, sort_keys=False))
+    write_text(output / BEST_FILE, yaml.safe_dump({"training": _nested(found)}, sort_keys=False))
     return report
 
 

@@ -29,7 +29,6 @@ def test_two_processes_train_a_retriever_whose_gathered_scores_are_equal(tmp_pat
     settings = SMALL.model_dump(mode="json")
     settings["num_processes"] = 2
     settings["ranker"]["epochs"] = 1
-    del settings["retriever"]["hidden"]
     settings["retriever"] |= {"epochs": 2, "softmax_negatives": 64, **retriever}
     summary = train_models(
         TrainingSettings.parse(settings),

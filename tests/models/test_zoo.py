@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_world import NUM_ITEMS, SMALL, small_section, write_world
+from training_world import NUM_ITEMS, SMALL, write_world
 
 from leanrec.config import RankerSettings, RetrieverSettings, TrainingSettings
 from leanrec.config.zoo import RANKERS as RANKER_NAMES
@@ -69,8 +69,8 @@ class World:
             {
                 "num_candidates": SMALL.num_candidates,
                 "top_k": SMALL.top_k,
-                "retriever": small_section(RetrieverSettings, retriever),
-                "ranker": small_section(RankerSettings, ranker),
+                "retriever": {"model": retriever, "dim": 8, "hidden": [16]},
+                "ranker": {"model": ranker, "dim": 8, "hidden": [16]},
             }
         )
         return Recommender(self.spec, settings, self.items)

@@ -10,12 +10,14 @@ from training_world import SMALL, write_world
 
 from leanrec.config import RetrieverSettings, SearchSettings, TrainingSettings
 from leanrec.config.search import SearchSpace
+from leanrec.config.zoo import RETRIEVERS
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.files import read_json
 from leanrec.models.recommender import load_model
 from leanrec.training.katib import katib_experiment
-from leanrec.training.search import check_parameters, is_whole, search_settings, with_parameters
+from leanrec.training.search import is_whole, parameters_of, search_settings, value_of, with_parameters
 
+SASREC = TrainingSettings.parse({"retriever": {"model": "sasrec", "dim": 24}})
 QUICK = TrainingSettings.parse(
     {
         **SMALL.model_dump(mode="json"),
@@ -167,20 +169,55 @@ def test_what_another_model_reads_does_not_go_into_a_trial():
     assert tried == RetrieverSettings.parse({"model": "gru4rec", "gru4rec": {"layers": 2}})
 
 
-def test_a_parameter_must_suit_the_models_that_read_it_and_one_must():
+def test_a_parameter_must_suit_the_models_that_read_it_and_one_must() -> None:
     models = {"retriever.model": {"values": ["gru4rec", "sasrec"]}}
-    layers = {"retriever.sasrec.layers": {"low": 1, "high": 3}}
-    check_parameters(search_over(models | layers), TrainingSettings())
+
+    def searched(**parameters: dict) -> list[str]:
+        named = {f"retriever.{name}": space for name, space in parameters.items()}
+        return list(parameters_of(search_over(models | named), SASREC))
+
+    assert searched(**{"sasrec.layers": {"low": 1, "high": 3}}) == [
+        "retriever.model",
+        "retriever.sasrec.layers",
+    ]
     with pytest.raises(ConfigError, match=r"sasrec\.layers"):
-        check_parameters(
-            search_over(models | {"retriever.sasrec.layers": {"values": [0]}}), TrainingSettings()
-        )
-    with pytest.raises(ConfigError, match="does not read 'caser'"):
-        check_parameters(search_over({"retriever.caser.length": {"values": [9]}}), TrainingSettings())
-    with pytest.raises(ConfigError, match="does not read 'caser'"):
-        check_parameters(
-            search_over(models | {"retriever.caser.length": {"values": [9]}}), TrainingSettings()
-        )
+        searched(**{"sasrec.layers": {"values": [0]}})
+    with pytest.raises(ConfigError, match=r"no model tried reads training\.retriever\.caser\.length"):
+        searched(**{"caser.length": {"values": [9]}})
+    with pytest.raises(ConfigError, match=r"no setting training\.retriever\.sasrec\.layrs"):
+        with_parameters(TrainingSettings(), {"retriever.model": "gru4rec", "retriever.sasrec.layrs": 3})
+
+
+@pytest.mark.parametrize("model", RETRIEVERS)
+def test_by_default_what_is_searched_is_what_the_model_reads(model: str) -> None:
+    training = TrainingSettings.parse({"retriever": {"model": model}})
+    found = parameters_of(SearchSettings(), training)
+    assert {"ranker.learning_rate", "ranker.table_learning_rate"} <= found.keys()
+    assert ("retriever.learning_rate" in found) == (model in RETRIEVERS[: RETRIEVERS.index("popularity")])
+    with_parameters(training, {name: value_of(training, name) for name in found}).refuse_unread()
+
+
+def test_what_is_reported_is_what_the_models_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(settings: TrainingSettings, output: Path, **_: object) -> dict:
+        output.mkdir()
+        return {"valid_ndcg": 0.9 if settings.retriever.model == "caser" else 0.1}
+
+    monkeypatch.setattr("leanrec.training.search.train_models", train)
+    models = {"retriever.model": {"values": ["gru4rec", "caser"]}}
+    # Neither the model nor the width that is configured is among the values; the first trial has them.
+    others = {"retriever.dim": {"values": [8, 16]}, "retriever.sasrec.layers": {"values": [3, 4]}}
+    report = search_settings(
+        search_over(models | others, trials=6),
+        SASREC,
+        features=tmp_path,
+        training_set=tmp_path,
+        output=tmp_path / "search",
+    )
+    first, *_ = (row["parameters"] for row in report["tried"])
+    assert first == {"retriever.model": "sasrec", "retriever.dim": 24, "retriever.sasrec.layers": 2}
+    assert report["best"]["parameters"].keys() == {"retriever.model", "retriever.dim"}
+    best = yaml.safe_load((tmp_path / "search" / "best.yaml").read_text())["training"]
+    assert best["retriever"].keys() == {"model", "dim"} and best["retriever"]["model"] == "caser"
 
 
 def test_a_trial_whose_values_do_not_go_together_fails_and_the_search_goes_on(tmp_path: Path, monkeypatch):
