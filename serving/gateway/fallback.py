@@ -37,17 +37,17 @@ async def first_answer(
     for _ in range(ROUNDS):
         failed = []
         for target in targets:
-            if target.is_older and not _is_lacking(failed):
+            if target.is_older and failed and not _is_lacking(failed[-1]):
                 break
             try:
                 return First(target=target, answer=await ask(target)), failed
             except ServingError as error:
                 failed.append((target, error))
-        if not _is_lacking(failed):
+        if not all(map(_is_lacking, failed)):
             break
     return None, failed
 
 
-def _is_lacking(failed: Failed) -> bool:
-    """Whether Triton does not serve what was asked for last; or nothing was asked for yet."""
-    return not failed or isinstance(failed[-1][1], NotServedError)
+def _is_lacking(failure: tuple[Target, ServingError]) -> bool:
+    """Whether Triton does not serve what was asked for, and has not failed."""
+    return isinstance(failure[1], NotServedError)

@@ -114,8 +114,12 @@ class Recommender:
         user, degraded = await self._user(pseudonym)
         row = user.row or unknown_user()
 
-        async def ranked(target: Target) -> dict[str, np.ndarray]:
-            return await self._ranked(target, row, _indices(target.release, request.item_ids))
+        async def ranked(target: Target) -> dict[str, np.ndarray] | FaultError:
+            try:
+                candidates = _indices(target.release, request.item_ids)
+            except FaultError as refusal:  # an answer, too: no other release is asked
+                return refusal
+            return await self._ranked(target, row, candidates)
 
         # Whom the store cannot tell of is no stranger: the figures of one would be wrong.
         asked = [t for t in targets if not t.is_older or _knows(t, request.item_ids)]
@@ -123,6 +127,8 @@ class Recommender:
         for asked_in_vain, error in failed:
             self._failures.note("/v1/rank", asked_in_vain, error)
         if first is not None:
+            if isinstance(first.answer, FaultError):
+                raise first.answer
             figures = zip(*(first.answer[name].tolist() for name in ("score", "like", "rating")), strict=True)
             return self._rank_answer(first.target, request, user, degraded, list(figures))
         target = self._last_resort(targets)

@@ -108,6 +108,18 @@ def test_where_the_candidate_fails_the_stable_release_answers_and_the_failure_is
     )
 
 
+def test_a_candidate_s_failure_counts_though_the_stable_release_does_not_know_the_item(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = client.app.state.gateway  # type: ignore[attr-defined]
+    gateway.triton = TritonByHand("silent")
+    monkeypatch.delitem(gateway.releases.stable.catalogue.index_of, "i20")
+    before = counted(client, "/v1/rank", "error")
+    refused = client.post("/v1/rank", json={"user_id": "ann", "item_ids": ["i20"]})
+    assert refused.status_code == 422 and "release 1 does not know item 'i20'" in refused.text
+    assert counted(client, "/v1/rank", "error") == before + 1
+
+
 def test_a_pinned_candidate_that_fails_is_not_answered_for_by_another(client: TestClient) -> None:
     client.app.state.gateway.triton = TritonByHand("silent")  # type: ignore[attr-defined]
     answer = client.post(ASK, json={"user_id": "ann", "k": 3, "release": 2}).json()
