@@ -42,11 +42,15 @@ def test_what_a_request_raises_is_raised():
 
 
 def test_turns_ask_each_as_often():
-    asked: list[str] = []
-    asks = {name: (lambda _, name=name: asked.append(name)) for name in ("a", "b")}
+    asked: list[tuple[str, int]] = []
+    asks = {
+        name: (lambda request, name=name: asked.append((name, request["x"].item()))) for name in ("a", "b")
+    }
     loads = in_turns(asks, REQUESTS, callers=1, num_requests=8, turns=4)
-    assert Counter(asked) == {"a": 8, "b": 8}
-    assert asked[:4] == ["a", "a", "b", "b"] and asked[4:6] == ["b", "b"]
+    assert "".join(name for name, _ in asked) == "aabbbbaaaabbbbaa"
+    # Each goes on from turn to turn, so the nth time of one belongs to the request of the nth of the other.
+    rows = {name: [row for who, row in asked if who == name] for name in asks}
+    assert rows["a"] == rows["b"] == [0, 1, 2, 0, 1, 2, 0, 1]
     assert all(len(load.milliseconds) == 8 for load in loads.values())
 
 

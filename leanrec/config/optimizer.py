@@ -18,8 +18,9 @@ class OptimizerSettings(Section):
     """Of the embedding tables, fused in the backward pass: a sum of squares a weight, or one a row (and a
     process that holds a part of it), which takes half the memory."""
     table_weight_decay: float = Field(default=0.0, ge=0)
-    """L2 of the tables: the gradient of each row that a step looks up grows by this times the row. Where not
-    all processes look a row up, it is their share of that, as gradients are means over processes."""
+    """L2 of the tables in training, not in a recipe's fine-tuning: the gradient of each row that a step looks
+    up grows by this times the row. Where not all processes look a row up, it is their share of that, as
+    gradients are means over processes."""
     schedule: Literal["constant", "step", "cosine"] = "constant"
     """How learning rates fall: not at all, by `step_factor` every `step_epochs`, along half a cosine."""
     warmup_steps: int = Field(default=0, ge=0)

@@ -1,9 +1,10 @@
 """Features by ibis, the training set and the online rows by Feast.
 
-Whoever imports Feast comes through here first, and gets it without two things that take most of the time of
-its import and that nothing here needs: run-time type checks, for which typeguard compiles Feast's classes
-anew (it leaves them as they are under `python -O` too), and PyTorch, which it would load in case a caller
-wants tensors.
+No other room imports Feast, so each of our processes comes through here first, and gets it without two
+things that take most of the time of its import and that nothing here needs: run-time type checks, for which
+typeguard compiles Feast's classes anew (it leaves them as they are under `python -O` too; nothing else here
+uses it), and PyTorch, which Feast would load in case a caller wants tensors. It must be done at import: Feast
+decorates its classes and loads PyTorch when it is imported itself.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from leanrec.release.repository import MANIFEST, RELEASE_FOLDER, ModelRepository
 from leanrec.release.requests import FRONT, same_tensors
 from leanrec.release.starts import STARTS_FILE
 from leanrec.release.state import (
-    ReleaseState,
     published,
     published_as_candidate,
     refuse_during_rollout,
@@ -104,8 +103,15 @@ def publish_release(
                 }
                 new = staged / RECOMMENDER / RELEASE_FOLDER
                 write_json(new / MANIFEST, {**figures, **facts})
-                beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
-                repository.commit(_with_new(settings, before, version, at=at, beside=beside), staged)
+                if before is not None and settings.strategy == "canary":
+                    salt = secrets.token_hex(8)
+                    state = published_as_candidate(before, version, keep=settings.keep, at=at, salt=salt)
+                else:
+                    beside = before is not None and same_tensors(
+                        [repository.release_folder(before.stable), new]
+                    )
+                    state = published(before, version, keep=settings.keep, at=at, beside=beside)
+                repository.commit(state, staged)
     except OSError as error:
         raise ReleaseError(_what_failed(repository, version, error)) from None
     write_json(output, figures)
@@ -116,15 +122,6 @@ def refuse_second_candidate(settings: ReleaseSettings) -> None:
     """A ReleaseError while a version is being rolled out; asked before what takes long."""
     state = ModelRepository(Path(settings.repository).absolute()).state()
     refuse_during_rollout(state, "publish another version")
-
-
-def _with_new(
-    settings: ReleaseSettings, before: ReleaseState | None, version: int, *, at: str, beside: bool
-) -> ReleaseState:
-    """The state that `version` leads to; `beside`: it takes the same tensors as the stable version."""
-    if before is not None and settings.strategy == "canary":
-        return published_as_candidate(before, version, keep=settings.keep, at=at, salt=secrets.token_hex(8))
-    return published(before, version, keep=settings.keep, at=at, beside=beside)
 
 
 def _copy_graphs(chosen: Path, staged: Path) -> None:

@@ -3,7 +3,8 @@
 The gradients of a mean loss end below what half precision knows. The tables' optimizer is part of the
 backward pass, so their gradients are scaled down on their way into it, in float32; the dense part's before
 its step. The scale is a constant, so a checkpoint needs to hold nothing of it. Gradients that leave the range
-of half precision are not followed: not by the dense part, and not by the table on the process that has them.
+of half precision are not followed: not by the dense part, and not by the table on the process that has them
+(whose rows still lose their weight decay, which is no part of the product).
 """
 
 from __future__ import annotations

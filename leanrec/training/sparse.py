@@ -95,7 +95,7 @@ class ShardedSparseArch(nn.Module):
 class _Decaying(torch.autograd.Function):
     """Rows as they are; their gradient grows by `weight_decay` times the row, as by an L2 of the loss.
 
-    The kernel that updates tables on CPUs takes no weight decay of its own.
+    fbgemm's kernel of Adagrad has no weight decay, and on CPUs neither has that of row-wise Adagrad.
     """
 
     @staticmethod

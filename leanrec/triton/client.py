@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2 as proto
 from leanrec.errors import ServingError
 from leanrec.triton.messages import UNLIMITED, Answer, decode_answer, encode_request, infer_over, ready_over
 
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/]+):[0-9]{1,5}")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+(%[^\]\s]+)?\]|[^\s:/]+):[0-9]{1,5}")
 
 
 class TritonClient:
