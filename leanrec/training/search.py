@@ -114,11 +114,18 @@ def _readers(name: str, settings: SearchSettings, training: TrainingSettings) ->
     part, _, field = name.partition(".")
     if part not in MODELS or field == "model":
         return [{}]
-    section: ModelSettings = getattr(training, part)
+    configured = getattr(training, part).model
     tried = settings.parameters.get(f"{part}.model")
-    models = [section.model] if tried is None else choices_of(f"{part}.model", tried, training)
-    readers = [model for model in map(str, models) if section.does_read(model, field.partition(".")[0])]
-    return [{} if model == section.model else {f"{part}.model": model} for model in readers]
+    models = [configured] if tried is None else choices_of(f"{part}.model", tried, training)
+    readers = [model for model in models if _does_read(model, name, training)]
+    return [{} if model == configured else {f"{part}.model": model} for model in readers]
+
+
+def _does_read(model: str, name: str, training: TrainingSettings) -> bool:
+    """Whether `model` reads the setting of dotted `name`, which is one of its section."""
+    part, field, *_ = name.split(".")
+    section: ModelSettings = getattr(training, part)
+    return section.does_read(model, field)
 
 
 def choices_of(name: str, space: SearchSpace, training: TrainingSettings) -> list[Any]:
@@ -131,12 +138,8 @@ def read_by_model(values: dict[str, Any], training: TrainingSettings) -> dict[st
     """The parameters without those that the model among them does not read."""
 
     def is_read(name: str) -> bool:
-        part, _, field = name.partition(".")
-        model = values.get(f"{part}.model")
-        if model is None:
-            return True
-        section: ModelSettings = getattr(training, part)
-        return section.does_read(model, field.partition(".")[0])
+        model = values.get(f"{name.partition('.')[0]}.model")
+        return model is None or _does_read(model, name, training)
 
     return {name: value for name, value in values.items() if is_read(name)}
 
