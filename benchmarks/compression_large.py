@@ -25,6 +25,7 @@ from benchmarks.compression import NUM_CANDIDATES, ONE_THREAD, ask_in_turns, ser
 from benchmarks.eager.environment import eager_python, versions_in
 from leanrec.compression.methods import GRAPH_METHODS
 from leanrec.compression.methods.product_quantized_tables import Codebook, num_codes
+from leanrec.compression.whole_tables import restore_small_tables
 from leanrec.config import RankerSettings, Recipe, RetrieverSettings, TrainingSettings
 from leanrec.evaluation import metrics
 from leanrec.export.graph_file import GRAPH_FILE, WEIGHTS_FILE
@@ -171,6 +172,7 @@ def _write_ours(models: Path, model: Recommender, spec: ModelSpec) -> Path:
     graph = export_graph(model, RANKER)
     for step in RECIPE.steps:  # not `cook`, which makes names short: by their names tables are found here
         graph = GRAPH_METHODS[step.method].apply(graph, step.parsed())
+    restore_small_tables(graph.graph)
     folder = models / RANKER / "1"
     folder.mkdir(parents=True)
     kept = [tensor for tensor in graph.graph.initializer if list(tensor.dims)[:1] != [STAND_IN]]
