@@ -5,16 +5,14 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
-from process_table import command_of, descendants
+from process_table import descendants
 from tiny_release import top_k, user_row, write_artifacts
 from tritonclient.utils import InferenceServerException
-from waiting import wait_for
 
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ServingError
@@ -73,22 +71,6 @@ def test_requests_that_arrive_together_get_their_own_answers(server: EmbeddedSer
     for thread in threads:
         thread.join()
     assert faults == []
-
-
-def test_what_answers_is_as_nice_as_the_server_though_loading_gave_way(server: EmbeddedServer) -> None:
-    """Loading runs in threads of lower priority; one that stayed so would answer late for ever."""
-    stubs = [pid for pid in descendants(os.getpid()) if "python_backend_stub" in command_of(pid)]
-    assert len(stubs) >= 2
-
-    def priorities() -> set[int]:
-        found = set()
-        for task in (task for pid in stubs for task in Path(f"/proc/{pid}/task").iterdir()):
-            with suppress(ProcessLookupError):
-                found.add(os.getpriority(os.PRIO_PROCESS, int(task.name)))
-        return found
-
-    # A thread that has done its loading still needs a moment of the machine to end, and has to wait for that.
-    wait_for(lambda: priorities() == {os.getpriority(os.PRIO_PROCESS, 0)})
 
 
 def test_a_fault_fails_its_own_request_only(server: EmbeddedServer) -> None:

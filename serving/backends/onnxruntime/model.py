@@ -10,15 +10,11 @@ Source: Triton python backend, "Python-based backends", github.com/triton-infere
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +22,6 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 MODEL_FILE = "model.onnx"
-LOADING_NICENESS = 10
-"""Loading gets a tenth of the time of a core that answers want, too; all of it where none do."""
 Tensors = dict[str, np.ndarray]
 
 
@@ -86,19 +80,9 @@ class TritonPythonModel:
             return error
 
 
-def _giving_way(load: Callable[[], Any]) -> Any:
-    """What `load` answers, from a thread that leaves the cores to those that answer requests meanwhile.
-
-    Linux counts niceness by thread, so nothing need be taken back, which only root could.
-    """
-    lower = partial(os.setpriority, os.PRIO_PROCESS, 0, LOADING_NICENESS)
-    with ThreadPoolExecutor(1, initializer=lower) as thread:
-        return thread.submit(load).result()
-
-
 def _open(graph: Path, parameters: dict[str, Any], threads: int) -> Any:
-    # Importing it takes longer than opening a graph.
-    ort = _giving_way(lambda: importlib.import_module("onnxruntime"))
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Threads that spin between two requests would take the cores from Triton itself.
@@ -107,10 +91,8 @@ def _open(graph: Path, parameters: dict[str, Any], threads: int) -> Any:
     options.inter_op_num_threads = _integer(parameters, "inter_op_thread_count", 1)
     if not graph.is_file():
         raise pb_utils.TritonModelException(f"{graph}: no such file; a version directory holds {MODEL_FILE}")
-    open_graph = partial(ort.InferenceSession, graph, options, providers=["CPUExecutionProvider"])
     try:
-        # The threads of a session that has several are made with it, and would stay as low as this one.
-        return _giving_way(open_graph) if options.intra_op_num_threads == 1 else open_graph()
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise pb_utils.TritonModelException(f"{graph}: ONNX Runtime refuses it: {error}") from None
 
