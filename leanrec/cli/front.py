@@ -45,13 +45,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder of artifacts.")]
 RunOption = Annotated[Path, typer.Option("--run", help="Folder of a run.")]
 
+LATEST = Path("runs/latest")
+BY_HAND = Path("runs/by-hand")
+
 
 class StoppedByHand(BaseException):
     """Ctrl-C or SIGTERM; no `except Exception` on the way out may swallow it."""
-
-
-LATEST = Path("runs/latest")
-BY_HAND = Path("runs/by-hand")
 
 
 def settings_of(run_folder: Path) -> RunSettings:

@@ -24,7 +24,7 @@ def test_every_other_model_stands_in_once_with_defaults_of_its_own() -> None:
     assert (other.retriever.model, other.retriever.epochs) == ("sasrec", 20)
     assert other.ranker == training.ranker
     assert zoo.others(training, ["dlrm", "als"]) == [("retriever", "als"), ("ranker", "dlrm")]
-    with pytest.raises(ConfigError, match=r"'sassrec' is no model .* did you mean 'sasrec'"):
+    with pytest.raises(ConfigError, match=r"--only 'sassrec' is no model .* did you mean 'sasrec'"):
         zoo.others(training, ["als", "sassrec"])
 
 
