@@ -21,6 +21,7 @@ from leanrec.release.repository import MANIFEST, RELEASE_FOLDER, ModelRepository
 from leanrec.release.requests import FRONT, same_tensors
 from leanrec.release.starts import STARTS_FILE
 from leanrec.release.state import (
+    ReleaseState,
     published,
     published_as_candidate,
     refuse_during_rollout,
@@ -103,15 +104,7 @@ def publish_release(
                 }
                 new = staged / RECOMMENDER / RELEASE_FOLDER
                 write_json(new / MANIFEST, {**figures, **facts})
-                if before is not None and settings.strategy == "canary":
-                    salt = secrets.token_hex(8)
-                    state = published_as_candidate(before, version, keep=settings.keep, at=at, salt=salt)
-                else:
-                    beside = before is not None and same_tensors(
-                        [repository.release_folder(before.stable), new]
-                    )
-                    state = published(before, version, keep=settings.keep, at=at, beside=beside)
-                repository.commit(state, staged)
+                repository.commit(_with_new(settings, repository, before, version, new, at), staged)
     except OSError as error:
         raise ReleaseError(_what_failed(repository, version, error)) from None
     write_json(output, figures)
@@ -122,6 +115,21 @@ def refuse_second_candidate(settings: ReleaseSettings) -> None:
     """A ReleaseError while a version is being rolled out; asked before what takes long."""
     state = ModelRepository(Path(settings.repository).absolute()).state()
     refuse_during_rollout(state, "publish another version")
+
+
+def _with_new(
+    settings: ReleaseSettings,
+    repository: ModelRepository,
+    before: ReleaseState | None,
+    version: int,
+    new: Path,
+    at: str,
+) -> ReleaseState:
+    """The state after `before` that `version`, whose `release` folder is `new`, leads to."""
+    if before is not None and settings.strategy == "canary":
+        return published_as_candidate(before, version, keep=settings.keep, at=at, salt=secrets.token_hex(8))
+    beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
+    return published(before, version, keep=settings.keep, at=at, beside=beside)
 
 
 def _copy_graphs(chosen: Path, staged: Path) -> None:

@@ -1,7 +1,7 @@
 """Requests and answers of Triton's gRPC interface as bytes and numpy arrays, and what both clients say to it.
 
-Of tritonclient only the messages are used: its client wraps each tensor, checks it and copies it more than
-once, which a request of a millisecond feels (`leanrec bench serving` measures the way through this one).
+Of tritonclient only the messages are used: its client encodes a request anew each time that it is sent, and a
+hedged one, or that of a user as he is, is encoded once here.
 """
 
 from __future__ import annotations
