@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from leanrec.config.click_through import ClickThroughSettings
-from leanrec.training.click_through import Impressions, fit_clicks, predict_clicks
+from leanrec.training.click_through import PART, ClickTrainer, Impressions, fit_clicks, predict_clicks
+
+PRODUCTS_S = 2.0
+"""Seconds for which the matrix products are timed."""
 
 
 def main(path: str) -> None:
@@ -28,8 +33,35 @@ def main(path: str) -> None:
         test = torch.from_numpy(data["test"])
     model, epochs = fit_clicks(train, job["cardinalities"], settings)
     np.save(job["predictions"], predict_clicks(model, test).numpy())
-    told = {"seconds": [epoch.seconds for epoch in epochs], "versions": {"torch": torch.__version__}}
+    told = {
+        "seconds": [epoch.seconds for epoch in epochs],
+        "products_per_s": products_per_s(model, ClickTrainer(model, settings).dtype),
+        "versions": {"torch": torch.__version__},
+    }
     Path(job["outcome"]).write_text(json.dumps(told), encoding="utf-8")
+
+
+@torch.inference_mode()
+def products_per_s(model: nn.Module, dtype: torch.dtype) -> float:
+    """Impressions a second if training were nothing but the matrix products of the model's layers.
+
+    Each layer has three: its outputs, the gradient of its inputs, that of its weights.
+    """
+    layers = [
+        (torch.randn(PART, i, dtype=dtype), torch.randn(i, o, dtype=dtype), torch.randn(PART, o, dtype=dtype))
+        for i, o in (layer.weight.shape[::-1] for layer in model.modules() if isinstance(layer, nn.Linear))
+    ]
+    number, started = 0, 0.0
+    while not started or time.perf_counter() - started < PRODUCTS_S:
+        for inputs, weights, gradients in layers:
+            inputs @ weights
+            gradients @ weights.T
+            inputs.T @ gradients
+        if started:
+            number += PART
+        else:  # the first time warms up
+            started = time.perf_counter()
+    return number / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

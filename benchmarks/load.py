@@ -23,10 +23,10 @@ import uvloop
 
 from leanrec.errors import ServingError
 from leanrec.triton.async_client import AsyncTritonClient
+from serving.gateway.metrics import PHASES
 
 BLOCK = 100
 """Requests of each caller before the other target has its turn."""
-PHASES = ("features", "model", "finish")
 
 Ask = Callable[[], Awaitable[None]]
 

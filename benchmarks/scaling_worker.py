@@ -121,11 +121,18 @@ def _shares(job: dict[str, Any], objective: ClickObjective) -> list[int]:
 def _draw(job: dict[str, Any], shares: list[int]) -> Batch:
     """This process's share of a batch."""
     size, rank = job["batch_size"], dist.get_rank()
-    shape = (size, job["lookups"])
     # Every process draws the whole batch, so that all see one batch whatever their number.
-    tables = {f"table_{i}": torch.randint(1, job["rows"], shape) for i in range(job["tables"])}
+    tables = {f"table_{i}": _ids(job, (size, job["lookups"])) for i in range(job["tables"])}
     clicked = (torch.rand(size) < 0.3).float()
     return {name: drawn.split(shares)[rank] for name, drawn in tables.items()}, clicked.split(shares)[rank]
+
+
+def _ids(job: dict[str, Any], shape: tuple[int, int]) -> Tensor:
+    """Ids of 1 to rows - 1."""
+    if job["ids"] == "even":
+        return torch.randint(1, job["rows"], shape)
+    # Even on a logarithmic scale: id n in proportion to log((n + 1) / n), which is nearly 1 / n.
+    return torch.pow(job["rows"] - 1, torch.rand(shape, dtype=torch.float64)).long()
 
 
 def _wait_as_if_slow(job: dict[str, Any], batch: Batch) -> None:

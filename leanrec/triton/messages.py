@@ -50,7 +50,7 @@ def encode_request(model: str, version: int | None, inputs: Mapping[str, np.ndar
 def decode_answer(response: proto.ModelInferResponse) -> Answer:
     """The outputs as arrays that cannot be written to: they are the message's own memory."""
     outputs = {
-        output.name: np.frombuffer(content, triton_to_np_dtype(output.datatype)).reshape(output.shape)
+        output.name: np.frombuffer(content, triton_to_np_dtype(output.datatype)).reshape(tuple(output.shape))
         for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
     }
     return Answer(outputs=outputs, version=int(response.model_version))

@@ -35,10 +35,12 @@ class Filter:
             and (not self.categories or not self.categories.isdisjoint(catalogue.categories[item]))
         )
 
-    def scored(self, items: np.ndarray, scores: np.ndarray, catalogue: Catalogue) -> Scored:
-        """What stays of a model's answer: items [K] and scores [K], best first."""
+    def scored(
+        self, items: np.ndarray, scores: np.ndarray, catalogue: Catalogue, most: int | None = None
+    ) -> Scored:
+        """What stays of a model's answer, items [K] and scores [K], best first; the first `most` of it."""
         score_of = dict(zip(items.tolist(), scores.tolist(), strict=True))
-        return [(item, score_of[item]) for item in self.passing(score_of, catalogue)]
+        return [(item, score_of[item]) for item in islice(self.passing(score_of, catalogue), most)]
 
     def popular(self, k: int, catalogue: Catalogue) -> Scored:
         """The `k` most liked items that stay, with their likes relative to the most liked one."""

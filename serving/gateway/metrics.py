@@ -14,6 +14,8 @@ SECONDS = (
 )
 SCORES = tuple(round(10 ** (exponent / 8), 8) for exponent in range(-40, 17))
 """Upper bounds from 1e-5 to 100, eight to a decade: the drift of scores is seen on a logarithmic scale."""
+PHASES = ("features", "model", "finish")
+"""Of a recommendation."""
 SHARES = tuple(tenths / 10 for tenths in range(11))
 
 
@@ -44,13 +46,14 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.phase_seconds = Histogram(
+        phase_seconds = Histogram(
             "leanrec_phase_seconds",
             "Seconds of a recommendation: features, model, finish (filters, titles, JSON).",
             ("phase",),
             buckets=SECONDS,
             registry=registry,
         )
+        self.phase_seconds = {phase: phase_seconds.labels(phase) for phase in PHASES}
         self.score = Histogram(
             "leanrec_score",
             "Score of the first item that the model gave.",

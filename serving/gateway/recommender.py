@@ -91,7 +91,7 @@ class Recommender:
             ("model", answered - looked_up),
             ("finish", finished - answered),
         ):
-            self._metrics.phase_seconds.labels(phase).observe(seconds)
+            self._metrics.phase_seconds[phase].observe(seconds)
         answer = RecommendationAnswer(
             request_id=request_id.make(release.version, self._gateway.request_id_key),
             release=release.version,
@@ -147,7 +147,8 @@ class Recommender:
         items, scores = answer.outputs["item_index"][0], answer.outputs["score"][0]
         if not np.isfinite(scores).all():
             raise ServingError(f"release {release.version}: it answers scores that are not finite")
-        passing = unwanted.scored(items, scores, release.catalogue)
+        most = None if request.diversity else request.k
+        passing = unwanted.scored(items, scores, release.catalogue, most)
         if len(passing) < request.k and request.categories:
             passing = await self._more(target, request, user, unwanted, passing)
         return diversify(passing, request.k, request.diversity, release.catalogue.vectors)

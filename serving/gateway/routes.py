@@ -32,6 +32,7 @@ from serving.gateway.api import (
 from serving.gateway.faults import ERRORS, FaultError, shown
 from serving.gateway.gateway import Gateway
 from serving.gateway.guard import FACTS, Facts
+from serving.gateway.json_route import JsonRoute
 from serving.gateway.releases import Release
 
 PathId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH, pattern=NO_CONTROL_CHARACTERS)]
@@ -43,7 +44,7 @@ Nearest = Annotated[int, Query(ge=1, le=1000)]
 
 def model_routes(gateway: Gateway) -> APIRouter:
     """What a model answers."""
-    router = APIRouter(prefix="/v1", responses=ERRORS, tags=["recommend"])
+    router = APIRouter(prefix="/v1", responses=ERRORS, tags=["recommend"], route_class=JsonRoute)
 
     @router.post("/recommendations", response_model=RecommendationAnswer)
     async def recommend(body: RecommendationRequest, request: Request) -> Response:
