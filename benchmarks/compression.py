@@ -2,7 +2,8 @@
 
 Ours: the release as it is served, configuration included. Baseline: the trained model in eager float32
 PyTorch, in the python backend of the very same Triton process. One user x 500 candidates through gRPC, some
-requests each in turns, so that the machine's moods meet both alike. Bytes are those that the repository
+requests each in turns, so that the machine's moods meet both alike. With them goes a model of the same inputs
+and outputs that computes nothing: no release can be quicker than that. Bytes are those that the repository
 holds for both models, `recommender` and `ranker`. Whether the baseline answers what was trained is checked on
 the golden requests.
 """
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.eager.environment import eager_python, versions_in
+from benchmarks.empty_model import EMPTY, stage_empty
 from leanrec.errors import ConfigError, ServingError
 from leanrec.export.golden import Golden, read_golden
 from leanrec.export.runtime import GraphSession, Tensors, rows_of
@@ -66,12 +68,13 @@ def measure(repository: Path, run: Path) -> dict[str, Any]:
             _stage_release(models, served, name, version)
             stage_eager(models, model, spec, name)
         stage_eager(models, model, spec, RANKER, threads=1)
+        stage_empty_ranker(models, spec)
         with (
             embedded_server(models, Path(work) / "announcement.json") as server,
             TritonClient(server.grpc, timeout_s=60) as triton,
         ):
             _check_baseline(triton, golden)
-            times = ask_in_turns(triton, requests, (RANKER, EAGER + RANKER, ONE_THREAD + RANKER))
+            times = ask_in_turns(triton, requests, (RANKER, EMPTY, EAGER + RANKER, ONE_THREAD + RANKER))
         baseline_bytes = sum(size_in_bytes(models / (EAGER + name) / "1") for name in MODELS)
     quicker = quicker_of(times)
     held = sum(served.version_folder(name, version).joinpath("model.onnx").stat().st_size for name in MODELS)
@@ -81,6 +84,7 @@ def measure(repository: Path, run: Path) -> dict[str, Any]:
         "baseline": float(np.median(times[quicker])),
         "ratio": float(np.median(times[quicker] / times[RANKER])),
         "unit": f"ms at the median, one user x {NUM_CANDIDATES} candidates, one caller, gRPC",
+        "ceiling": ceiling(times[EMPTY], times[quicker]),
         "settings": {
             "version": version,
             "requests": NUM_REQUESTS,
@@ -150,6 +154,21 @@ def _in_process(version: Path, trained: Path, requests: Tensors) -> dict[str, fl
 def quicker_of(times: dict[str, np.ndarray]) -> str:
     """The baseline with the lower median: threads of PyTorch that wait for each other can cost a lot."""
     return min((EAGER + RANKER, ONE_THREAD + RANKER), key=lambda name: float(np.median(times[name])))
+
+
+def stage_empty_ranker(models: Path, spec: ModelSpec) -> None:
+    """Put a model beside the others in `models` that has the ranker's inputs and outputs."""
+    configuration = replace(ModelConfiguration.of_model(RANKER, spec, (1,)), name=EMPTY)
+    stage_empty(models, configuration, dict.fromkeys((o.name for o in configuration.outputs), "candidates"))
+
+
+def ceiling(empty: np.ndarray, baseline: np.ndarray) -> dict[str, Any]:
+    """How much quicker than the baseline a model is that computes nothing; milliseconds of each request."""
+    return {
+        "ms": float(np.median(empty)),
+        "ratio": float(np.median(baseline / empty)),
+        "what": "a model of the same inputs and outputs that computes nothing, through the same Triton",
+    }
 
 
 @contextmanager

@@ -21,8 +21,17 @@ import torch
 from onnx import TensorProto, numpy_helper
 from safetensors.torch import save_file
 
-from benchmarks.compression import NUM_CANDIDATES, ONE_THREAD, ask_in_turns, served_by, stage_eager
+from benchmarks.compression import (
+    NUM_CANDIDATES,
+    ONE_THREAD,
+    ask_in_turns,
+    ceiling,
+    served_by,
+    stage_eager,
+    stage_empty_ranker,
+)
 from benchmarks.eager.environment import eager_python, versions_in
+from benchmarks.empty_model import EMPTY
 from leanrec.compression.methods import GRAPH_METHODS
 from leanrec.compression.methods.product_quantized_tables import Codebook, num_codes
 from leanrec.compression.whole_tables import restore_small_tables
@@ -70,13 +79,14 @@ def measure(num_rows: int = NUM_ROWS) -> dict[str, Any]:
         trained = _write_trained(Path(work) / "trained", model, spec)
         # One thread: where other work runs beside it, PyTorch's threads wait for each other.
         stage_eager(models, trained, spec, RANKER, threads=1)
+        stage_empty_ranker(models, spec)
         requests = _requests(spec)
         with (
             embedded_server(models, Path(work) / "announcement.json") as server,
             TritonClient(server.grpc, timeout_s=120) as triton,
         ):
-            times = ask_in_turns(triton, requests, (RANKER, ONE_THREAD + RANKER), NUM_REQUESTS)
-            like = {name: _likes(triton, name, requests) for name in times}
+            times = ask_in_turns(triton, requests, (RANKER, EMPTY, ONE_THREAD + RANKER), NUM_REQUESTS)
+            like = {name: _likes(triton, name, requests) for name in (RANKER, ONE_THREAD + RANKER)}
         held, baseline_bytes = size_in_bytes(ours), size_in_bytes(models / (ONE_THREAD + RANKER) / "1")
     truth, approximate = like[ONE_THREAD + RANKER], like[RANKER]
     liked = np.random.default_rng(2).uniform(size=truth.size) < truth
@@ -87,6 +97,7 @@ def measure(num_rows: int = NUM_ROWS) -> dict[str, Any]:
         "baseline": float(np.median(times[ONE_THREAD + RANKER])),
         "ratio": float(np.median(times[ONE_THREAD + RANKER] / times[RANKER])),
         "unit": f"ms at the median, one user x {NUM_CANDIDATES} candidates, one caller, gRPC",
+        "ceiling": ceiling(times[EMPTY], times[ONE_THREAD + RANKER]),
         "settings": {
             "rows": num_rows,
             "recipe": RECIPE.model_dump(mode="json")["steps"],

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
 
+from benchmarks.empty_model import EMPTY, stage_empty
 from leanrec.export.golden import read_golden
 from leanrec.export.graph_file import GRAPH_FILE
 from leanrec.export.runtime import GraphSession, rows_of
@@ -28,7 +27,6 @@ from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.model_configuration import ModelConfiguration
 from leanrec.triton.staging import stage_model
 
-EMPTY = "empty"
 NUM_REQUESTS = 500
 NUM_WARM_UP = 50
 
@@ -74,15 +72,7 @@ def _stage(models: Path, served: ModelRepository, version: int) -> None:
     stage_model(models, recommender, {1: served.version_folder(RECOMMENDER, version)})
     tensors = [TensorSpec(name=name, dtype="FP32", shape=(1,)) for name in ("nothing", "again")]
     empty = ModelConfiguration(name=EMPTY, inputs=(tensors[0],), outputs=(tensors[1],), versions=(1,))
-    stage_model(models, empty, {})
-    (models / EMPTY / "1").mkdir()
-    values = [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, ["batch", 1]) for t in tensors]
-    node = helper.make_node("Identity", ["nothing"], ["again"])
-    graph = helper.make_graph([node], EMPTY, [values[0]], [values[1]])
-    opset = [helper.make_opsetid("", 18)]
-    onnx.save_model(
-        helper.make_model(graph, opset_imports=opset, ir_version=10), str(models / EMPTY / "1" / GRAPH_FILE)
-    )
+    stage_empty(models, empty, {"again": "nothing"})
 
 
 def _medians(requests: dict[str, np.ndarray], askers: dict[str, Callable[..., Any]]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from leanrec.errors import ReleaseError
 from leanrec.files import sha256_of
-from leanrec.release.repository import MANIFEST, ModelRepository
+from leanrec.release.repository import MANIFEST, ModelRepository, path_of_file
 from leanrec.schema import MODELS
 
 
@@ -16,7 +16,7 @@ def verify(repository: Path, version: int) -> list[str]:
     """What differs from the manifest of `version`, one sentence a file; empty when all is as published."""
     store = ModelRepository(Path(repository).absolute())
     files: dict[str, dict[str, Any]] = store.manifest(version)["files"]
-    paths = [_path_of(store, version, name) for name in files]
+    paths = [store.path / path_of_file(name, version) for name in files]
     with ThreadPoolExecutor() as pool:  # a rollback waits for it, and one core reads one file at a time
         found = list(pool.map(lambda path: sha256_of(path) if path.is_file() else None, paths))
     faults = []
@@ -43,9 +43,3 @@ def require_whole(store: ModelRepository, version: int) -> None:
             f"version {version} is not as it was published: {faults[0]}{more}; choose another "
             "version, or publish it anew"
         )
-
-
-def _path_of(store: ModelRepository, version: int, name: str) -> Path:
-    """Where the file lies that the manifest calls `name`, <model>/<path>."""
-    model, _, rest = name.partition("/")
-    return store.version_folder(model, version) / rest

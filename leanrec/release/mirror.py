@@ -26,7 +26,13 @@ from leanrec.config import ReleaseSettings
 from leanrec.errors import LeanRecError, ReleaseError
 from leanrec.files import sha256_of
 from leanrec.release.object_store import ObjectStore, manifest_name
-from leanrec.release.repository import MANIFEST, RELEASE_FILE, RELEASE_FOLDER, ModelRepository
+from leanrec.release.repository import (
+    MANIFEST,
+    RELEASE_FILE,
+    RELEASE_FOLDER,
+    ModelRepository,
+    path_of_file,
+)
 from leanrec.release.state import ReleaseState
 from leanrec.schema import MODELS, RECOMMENDER
 from leanrec.triton.model_configuration import CONFIGURATION
@@ -168,14 +174,13 @@ def _push_version(local: ModelRepository, store: ObjectStore, version: int) -> b
         )
     stored = 0
     for name, facts in manifest["files"].items():
-        model, _, rest = name.partition("/")
-        file = local.version_folder(model, version) / rest
-        stored_as = f"{model}/{version}/{rest}"
-        if store.has(stored_as, facts["sha256"], facts["bytes"]):
+        path = path_of_file(name, version)
+        file = local.path / path
+        if store.has(path, facts["sha256"], facts["bytes"]):
             continue
         if not file.is_file() or sha256_of(file) != facts["sha256"]:
             raise ReleaseError(f"{file}: not as it was published, so it is not pushed; publish again")
-        store.upload(stored_as, file, facts["sha256"])
+        store.upload(path, file, facts["sha256"])
         stored += 1
     if present is None:
         store.put_if_unchanged(manifest_name(version), json.dumps(manifest).encode(), None)
@@ -198,15 +203,15 @@ def _pull_version(store: ObjectStore, local: ModelRepository, staged: Path, vers
             )
         return False
     for name, facts in manifest["files"].items():
-        model, _, rest = name.partition("/")
-        file = staged / model / str(version) / rest
+        path = path_of_file(name, version)
+        file = staged / path
         try:
-            store.download(f"{model}/{version}/{rest}", file)
+            store.download(path, file)
         except FileNotFoundError:
-            raise ReleaseError(f"{store.url}/{model}/{version}/{rest}: missing; push again") from None
+            raise ReleaseError(f"{store.url}/{path}: missing; push again") from None
         if sha256_of(file) != facts["sha256"]:
             raise ReleaseError(
-                f"{store.url}/{model}/{version}/{rest}: its SHA-256 is not the manifest's; nothing was"
+                f"{store.url}/{path}: its SHA-256 is not the manifest's; nothing was"
                 " changed here, remove the object and push again"
             )
     target = staged / RECOMMENDER / str(version) / RELEASE_FOLDER / MANIFEST

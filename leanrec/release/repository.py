@@ -341,12 +341,27 @@ class ModelRepository:
             )
 
 
+def path_of_file(name: str, version: int) -> str:
+    """Below a repository, where the file of `version` lies that its manifest calls `name`, <model>/<path>."""
+    model, _, rest = name.partition("/")
+    return f"{model}/{version}/{rest}"
+
+
 def names_files(manifest: Any) -> bool:
-    """Whether `manifest` has the SHA-256 and the bytes of every file, as `publish` writes it."""
+    """Whether `manifest` has the SHA-256 and the bytes of every file, as `publish` writes it.
+
+    A file lies in the version's own folders: a manifest from elsewhere must not lead out of the repository.
+    """
     files = manifest.get("files") if isinstance(manifest, dict) else None
     return isinstance(files, dict) and all(
-        isinstance(facts, dict) and facts.keys() >= {"sha256", "bytes"} for facts in files.values()
+        _lies_in_a_version(name) and isinstance(facts, dict) and facts.keys() >= {"sha256", "bytes"}
+        for name, facts in files.items()
     )
+
+
+def _lies_in_a_version(name: str) -> bool:
+    model, *parts = name.split("/")
+    return model in MODELS and bool(parts) and not {"", ".", ".."}.intersection(parts)
 
 
 def now() -> str:

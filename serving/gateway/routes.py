@@ -134,11 +134,13 @@ def health_routes(gateway: Gateway) -> APIRouter:
     """For whoever runs the gateway."""
     router = APIRouter(tags=["operate"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def alive() -> dict[str, str]:
         """The process answers."""
         return {"status": "alive"}
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     async def ready() -> Response:
         """Whether it should be sent requests: until it is about to end; it answers without a model, too."""

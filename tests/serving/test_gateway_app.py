@@ -75,6 +75,12 @@ def test_every_answer_names_its_request_and_its_release(client: TestClient) -> N
     assert client.get("/healthz").headers["X-Request-Id"]
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_load_balancers_may_ask_for_the_head_alone(client: TestClient, path: str) -> None:
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (client.get(path).status_code, b"")
+
+
 def test_items_are_found_by_title_and_by_nearness(client: TestClient) -> None:
     found = client.get("/v1/items", params={"q": "TITLE 1", "limit": 3}).json()
     assert (found["release"], ids(found)) == (3, ["i18", "i19", "i16"])
