@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from leanrec.config.click_through import ClickThroughSettings
-from leanrec.training.click_through import PART, ClickTrainer, Impressions, fit_clicks, predict_clicks
+from leanrec.training.click_through import PART, Impressions, fit_clicks, number_format, predict_clicks
 
 PRODUCTS_S = 2.0
 """Seconds for which the matrix products are timed."""
@@ -35,7 +35,7 @@ def main(path: str) -> None:
     np.save(job["predictions"], predict_clicks(model, test).numpy())
     told = {
         "seconds": [epoch.seconds for epoch in epochs],
-        "products_per_s": products_per_s(model, ClickTrainer(model, settings).dtype),
+        "products_per_s": products_per_s(model, number_format(settings.precision)),
         "versions": {"torch": torch.__version__},
     }
     Path(job["outcome"]).write_text(json.dumps(told), encoding="utf-8")
@@ -51,16 +51,18 @@ def products_per_s(model: nn.Module, dtype: torch.dtype) -> float:
         (torch.randn(PART, i, dtype=dtype), torch.randn(i, o, dtype=dtype), torch.randn(PART, o, dtype=dtype))
         for i, o in (layer.weight.shape[::-1] for layer in model.modules() if isinstance(layer, nn.Linear))
     ]
-    number, started = 0, 0.0
-    while not started or time.perf_counter() - started < PRODUCTS_S:
+
+    def multiply() -> None:
         for inputs, weights, gradients in layers:
             inputs @ weights
             gradients @ weights.T
             inputs.T @ gradients
-        if started:
-            number += PART
-        else:  # the first time warms up
-            started = time.perf_counter()
+
+    multiply()
+    number, started = 0, time.perf_counter()
+    while time.perf_counter() - started < PRODUCTS_S:
+        multiply()
+        number += PART
     return number / (time.perf_counter() - started)
 
 

@@ -2,10 +2,10 @@
 
 Ours: the release as it is served, configuration included. Baseline: the trained model in eager float32
 PyTorch, in the python backend of the very same Triton process. One user x 500 candidates through gRPC, some
-requests each in turns, so that the machine's moods meet both alike. With them goes a model of the same inputs
-and outputs that computes nothing: no release can be quicker than that. Bytes are those that the repository
-holds for both models, `recommender` and `ranker`. Whether the baseline answers what was trained is checked on
-the golden requests.
+requests each in turns, so that the machine's moods meet both alike. With them goes a model of the release's
+inputs, outputs and configuration that computes nothing: what is left to win ends there. Bytes are those that
+the repository holds for both models, `recommender` and `ranker`. Whether the baseline answers what was
+trained is checked on the golden requests.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from leanrec.schema import MODELS, RANKER, ModelSpec
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.load import Ask, in_turns
-from leanrec.triton.model_configuration import ModelConfiguration
+from leanrec.triton.model_configuration import CONFIGURATION, ModelConfiguration
 from leanrec.triton.staging import stage_model
 
 EAGER, ONE_THREAD = "eager_", "eager_one_thread_"
@@ -68,7 +68,7 @@ def measure(repository: Path, run: Path) -> dict[str, Any]:
             _stage_release(models, served, name, version)
             stage_eager(models, model, spec, name)
         stage_eager(models, model, spec, RANKER, threads=1)
-        stage_empty_ranker(models, spec)
+        stage_empty_beside_ranker(models)
         with (
             embedded_server(models, Path(work) / "announcement.json") as server,
             TritonClient(server.grpc, timeout_s=60) as triton,
@@ -156,9 +156,10 @@ def quicker_of(times: dict[str, np.ndarray]) -> str:
     return min((EAGER + RANKER, ONE_THREAD + RANKER), key=lambda name: float(np.median(times[name])))
 
 
-def stage_empty_ranker(models: Path, spec: ModelSpec) -> None:
-    """Put a model beside the others in `models` that has the ranker's inputs and outputs."""
-    configuration = replace(ModelConfiguration.of_model(RANKER, spec, (1,)), name=EMPTY)
+def stage_empty_beside_ranker(models: Path) -> None:
+    """Put a model into `models` that is configured as the ranker there, and computes nothing."""
+    text = (models / RANKER / CONFIGURATION).read_text("utf-8")
+    configuration = replace(ModelConfiguration.from_pbtxt(text), name=EMPTY)
     stage_empty(models, configuration, dict.fromkeys((o.name for o in configuration.outputs), "candidates"))
 
 
@@ -167,7 +168,7 @@ def ceiling(empty: np.ndarray, baseline: np.ndarray) -> dict[str, Any]:
     return {
         "ms": float(np.median(empty)),
         "ratio": float(np.median(baseline / empty)),
-        "what": "a model of the same inputs and outputs that computes nothing, through the same Triton",
+        "what": "a model of the same interface that computes nothing, through the same Triton",
     }
 
 

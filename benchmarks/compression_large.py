@@ -28,7 +28,7 @@ from benchmarks.compression import (
     ceiling,
     served_by,
     stage_eager,
-    stage_empty_ranker,
+    stage_empty_beside_ranker,
 )
 from benchmarks.eager.environment import eager_python, versions_in
 from benchmarks.empty_model import EMPTY
@@ -79,7 +79,7 @@ def measure(num_rows: int = NUM_ROWS) -> dict[str, Any]:
         trained = _write_trained(Path(work) / "trained", model, spec)
         # One thread: where other work runs beside it, PyTorch's threads wait for each other.
         stage_eager(models, trained, spec, RANKER, threads=1)
-        stage_empty_ranker(models, spec)
+        stage_empty_beside_ranker(models)
         requests = _requests(spec)
         with (
             embedded_server(models, Path(work) / "announcement.json") as server,

@@ -48,7 +48,7 @@ def measure(rounds: int = ROUNDS, **settings: Any) -> dict[str, Any]:
         "name": "scaling",
         "unit": "samples a second, two processes beside one",
         **_compare(rounds, {**SETTINGS, **settings}),
-        "even": _compare(rounds, {**SETTINGS, **settings, **EVEN}),
+        "even": _compare(rounds, {**SETTINGS, **EVEN, **settings, "ids": "even"}),
     }
 
 

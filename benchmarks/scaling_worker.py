@@ -132,7 +132,7 @@ def _ids(job: dict[str, Any], shape: tuple[int, int]) -> Tensor:
     if job["ids"] == "even":
         return torch.randint(1, job["rows"], shape)
     # Even on a logarithmic scale: id n in proportion to log((n + 1) / n), which is nearly 1 / n.
-    return torch.pow(job["rows"] - 1, torch.rand(shape, dtype=torch.float64)).long()
+    return torch.pow(job["rows"], torch.rand(shape, dtype=torch.float64)).long().clamp_(max=job["rows"] - 1)
 
 
 def _wait_as_if_slow(job: dict[str, Any], batch: Batch) -> None:

@@ -1,7 +1,7 @@
 """Two processes of which one is slow: samples a second with equal shares of a batch, and with measured ones.
 
-The training of benchmarks/scaling.py; the last process waits a while for each of its samples, as a slower
-host would compute longer. Beside both stand two processes of which none waits.
+The training of benchmarks/scaling.py with its popular ids; the last process waits a while for each of its
+samples, as a slower host would compute longer. Beside both stand two processes of which none waits.
 """
 
 from __future__ import annotations

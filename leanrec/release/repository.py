@@ -361,7 +361,7 @@ def names_files(manifest: Any) -> bool:
 
 def _lies_in_a_version(name: str) -> bool:
     model, *parts = name.split("/")
-    return model in MODELS and bool(parts) and not {"", ".", ".."}.intersection(parts)
+    return model in MODELS and bool(parts) and "\0" not in name and not {"", ".", ".."}.intersection(parts)
 
 
 def now() -> str:

@@ -29,11 +29,15 @@ from leanrec.release.repository import ModelRepository, now
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.load import Load, Tensors, in_turns
-from leanrec.triton.model_configuration import CONFIGURATION, DynamicBatching, ModelConfiguration
+from leanrec.triton.model_configuration import (
+    CONFIGURATION,
+    THREADS,
+    DynamicBatching,
+    ModelConfiguration,
+)
 from leanrec.triton.staging import stage_model
 
 TUNING_FILE = "tuning.json"
-THREADS = "intra_op_thread_count"
 PRESENT = "present"
 FINALISTS = 2
 

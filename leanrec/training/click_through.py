@@ -95,7 +95,7 @@ class ClickTrainer:
     def __init__(self, model: ClickModel, settings: ClickThroughSettings) -> None:
         self.model = model
         self.batch_size = settings.batch_size
-        self.dtype = _dtype(settings.precision)
+        self.dtype = number_format(settings.precision)
         touched = settings.batch_size * len(model.cardinalities)
         model.sparse_gradient = len(model.table) > SPARSE_BEYOND * touched
         dense = [p for p in model.parameters() if p is not model.table]
@@ -141,7 +141,8 @@ def predict_clicks(model: ClickModel, fields: Tensor, batch_size: int = 65_536) 
     return torch.cat([torch.sigmoid(model(part)) for part in fields.split(batch_size)])
 
 
-def _dtype(precision: str) -> torch.dtype:
+def number_format(precision: str) -> torch.dtype:
+    """What the network computes in by `ClickThroughSettings.precision`, on this processor."""
     if precision == "auto":
         precision = "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32

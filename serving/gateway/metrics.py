@@ -15,7 +15,7 @@ SECONDS = (
 SCORES = tuple(round(10 ** (exponent / 8), 8) for exponent in range(-40, 17))
 """Upper bounds from 1e-5 to 100, eight to a decade: the drift of scores is seen on a logarithmic scale."""
 PHASES = ("features", "model", "finish")
-"""Of a recommendation."""
+"""What a recommendation goes through, in this order."""
 SHARES = tuple(tenths / 10 for tenths in range(11))
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +41,7 @@ from serving.gateway.failures import Failures
 from serving.gateway.fallback import Failed, first_answer
 from serving.gateway.faults import FaultError, shown
 from serving.gateway.filters import Filter, Scored, diversify
-from serving.gateway.metrics import counted_route
+from serving.gateway.metrics import PHASES, counted_route
 from serving.gateway.releases import Release, Target
 from serving.gateway.users import User
 
@@ -86,12 +86,9 @@ class Recommender:
         release = found.target.release
         items = _described(request, user.row, release, found.items)
         finished = clock()
-        for phase, seconds in (
-            ("features", looked_up - started),
-            ("model", answered - looked_up),
-            ("finish", finished - answered),
-        ):
-            self._metrics.phase_seconds[phase].observe(seconds)
+        moments = pairwise((started, looked_up, answered, finished))
+        for phase, (begun, ended) in zip(PHASES, moments, strict=True):
+            self._metrics.phase_seconds[phase].observe(ended - begun)
         answer = RecommendationAnswer(
             request_id=request_id.make(release.version, self._gateway.request_id_key),
             release=release.version,

@@ -76,6 +76,17 @@ def test_unequal_shares_of_a_batch_have_the_gradients_of_the_whole(tmp_path: Pat
         assert float(whole[f"{part}/sums/item"].max()) > 1e-6
 
 
+def test_weight_decay_of_tables_is_the_mean_of_the_processes(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    torchrun(2, "decay_worker.py", tmp_path, tmp_path / "outcome")
+    outcome = load_file(tmp_path / "outcome")
+    for table in ("user", "item"):
+        assert float(outcome[f"sums/{table}"].max()) > 1e-3
+        torch.testing.assert_close(
+            outcome[f"sums/{table}"], outcome[f"expected/{table}"], rtol=1e-4, atol=1e-7
+        )
+
+
 def test_a_process_that_is_slower_is_seen_to_be(tmp_path: Path) -> None:
     torchrun(2, "uneven_worker.py", "speeds", tmp_path / "speeds", 0.05, 2.0)
     fast, slow = json.loads((tmp_path / "speeds").read_text())

@@ -19,7 +19,8 @@ def test_two_processes_are_held_against_one_and_against_what_the_machine_allows(
     assert outcome["ceiling"]["ratio"] == pytest.approx(ceiling / one)
     assert outcome["ceiling"]["reached"] == pytest.approx(two / ceiling)
     assert outcome["settings"]["rows"] == 50 and outcome["settings"]["ids"] == "popular"
-    assert outcome["even"]["settings"]["ids"] == "even" and outcome["even"]["ratio"] > 0
+    assert outcome["even"]["settings"]["ids"] == "even" and outcome["even"]["settings"]["tables"] == 2
+    assert outcome["even"]["ratio"] > 0
 
 
 @pytest.mark.integration

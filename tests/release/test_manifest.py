@@ -21,6 +21,7 @@ FACTS = {"sha256": "0" * 64, "bytes": 1}
         ("/etc/passwd", False),
         ("../ranker/model.onnx", False),
         ("ranker", False),
+        ("ranker/model\0.onnx", False),
         ("ranker/", False),
         ("elsewhere/model.onnx", False),
     ],

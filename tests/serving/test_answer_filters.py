@@ -36,6 +36,8 @@ def test_what_is_hidden_or_of_other_categories_goes_and_the_rest_keeps_its_order
     scored = unwanted.scored(items, scores, catalogue)
     assert [catalogue.item_ids[item] for item, _ in scored] == stays
     assert [score for _, score in scored] == sorted((score for _, score in scored), reverse=True)
+    for most in range(6):
+        assert unwanted.scored(items, scores, catalogue, most) == scored[:most]
 
 
 def test_popular_items_pass_the_same_filter(catalogue: Catalogue) -> None:

@@ -77,8 +77,7 @@ def test_every_answer_names_its_request_and_its_release(client: TestClient) -> N
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_load_balancers_may_ask_for_the_head_alone(client: TestClient, path: str) -> None:
-    answer = client.head(path)
-    assert (answer.status_code, answer.content) == (client.get(path).status_code, b"")
+    assert client.head(path).status_code == client.get(path).status_code == 200
 
 
 def test_items_are_found_by_title_and_by_nearness(client: TestClient) -> None:

@@ -1,5 +1,6 @@
 """What the gateway refuses, each in one sentence."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -58,12 +59,61 @@ def test_a_mistake_is_answered_with_one_sentence(
         (b'{"user_id": "a", "k": ' + b"9" * 5000 + b"}", 400),
         (b'{"user_id": "a", "diversity": NaN}', 422),
         (b"[" * 20_000, 400),
+        ('\ufeff{"user_id": "a"}'.encode(), 400),
+        ('{"user_id": "a"}'.encode("utf-16"), 400),
     ],
 )
 def test_what_is_no_json_in_utf_8_is_a_mistake_too(client: TestClient, body: bytes, status: int) -> None:
     answer = client.post(ASK, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status
     assert set(answer.json()) == {"error"}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/vnd.shop+json", 200),
+        ("text/plain", 422),
+        ("application/octet-stream", 422),
+        ("", 422),
+    ],
+)
+def test_a_body_is_read_as_what_its_content_type_says(
+    client: TestClient, content_type: str, status: int
+) -> None:
+    answer = client.post(ASK, content=b'{"user_id": "ann"}', headers={"Content-Type": content_type})
+    assert answer.status_code == status
+    assert status == 200 or "not a JSON object" in answer.json()["error"]["message"]
+
+
+def test_a_caller_that_goes_away_amid_its_body_is_no_failure_of_ours(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = iter(
+        [{"type": "http.request", "body": b'{"user', "more_body": True}, {"type": "http.disconnect"}]
+    )
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        return next(heard)
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    headers = [(name.lower().encode(), value.encode()) for name, value in client.headers.items()]
+    scope: dict = {
+        "type": "http",
+        "method": "POST",
+        "path": ASK,
+        "raw_path": ASK.encode(),
+        "query_string": b"",
+    }
+    scope["headers"] = [*headers, (b"content-type", b"application/json")]
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert "failed" not in caplog.text
 
 
 @pytest.mark.parametrize(
