@@ -33,11 +33,12 @@ from leanrec.journal import read_journal
 from leanrec.models.recommender import load_model
 from leanrec.release.repository import ModelRepository
 from leanrec.release.requests import FRONT, read_spec
+from leanrec.release.tuning import present
 from leanrec.schema import MODELS, RANKER, ModelSpec
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.load import Ask, in_turns
-from leanrec.triton.model_configuration import CONFIGURATION, ModelConfiguration
+from leanrec.triton.model_configuration import ModelConfiguration
 from leanrec.triton.staging import stage_model
 
 EAGER, ONE_THREAD = "eager_", "eager_one_thread_"
@@ -158,8 +159,7 @@ def quicker_of(times: dict[str, np.ndarray]) -> str:
 
 def stage_empty_beside_ranker(models: Path) -> None:
     """Put a model into `models` that is configured as the ranker there, and computes nothing."""
-    text = (models / RANKER / CONFIGURATION).read_text("utf-8")
-    configuration = replace(ModelConfiguration.from_pbtxt(text), name=EMPTY)
+    configuration = replace(present(ModelRepository(models), RANKER), name=EMPTY)
     stage_empty(models, configuration, dict.fromkeys((o.name for o in configuration.outputs), "candidates"))
 
 
@@ -188,10 +188,8 @@ def served_by(python: Path) -> Iterator[None]:
 
 def _stage_release(models: Path, served: ModelRepository, model: str, version: int) -> None:
     """The release under the configuration that it is served with."""
-    configuration = served.configuration(model)
-    assert configuration is not None
-    folder = served.version_folder(model, version)
-    stage_model(models, replace(configuration, versions=(1,)), {1: folder})
+    configuration = replace(present(served, model), versions=(1,))
+    stage_model(models, configuration, {1: served.version_folder(model, version)})
 
 
 def stage_eager(models: Path, trained: Path, spec: ModelSpec, model: str, threads: int = 0) -> None:

@@ -26,6 +26,9 @@ fits the host: what every page asks for shall keep two cores at work. They share
 BACKEND = "onnxruntime"
 THREADS = "intra_op_thread_count"
 """The backend's parameter: threads that compute one request of an instance."""
+PARAMETERS = {RECOMMENDER: {}, RANKER: {THREADS: "1"}}
+"""Of the backend, for each model. A ranker's candidates are few hundred rows: one thread answers them sooner
+than several that wait for each other."""
 WARMUP_LENGTH = 1
 """What stands for an axis that varies in a warm-up request."""
 NAMED = (
@@ -87,8 +90,7 @@ class ModelConfiguration:
     def of_model(cls, model: str, spec: ModelSpec, versions: tuple[int, ...], *, merge: bool = True) -> Self:
         """The configuration under which `versions` of `model` (recommender or ranker) are served.
 
-        `merge`: whether requests that wait are put together into one batch. A ranker's candidates are few
-        hundred rows: one thread answers them sooner than several that wait for each other.
+        `merge`: whether requests that wait are put together into one batch.
         """
         inputs = spec.inputs(model)
         fixed = tuple(
@@ -105,7 +107,7 @@ class ModelConfiguration:
             outputs=spec.outputs(model),
             versions=versions,
             dynamic_batching=DynamicBatching() if merge else None,
-            parameters={THREADS: "1"} if model == RANKER else {},
+            parameters=dict(PARAMETERS[model]),
             warmups=(Warmup(name="one_unknown_user", batch_size=1, inputs=fixed),),
         )
 

@@ -1,12 +1,12 @@
-"""Routes whose body is JSON and whose endpoint needs nothing else: pydantic reads the body at once.
+"""Routes whose body is JSON and whose endpoint needs nothing else: the body is parsed and validated, no more.
 
-FastAPI's own way parses the body, solves dependencies and validates what was parsed. Dependencies are not
-looked at here: who may come in is decided at the door (guard.py). What OpenAPI says of such a route is what
-it says of any other.
+FastAPI's own way solves dependencies in between. They are not looked at here: who may come in is decided at
+the door (guard.py). What is taken and refused, and what OpenAPI says of such a route, is as of any other.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine
 from email.message import Message
 from typing import Any, cast
@@ -38,14 +38,18 @@ class JsonRoute(APIRoute):
 
 
 async def _read(model: type[BaseModel], request: Request) -> BaseModel:
+    body: Any = b""
     try:
         body = await request.body()
-    except ClientDisconnect:
+        if body and _is_json(request.headers.get("content-type", "")):
+            body = json.loads(body)
+    except json.JSONDecodeError as error:
+        fault = {"type": "json_invalid", "loc": ("body", error.pos), "ctx": {"error": error.msg}}
+        raise RequestValidationError([fault]) from None
+    except (ClientDisconnect, ValueError, RecursionError):  # gone, not UTF-8, a number or nesting too large
         raise HTTPException(400) from None
     try:
-        if body and _is_json(request.headers.get("content-type", "")):
-            return model.model_validate_json(body)
-        return model.model_validate(body)  # which says that bytes are no object
+        return model.model_validate(body)
     except ValidationError as error:
         faults = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
         raise RequestValidationError(faults) from None

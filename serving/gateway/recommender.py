@@ -144,8 +144,7 @@ class Recommender:
         items, scores = answer.outputs["item_index"][0], answer.outputs["score"][0]
         if not np.isfinite(scores).all():
             raise ServingError(f"release {release.version}: it answers scores that are not finite")
-        most = None if request.diversity else request.k
-        passing = unwanted.scored(items, scores, release.catalogue, most)
+        passing = unwanted.scored(items, scores, release.catalogue, _pool(request, release))
         if len(passing) < request.k and request.categories:
             passing = await self._more(target, request, user, unwanted, passing)
         return diversify(passing, request.k, request.diversity, release.catalogue.vectors)
@@ -305,10 +304,14 @@ def _filter(request: RecommendationRequest, user: User, excluded: frozenset[int]
 
 def _popular(release: Release, request: RecommendationRequest, user: User) -> Scored:
     catalogue = release.catalogue
-    scored = _filter(request, user, _excluded(request, release)).popular(
-        release.spec.top_k if request.diversity else request.k, catalogue
-    )
+    unwanted = _filter(request, user, _excluded(request, release))
+    scored = unwanted.popular(_pool(request, release), catalogue)
     return diversify(scored, request.k, request.diversity, catalogue.vectors)
+
+
+def _pool(request: RecommendationRequest, release: Release) -> int:
+    """How many of the best items the answer is chosen from: by diversity, all that a release gives."""
+    return release.spec.top_k if request.diversity else request.k
 
 
 def _knows(target: Target, item_ids: Sequence[str]) -> bool:

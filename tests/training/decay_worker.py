@@ -10,17 +10,17 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from resharding_worker import sharded_of
 from safetensors.torch import save_file
 from training_world import SMALL
 
-from leanrec.config.optimizer import OptimizerSettings
 from leanrec.files import read_json
 from leanrec.models.inputs import read_item_inputs
 from leanrec.models.recommender import Recommender
 from leanrec.schema import ModelSpec
 from leanrec.training.examples import TRAIN, Examples, read_examples
 from leanrec.training.objectives import RetrieverObjective
-from leanrec.training.sharded_model import ShardedModel, quiet_planner
+from leanrec.training.sharded_model import quiet_planner
 from leanrec.training.sparse import in_full
 from leanrec.training.watching import Watch
 
@@ -40,15 +40,8 @@ def main(world: Path, outcome: Path) -> None:
     events = read_examples(world / "training_set.parquet", TRAIN, spec)
     halves = [events.take(torch.arange(32) + 32 * rank) for rank in range(2)]
     expected = _expected(recommender, halves)
-    model = ShardedModel(
-        RetrieverObjective(recommender.retriever, retriever),
-        learning_rate=0.01,
-        weight_decay=0.0,
-        table_learning_rate=0.0,
-        optimizer=OptimizerSettings(table_weight_decay=DECAY),
-        by_hand={},
-        device=torch.device("cpu"),
-    )
+    objective = RetrieverObjective(recommender.retriever, retriever)
+    model = sharded_of(objective, sharding="table_wise", optimizer={"table_weight_decay": DECAY})
     with Watch("retriever").epoch(0, 1) as watch:
         model.step(halves[dist.get_rank()], torch.Generator(), watch=watch)
     sums = in_full(model.sums())
