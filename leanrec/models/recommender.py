@@ -111,10 +111,10 @@ class Recommender(nn.Module):
         user = UserInputs(user_index, user_attributes, user_statistics, history, history_ratings)
         candidates, retrieval, available = self._retrieve(self.retriever.user_vectors(user), seen)
         heads = self._rank(user, candidates, retrieval)
-        score = torch.where(available, heads.score(), torch.full_like(heads.watch, -1.0))
+        score = torch.where(available, heads.score(), -1.0)
         best, place = torch.topk(score, self.top_k, dim=1)
         item_index = candidates.gather(1, place)
-        return torch.where(best >= 0, item_index, torch.zeros_like(item_index)), best.clamp(min=0.0)
+        return torch.where(best >= 0, item_index, UNKNOWN_INDEX), best.clamp(min=0.0)
 
     def rank(self, user: UserInputs, candidates: Tensor) -> Heads:
         """The ranker's heads for candidates [B, C], each [B, C]."""
@@ -136,7 +136,7 @@ class Recommender(nn.Module):
         if self.index is not None:
             candidates, score = self.index(users, seen, self.num_candidates)
             available = score > MASKED / 2
-            return candidates, torch.where(available, score, torch.zeros_like(score)), available
+            return candidates, torch.where(available, score, 0.0), available
         retrieval = users @ self.item_vectors.T
         hidden = nn.functional.pad(seen, (1, 0), value=UNKNOWN_INDEX)
         masked = retrieval.scatter(1, hidden, MASKED)

@@ -1,15 +1,18 @@
 """DCNv2 arranged for many candidates of few users: what depends on the user alone is computed once.
 
-A row x0 has a user's side u, the same for all of his candidates, and an item's side i. Every cross layer
-multiplies by x0, so the user's side of its result stays a sum of few columns of the candidate, each times a
-row of the user's own:
+A row x0 has a user's side, the same for all of his candidates, and an item's side. Every cross layer
+multiplies by x0, so both sides of x_l are those of x0 times a factor:
 
-    user's side of x_l  =  constant + sum over k of basis_k @ map_k
+    x_l  =  x_0 * factor_l        factor_{l+1}  =  factor_l + W_l x_l + b_l        factor_0  =  1
 
-`basis_k` [B, C, r_k] belongs to the candidates, `constant` [B, 1, U] and `map_k` [B, r_k, U] to the users.
-So nothing [B, C, U] is ever made, and a candidate meets only those blocks of a layer's matrix that lead to
-the item's side. Nothing is approximated: scores differ by rounding. It pays where a user has more than a few
-candidates, so graphs are exported like this, while training, which draws few, multiplies whole rows.
+The user's side of a factor is a sum of few columns of the candidate, each times a row of the user's own:
+
+    user's side of factor_l  =  constant + sum over k of basis_k @ map_k
+
+`basis_k` [B, C, r_k] belongs to the candidates, `constant` and `map_k` to the users. So nothing [B, C, U] is
+ever made, and a candidate meets only those blocks of a layer's matrix that lead to the item's side. Nothing
+is approximated: scores differ by rounding. It pays where a user has more than a few candidates, so graphs are
+exported like this, while training, which draws few, multiplies whole rows.
 """
 
 from __future__ import annotations
@@ -27,13 +30,24 @@ class UserSide(NamedTuple):
     """The user's side of all rows of a batch, [B, C, width] where it were written out."""
 
     constant: Tensor
-    """[B, 1, width]."""
+    """[B, 1, width], or [width] where it is the same for all users."""
     maps: dict[int, Tensor]
-    """Number of a basis -> [B, r, width]."""
+    """Number of a basis -> [B, r, width], or [r, width]."""
 
     def times(self, matrix: Tensor) -> UserSide:
         """Multiplied from the right by a matrix [width, n]."""
         return UserSide(self.constant @ matrix, {k: rows @ matrix for k, rows in self.maps.items()})
+
+    def scaling(self, first: Tensor) -> UserSide:
+        """As a factor of the user's side [B, 1, width] of the first row."""
+        return UserSide(first * self.constant, {k: first * rows for k, rows in self.maps.items()})
+
+    def plus(self, other: UserSide) -> UserSide:
+        """The sum of both."""
+        maps = dict(self.maps)
+        for number, rows in other.maps.items():
+            maps[number] = maps[number] + rows if number in maps else rows
+        return UserSide(self.constant + other.constant, maps)
 
     def written_out(self, bases: list[Tensor]) -> Tensor:
         """[B, C, width], or [B, 1, width] where it is the same for all candidates."""
@@ -41,17 +55,6 @@ class UserSide(NamedTuple):
         for number, rows in self.maps.items():
             out = out + bases[number] @ rows
         return out
-
-    def plus(self, bias: Tensor) -> UserSide:
-        """With a bias [width] added."""
-        return UserSide(self.constant + bias, self.maps)
-
-    def crossed(self, first: Tensor, layer: UserSide) -> UserSide:
-        """first * layer + itself, for the user's side [B, 1, width] of the first row."""
-        maps = dict(self.maps)
-        for number, rows in layer.maps.items():
-            maps[number] = maps[number] + first * rows if number in maps else first * rows
-        return UserSide(self.constant + first * layer.constant, maps)
 
 
 class Split(nn.Module):
@@ -66,12 +69,11 @@ class Split(nn.Module):
 
     def forward(self, user: UserSide, item: Tensor, bases: list[Tensor]) -> tuple[UserSide, Tensor]:
         """What the layer makes of both sides; the item's side becomes one more basis."""
-        from_user = user.times(self.user_to_item).plus(self.item_bias)
-        to_item = item @ self.item_to_item + from_user.written_out(bases)
-        to_user = user.times(self.user_to_user).plus(self.user_bias)
+        from_user = user.times(self.user_to_item)
+        to_item = item @ self.item_to_item + from_user.plus(UserSide(self.item_bias, {})).written_out(bases)
+        to_user = user.times(self.user_to_user)
         bases.append(item)
-        to_user.maps[len(bases) - 1] = self.item_to_user
-        return to_user, to_item
+        return to_user.plus(UserSide(self.user_bias, {len(bases) - 1: self.item_to_user})), to_item
 
 
 class LowRankSplit(nn.Module):
@@ -127,28 +129,32 @@ class DCNv2BySide(nn.Module):
             LowRankSplit(layer, user_width) if isinstance(layer, LowRankLinear) else Split(layer, user_width)
             for layer in crossing
         )
+        enters = cast(Split | LowRankSplit, self.cross[0])
+        # The factors begin with 1, which may as well be in the first layer's bias.
+        enters.user_bias = nn.Parameter(enters.user_bias + 1)
+        enters.item_bias = nn.Parameter(enters.item_bias + 1)
         self.entrance = Entrance(first, user_width)
         self.deep = nn.Sequential(*list(deep)[1:])
-        row_width = len(self.entrance.user_in) + len(self.entrance.item_in)
-        crossed, self.deep_over = _sides(over.weight.T, row_width)
-        self.user_over, self.item_over = _sides(crossed, user_width)
+        self.user_over, self.own_over = _sides(over.weight.T, user_width)
         self.bias = over.bias
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """The user's side [B, U] and the item's side [B, C, I] of rows; answers logits [B, C, 3]."""
         first = user.unsqueeze(1)
         bases: list[Tensor] = []
-        side, crossed = UserSide(first, {}), item
-        for layer in self.cross:
-            layer_side, layer_item = layer(side, crossed, bases)
-            side, crossed = side.crossed(first, layer_side), item * layer_item + crossed
-        deep = self.deep(self.entrance(first, item)).reshape(-1, item.shape[1], len(self.deep_over))
-        from_user = side.times(self.user_over).plus(self.bias)
+        enters, *others = self.cross
+        user_factor, item_factor = enters(UserSide(first, {}), item, bases)
+        for layer in others:
+            to_user, to_item = layer(user_factor.scaling(first), item * item_factor, bases)
+            user_factor, item_factor = user_factor.plus(to_user), item_factor + to_item
+        from_user = user_factor.scaling(first).times(self.user_over)
+        deep = self.deep(self.entrance(first, item))
+        deep = deep.reshape(-1, item.shape[1], deep.shape[1])
         # One product of everything that differs between candidates: three columns make a slow one.
-        columns = torch.cat([crossed, deep, *(bases[number] for number in from_user.maps)], dim=2)
-        weights = [self.item_over, self.deep_over, *from_user.maps.values()]
-        answered: Tensor = columns @ torch.cat([w.expand(user.shape[0], -1, -1) for w in weights], dim=1)
-        return answered + from_user.constant
+        columns = torch.cat([item * item_factor, deep, *(bases[number] for number in from_user.maps)], dim=2)
+        weights = [self.own_over.expand(user.shape[0], -1, -1), *from_user.maps.values()]
+        answered: Tensor = columns @ torch.cat(weights, dim=1)
+        return answered + (from_user.constant + self.bias)
 
 
 def _sides(weight: Tensor, user_width: int, transposed: bool = False) -> list[nn.Parameter]:
