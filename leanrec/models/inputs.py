@@ -80,6 +80,17 @@ def blank_items(num_items: int, num_categories: int) -> ItemInputs:
     )
 
 
-def known_index(index: Tensor, cardinality: int) -> Tensor:
+def known_index(index: Tensor, cardinality: int | Tensor) -> Tensor:
     """`index` with everything outside 0..cardinality-1 turned into 0, the unknown index."""
     return torch.where(index < cardinality, index, 0).clamp(min=0)
+
+
+def known_indices(indices: dict[str, Tensor], cardinalities: dict[str, int]) -> dict[str, Tensor]:
+    """`known_index` of several features; those [B, 1] are checked side by side, in fewer operators."""
+    single = [name for name, index in indices.items() if index.dim() == 2 and index.shape[1] == 1]
+    known = {name: known_index(indices[name], cardinalities[name]) for name in indices.keys() - set(single)}
+    if single:
+        columns = torch.cat([indices[name] for name in single], dim=1)
+        limits = torch.tensor([cardinalities[name] for name in single], device=columns.device)
+        known |= zip(single, known_index(columns, limits).split(1, dim=1), strict=True)
+    return known

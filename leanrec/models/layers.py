@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from leanrec.models.inputs import UserInputs, known_index
+from leanrec.models.inputs import UserInputs, known_indices
 from leanrec.schema import ModelSpec
 
 
@@ -32,12 +32,8 @@ class SparseArch(nn.Module):
 
     def forward(self, indices: dict[str, Tensor]) -> dict[str, Tensor]:
         """Feature -> int64 indices of any shape [...]; answers feature -> vectors [..., dim]."""
-        return {
-            feature: self.tables[self.features[feature]](
-                known_index(index, self.num_rows[self.features[feature]])
-            )
-            for feature, index in indices.items()
-        }
+        known = known_indices(indices, {feature: self.num_rows[self.features[feature]] for feature in indices})
+        return {feature: self.tables[self.features[feature]](known[feature]) for feature in indices}
 
 
 class Lookups(nn.Module):
@@ -94,8 +90,8 @@ class HistoryPooling(nn.Module):
         """
         present = (history != 0).to(vectors.dtype)
         length = (history != 0).sum(dim=1, keepdim=True)
-        position = torch.arange(history.shape[1], device=history.device)
-        age = (length - 1 - position).clamp(min=0)
+        place = torch.arange(1, history.shape[1] + 1, device=history.device)
+        age = (length - place).clamp(min=0)
         logit = self.recency[age] + self.slope * (ratings - self.liked_threshold)
         weight = torch.exp(logit.clamp(-15.0, 15.0)) * present
         total = weight.sum(dim=1, keepdim=True).clamp(min=1e-9)
@@ -112,9 +108,9 @@ def mean_of_present(vectors: Tensor, indices: Tensor) -> Tensor:
 def user_dense(statistics: Tensor, liked_threshold: float) -> Tensor:
     """The user's statistics [B, 3] on a scale of about one: log count, share liked, mean rating; [B, 3]."""
     events, liked, mean = statistics.split(1, dim=1)
-    known = (events > 0).to(statistics.dtype)
     share = liked / events.clamp(min=1.0)
-    columns = [torch.log1p(events.clamp(min=0.0)) / 4.0, share, known * (mean - liked_threshold)]
+    above = torch.where(events > 0, mean - liked_threshold, 0.0)
+    columns = [torch.log1p(events.clamp(min=0.0)) / 4.0, share, above]
     return torch.cat(columns, dim=1)
 
 
