@@ -154,7 +154,7 @@ def _foreseen(recipe: Recipe, weigh: Weigh) -> list[Weight] | None:
 
 def _reshaped(settings: TrainingSettings, method: str, step: Any) -> TrainingSettings | None:
     """The architecture after a method on the model; None for one whose result depends on weights."""
-    if method not in ("distil", "prune_dimensions"):
+    if method not in ("distil", "prune_dimensions", "prune_cross_layers"):
         return None
     names = {
         "retriever": {"dim": "retriever_dim", "hidden": "retriever_hidden"},

@@ -33,6 +33,7 @@ SMALL = {
     },
     "prune_dimensions": {"retriever_dim": 8, "ranker_dim": 8},
     "prune_neurons": {"share": 0.5},
+    "prune_cross_layers": {"cross_layers": 1},
     "low_rank": {"cross_rank": 8, "deep_rank": 4},
     "share_items": {},
     "quantization_aware": {"table_bits": 4, "block": 8},
@@ -95,6 +96,7 @@ OF_ALL_KINDS = recipe_of(
     {"distil": {"ranker_dim": 12, "feature_weight": 0.1, **BRIEF}},
     {"prune_dimensions": {"retriever_dim": 8, **NO_TRAINING}},
     {"prune_neurons": {"share": 0.25, **BRIEF}},
+    {"prune_cross_layers": {"cross_layers": 1, **NO_TRAINING}},
     {"low_rank": {"cross_rank": 12, **NO_TRAINING}},
     {"share_items": NO_TRAINING},
     {"hash_tables": {"tables": ["ranker.user"], **NO_TRAINING}},
@@ -151,6 +153,16 @@ def test_neurons_leave_the_parts_that_are_named_and_no_other(source):
     torch.testing.assert_close(after.item_vectors, before.item_vectors)
 
 
+def test_the_first_cross_layers_stay_as_they_are(source):
+    step = {"prune_cross_layers": {"cross_layers": 1, **NO_TRAINING}}
+    before, after = source.recommender, change_model(recipe_of(step), source)
+    assert after.settings.ranker.cross_layers == 1
+    (left,) = after.ranker.cross.layers
+    torch.testing.assert_close(left.weight, before.ranker.cross.layers[0].weight)
+    torch.testing.assert_close(after.ranker.over.weight, before.ranker.over.weight)
+    torch.testing.assert_close(after.item_features, before.item_features)
+
+
 def test_sharing_between_the_rankers_halves_loses_nothing(source):
     recipe = recipe_of({"share_items": {"retriever": False, **NO_TRAINING}})
     golden = read_golden(source.graphs)
@@ -185,6 +197,7 @@ def test_full_rank_loses_nothing(source):
     [
         ([{"prune_dimensions": {"retriever_dim": 99}}], "retriever_dim 99 is above the retriever's width 16"),
         (["prune_dimensions"], "nothing would become narrower"),
+        ([{"prune_cross_layers": {"cross_layers": 2}}], "cross_layers 2 would leave all 2 that the ranker has"),
         ([{"low_rank": {"cross_rank": 999}}], "rank 999 is above the width"),
         ([{"hash_tables": {"tables": ["ranker.films"]}}], "no table 'ranker.films'; known: retriever.user"),
         ([{"robe_tables": {"chunk": 5}}], "chunk 5 does not divide the tables' width 16"),

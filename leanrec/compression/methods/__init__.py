@@ -13,6 +13,7 @@ from leanrec.compression.methods.int8_tables import INT8_DENSE, INT8_TABLES
 from leanrec.compression.methods.low_rank import LOW_RANK
 from leanrec.compression.methods.mixed_tables import MIXED_TABLES
 from leanrec.compression.methods.product_quantized_tables import PRODUCT_QUANTIZED_TABLES
+from leanrec.compression.methods.prune_cross_layers import PRUNE_CROSS_LAYERS
 from leanrec.compression.methods.prune_dimensions import PRUNE_DIMENSIONS
 from leanrec.compression.methods.prune_neurons import PRUNE_NEURONS
 from leanrec.compression.methods.prune_rows import PRUNE_ROWS
@@ -47,6 +48,7 @@ _ON_MODELS = (
     DISTIL,
     PRUNE_DIMENSIONS,
     PRUNE_NEURONS,
+    PRUNE_CROSS_LAYERS,
     LOW_RANK,
     SHARE_ITEMS,
     QUANTIZATION_AWARE,

@@ -50,6 +50,13 @@ class PruneNeurons(FineTuningSettings):
     """Whose hidden layers: the retriever's run once a user, the ranker's once a candidate."""
 
 
+class PruneCrossLayers(FineTuningSettings):
+    """Fewer cross layers in the ranker."""
+
+    cross_layers: int = Field(default=1, ge=1)
+    """The first so many stay."""
+
+
 class LowRank(FineTuningSettings):
     """Dense layers as products of two narrow ones; null: that part stays whole."""
 

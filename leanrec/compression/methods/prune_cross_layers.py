@@ -1,0 +1,35 @@
+"""prune_cross_layers: the last cross layers leave the ranker, which is fine-tuned without them.
+
+A cross layer is one more power of the features in what the ranker multiplies, and runs once a candidate. The
+layers that stay keep their weights: each stands on the ones before it alone.
+"""
+
+from __future__ import annotations
+
+from leanrec.compression.architecture import ranker_as
+from leanrec.compression.fine_tuning import RANKER, fine_tune
+from leanrec.compression.method import ModelMethod
+from leanrec.compression.reshaping import narrower
+from leanrec.compression.source import CompressionSource
+from leanrec.config.methods import PruneCrossLayers
+from leanrec.errors import CompressionError
+from leanrec.models.ranking.dcn_v2 import DCNv2Ranker
+from leanrec.models.recommender import Recommender
+
+
+def change(recommender: Recommender, settings: PruneCrossLayers, source: CompressionSource) -> Recommender:
+    """`recommender` with its first `cross_layers` cross layers alone, fine-tuned."""
+    present = len(ranker_as(DCNv2Ranker, recommender, "prune_cross_layers").cross.layers)
+    if settings.cross_layers >= present:
+        raise CompressionError(
+            f"prune_cross_layers: cross_layers {settings.cross_layers} would leave all {present} that the "
+            "ranker has; choose fewer, or leave the method out"
+        )
+    smaller = narrower(recommender, {RANKER: {"cross_layers": settings.cross_layers}})
+    return fine_tune(smaller.freeze_items().eval(), source, settings)
+
+
+PRUNE_CROSS_LAYERS = ModelMethod(
+    name="prune_cross_layers",
+    change=change,
+)
