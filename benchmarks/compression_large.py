@@ -1,17 +1,17 @@
 """The same comparison with a table of 10 M rows x 64, 2.5 GB in float32, which no data set here fills.
 
-Ours: the ranker with its large tables product-quantized and everything else in 8 bits (`RECIPE`). Baseline:
-the same ranker in eager float32 PyTorch. The weights are random, which is the hardest case: normal numbers
-have no structure that fewer bits could use. What is liked is drawn from the float32 model's own P(like), so
-the AUC that quantization loses has a meaning although nothing was trained. The large tables are made,
-quantized and written piece by piece, and the same pieces go into the baseline.
+A ranker is trained on a made-up catalogue of `NUM_USERS` people; its user tables are then made longer, up to
+10 M rows, by rows drawn as the trained ones are spread. Ours: `RECIPE`, fine-tuned on those events, its large
+tables product-quantized. Baseline: the trained ranker in eager float32 PyTorch. Times are those of users from
+all over the table; the AUC lost is that of the held-out ratings of people who were trained on, both served by
+Triton out of the long tables. These are made, quantized and written piece by piece.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,63 +34,74 @@ from benchmarks.eager.environment import eager_python, versions_in
 from benchmarks.empty_model import EMPTY
 from leanrec.compression.methods import GRAPH_METHODS
 from leanrec.compression.methods.product_quantized_tables import Codebook, num_codes
+from leanrec.compression.recipes import change_model
+from leanrec.compression.source import CompressionSource
 from leanrec.compression.whole_tables import restore_small_tables
-from leanrec.config import RankerSettings, Recipe, RetrieverSettings, TrainingSettings
+from leanrec.config import Recipe, RunSettings
+from leanrec.config.methods import GRAPH
 from leanrec.evaluation import metrics
+from leanrec.evaluation.protocol import Protocol, load_protocol
 from leanrec.export.graph_file import GRAPH_FILE, WEIGHTS_FILE
 from leanrec.export.graphs import export_graph
-from leanrec.export.runtime import rows_of
-from leanrec.files import size_in_bytes, write_json, write_text
-from leanrec.models.inputs import ItemInputs
-from leanrec.models.recommender import Recommender, save_model
-from leanrec.schema import RANKER, USER_STATISTICS, ModelSpec
+from leanrec.export.runtime import Tensors, rows_of
+from leanrec.files import read_json, size_in_bytes, write_json, write_text
+from leanrec.models.recommender import save_model
+from leanrec.schema import RANKER, ModelSpec
+from leanrec.steps import WorkFolder, features, ingest, train
 from leanrec.triton import TritonClient
 from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.model_configuration import ModelConfiguration
 
+NUM_ROWS, PIECE = 10_000_000, 200_000
+NUM_USERS, NUM_ITEMS, NUM_EVENTS = 10_000, 8_000, 150_000
+NUM_REQUESTS, PAIRS_AT_ONCE = 200, 256
+BITS = 3.875
+USER_TABLE = "sparse.tables.user.weight"
+_LATER = {"retriever_epochs": 0, "ranker_epochs": 0}
 RECIPE = Recipe.parse(
     {
-        "name": "product_quantized_int8",
-        "steps": [{"product_quantized_tables": {"bits": 3.875, "min_rows": 50_000}}, "int8_mlp"],
+        "name": "large",
+        "steps": [
+            {"prune_cross_layers": {"cross_layers": 1, **_LATER}},
+            {"prune_neurons": {"share": 0.75, "parts": ["ranker"], **_LATER}},
+            {"share_items": {"retriever": False, **_LATER}},
+            {"low_rank": {"cross_rank": 16, "deep_rank": 16, "retriever_epochs": 1, "ranker_epochs": 3}},
+            {"product_quantized_tables": {"bits": BITS, "min_rows": NUM_USERS}},
+            "int8_dense",
+        ],
     }
-)
-BITS = RECIPE.steps[0].parsed().bits
-NUM_ROWS, PIECE, NUM_ITEMS = 10_000_000, 200_000, 20_000
-NUM_USERS, NUM_REQUESTS = 200, 100
-STAND_IN = 50_021
-"""Rows of the user tables while the graph is made; a number that nothing else in the graph is."""
-SPREAD = 1.5
-"""Standard deviation of the logit of P(like)."""
-SETTINGS = TrainingSettings(
-    num_candidates=NUM_CANDIDATES,
-    retriever=RetrieverSettings(dim=4, hidden=(16,)),
-    ranker=RankerSettings(dim=64, hidden=(256, 128)),
 )
 
 
 def measure(num_rows: int = NUM_ROWS) -> dict[str, Any]:
     """p50 in milliseconds of both. Needs 10 GB of memory and 6 GB of disk."""
     python = eager_python()
-    with tempfile.TemporaryDirectory(prefix="leanrec-bench-large-") as work, served_by(python):
-        models = Path(work) / "models"
-        model = _stand_in()
-        spec = replace(model.spec, num_users=num_rows)
-        ours = _write_ours(models, model, spec)
-        trained = _write_trained(Path(work) / "trained", model, spec)
+    with tempfile.TemporaryDirectory(prefix="leanrec-bench-large-") as name, served_by(python):
+        work, models = WorkFolder(path=Path(name)), Path(name) / "models"
+        settings = _settings(Path(name))
+        for step in (ingest, features, train):
+            step(settings, work)
+        source = CompressionSource(
+            graphs=work.path / "graphs",
+            model=work.made("model"),
+            features=work.made("features"),
+            training_set=work.made("training_set.parquet"),
+        )
+        protocol = load_protocol(source.features, source.training_set)
+        long = replace(source.recommender.spec, num_users=num_rows)
+        ours = _write_ours(models, source, long)
+        trained = _write_trained(Path(name) / "long", source, long)
         # One thread: where other work runs beside it, PyTorch's threads wait for each other.
-        stage_eager(models, trained, spec, RANKER, threads=1)
+        stage_eager(models, trained, long, RANKER, threads=1)
         stage_empty_beside_ranker(models)
-        requests = _requests(spec)
         with (
-            embedded_server(models, Path(work) / "announcement.json") as server,
+            embedded_server(models, Path(name) / "announcement.json") as server,
             TritonClient(server.grpc, timeout_s=120) as triton,
         ):
+            requests = _requests(protocol, long)
             times = ask_in_turns(triton, requests, (RANKER, EMPTY, ONE_THREAD + RANKER), NUM_REQUESTS)
-            like = {name: _likes(triton, name, requests) for name in (RANKER, ONE_THREAD + RANKER)}
+            auc = {name: _auc(triton, name, protocol) for name in (RANKER, ONE_THREAD + RANKER)}
         held, baseline_bytes = size_in_bytes(ours), size_in_bytes(models / (ONE_THREAD + RANKER) / "1")
-    truth, approximate = like[ONE_THREAD + RANKER], like[RANKER]
-    liked = np.random.default_rng(2).uniform(size=truth.size) < truth
-    auc = metrics.auc(liked, truth)
     return {
         "name": "compression-large",
         "ours": float(np.median(times[RANKER])),
@@ -104,92 +115,102 @@ def measure(num_rows: int = NUM_ROWS) -> dict[str, Any]:
             "bytes": held,
             "baseline_bytes": baseline_bytes,
             "bytes_ratio": baseline_bytes / held,
-            "auc": auc,
-            "auc_loss": auc - metrics.auc(liked, approximate),
-            "pairs": int(truth.size),
+            "auc": auc[ONE_THREAD + RANKER],
+            "auc_loss": auc[ONE_THREAD + RANKER] - auc[RANKER],
+            "pairs": len(protocol.pairs.liked),
             "baseline_versions": versions_in(python),
         },
     }
 
 
-def _stand_in() -> Recommender:
-    """The model with few users, whose P(like) spreads as a trained one's does."""
-    torch.manual_seed(0)
-    random = np.random.default_rng(0)
-    spec = ModelSpec(
-        num_users=STAND_IN,
-        num_items=NUM_ITEMS,
-        num_categories=20,
-        attribute_cardinalities={"group": 8},
-        history_length=50,
-        top_k=100,
-        liked_threshold=4.0,
+def _settings(folder: Path) -> RunSettings:
+    return RunSettings.parse(
+        {
+            "name": "large",
+            "data": {
+                "source": "synthetic",
+                "num_users": NUM_USERS,
+                "num_items": NUM_ITEMS,
+                "num_events": NUM_EVENTS,
+                "user_attributes": ["age_group", "gender"],
+            },
+            "features": {"test_fraction": 0.2},
+            "feature_store": {"repository": str(folder / "features_store")},
+            "training": {
+                "num_candidates": NUM_CANDIDATES,
+                "retriever": {"dim": 4, "hidden": [16], "epochs": 3},
+                "ranker": {"dim": 64, "hidden": [256, 128], "epochs": 2},
+            },
+            "release": {"repository": str(folder / "releases")},
+        }
     )
-    items = ItemInputs(
-        category_indices=torch.from_numpy(random.integers(1, 20, (NUM_ITEMS, 2))),
-        release_year=torch.full((NUM_ITEMS,), 1995.0),
-        statistics=torch.ones(NUM_ITEMS, 3),
-    )
-    model = Recommender(spec, SETTINGS, items).freeze_items().eval()
-    rows = {name: torch.from_numpy(value) for name, value in _requests(spec).items()}
-    with torch.no_grad():
-        like = torch.logit(model.served_ranker()(**rows)[1])
-        model.ranker.over.weight[1] *= SPREAD / like.std()
-        model.ranker.over.bias[1] = -like.mean() * SPREAD / like.std()
-    return model.eval()
 
 
-def _requests(spec: ModelSpec) -> dict[str, np.ndarray]:
+def _requests(protocol: Protocol, spec: ModelSpec) -> Tensors:
+    """User rows of the protocol under indices from all over the long table, each with many candidates."""
     random = np.random.default_rng(1)
+    rows = rows_of(protocol.pairs.inputs, slice(0, NUM_REQUESTS))
     return {
-        "user_index": random.integers(1, spec.num_users, (NUM_USERS, 1)),
-        "user_attributes": random.integers(1, 8, (NUM_USERS, 1)),
-        "user_statistics": np.full((NUM_USERS, len(USER_STATISTICS)), 3.0, np.float32),
-        "history": random.integers(1, spec.num_items, (NUM_USERS, spec.history_length)),
-        "history_ratings": random.integers(1, 6, (NUM_USERS, spec.history_length)).astype(np.float32),
-        "candidates": random.integers(1, spec.num_items, (NUM_USERS, NUM_CANDIDATES)),
+        **rows,
+        "user_index": random.integers(1, spec.num_users, (NUM_REQUESTS, 1)),
+        "candidates": random.integers(1, spec.num_items, (NUM_REQUESTS, NUM_CANDIDATES)),
     }
 
 
-def _pieces(num_rows: int, width: int) -> Iterator[np.ndarray]:
-    """The large table of one width, piece by piece; always the same."""
+def _auc(triton: TritonClient, model: str, protocol: Protocol) -> float:
+    """AUC of P(like) over the held-out ratings."""
+    pairs = protocol.pairs
+    asked = (
+        rows_of(pairs.inputs, slice(start, start + PAIRS_AT_ONCE))
+        for start in range(0, len(pairs.liked), PAIRS_AT_ONCE)
+    )
+    like = np.concatenate([triton.infer(model, rows).outputs["like"] for rows in asked])
+    return metrics.auc(pairs.liked, like.ravel().astype(np.float64))
+
+
+def _pieces(trained: np.ndarray, num_rows: int) -> Iterator[np.ndarray]:
+    """The long table piece by piece: the trained rows, then others spread as those are; always the same."""
+    mean, spread = trained.mean(axis=0), trained.std(axis=0)
     for number, start in enumerate(range(0, num_rows, PIECE)):
-        random = np.random.default_rng((width, number))
+        random = np.random.default_rng((trained.shape[1], number))
         size = min(PIECE, num_rows - start)
-        yield random.standard_normal((size, width), np.float32) * np.float32(width**-0.5)
+        piece = random.standard_normal((size, trained.shape[1]), np.float32) * spread + mean
+        ours = trained[start : start + size]
+        piece[: len(ours)] = ours
+        yield piece
 
 
-def _write_trained(folder: Path, model: Recommender, spec: ModelSpec) -> Path:
-    """The float32 model as training would have left it, with the large tables."""
-    save_model(model, folder)
-    described = {
-        "spec": asdict(spec),
-        "settings": SETTINGS.model_dump(mode="json"),
-        "num_categories_per_item": 2,
-    }
-    write_json(folder / "model.json", described)
-    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+def _write_trained(folder: Path, source: CompressionSource, spec: ModelSpec) -> Path:
+    """The trained model with the long tables."""
+    save_model(source.recommender, folder)
+    described = read_json(folder / "model.json")
+    write_json(
+        folder / "model.json", {**described, "spec": {**described["spec"], "num_users": spec.num_users}}
+    )
+    tensors = {name: value.clone() for name, value in source.recommender.state_dict().items()}
     for name, value in tensors.items():
-        if value.ndim and len(value) == STAND_IN:
-            pieces = list(_pieces(spec.num_users, value.shape[1]))
-            tensors[name] = torch.from_numpy(np.concatenate(pieces))
-            del pieces
+        if name.endswith(USER_TABLE):
+            tensors[name] = torch.from_numpy(np.concatenate(list(_pieces(value.numpy(), spec.num_users))))
     save_file(tensors, folder / "model.safetensors")
     return folder
 
 
-def _write_ours(models: Path, model: Recommender, spec: ModelSpec) -> Path:
-    """The quantized ranker, its user tables replaced by the large ones; its version folder."""
+def _write_ours(models: Path, source: CompressionSource, spec: ModelSpec) -> Path:
+    """The compressed ranker with the long tables; its version folder."""
+    model = change_model(RECIPE, source)
+    assert model is not None
     graph = export_graph(model, RANKER)
-    for step in RECIPE.steps:  # not `cook`, which makes names short: by their names tables are found here
+    for step in RECIPE.of_kind(GRAPH):  # not `cook`, which makes names short: by them tables are found here
         graph = GRAPH_METHODS[step.method].apply(graph, step.parsed())
-    restore_small_tables(graph.graph)
+    restore_small_tables(graph.graph, max_rows=NUM_USERS)
+    short = model.spec.num_users
     folder = models / RANKER / "1"
     folder.mkdir(parents=True)
-    kept = [tensor for tensor in graph.graph.initializer if list(tensor.dims)[:1] != [STAND_IN]]
+    kept = [tensor for tensor in graph.graph.initializer if list(tensor.dims)[:1] != [short]]
     for tensor in kept:
-        if tensor.data_type == TensorProto.INT64 and numpy_helper.to_array(tensor).tolist() == STAND_IN:
-            tensor.CopyFrom(numpy_helper.from_array(np.array(spec.num_users), tensor.name))
+        if tensor.data_type == TensorProto.INT64 and short in (limits := numpy_helper.to_array(tensor)):
+            longer = np.where(limits == short, spec.num_users, limits)
+            tensor.CopyFrom(numpy_helper.from_array(longer, tensor.name))
     grown = [t.name.removesuffix("/codes") for t in graph.graph.initializer if t not in kept]
     codebooks = {f"{name}/codebook" for name in grown}
     kept = [tensor for tensor in kept if tensor.name not in codebooks]
@@ -197,8 +218,8 @@ def _write_ours(models: Path, model: Recommender, spec: ModelSpec) -> Path:
     graph.graph.initializer.extend(kept)
     with (folder / WEIGHTS_FILE).open("wb") as stream:
         for name in grown:
-            width = model.state_dict()[name.removeprefix("recommender.")].shape[1]
-            _write_table(stream, graph.graph, name, spec.num_users, width)
+            trained = model.state_dict()[name.removeprefix("recommender.")].numpy()
+            _write_table(stream, graph.graph, name, trained, spec.num_users)
     (folder / GRAPH_FILE).write_bytes(graph.SerializeToString())
     write_text(
         models / RANKER / "config.pbtxt",
@@ -207,10 +228,10 @@ def _write_ours(models: Path, model: Recommender, spec: ModelSpec) -> Path:
     return folder
 
 
-def _write_table(stream: Any, graph: onnx.GraphProto, name: str, num_rows: int, width: int) -> None:
+def _write_table(stream: Any, graph: onnx.GraphProto, name: str, trained: np.ndarray, num_rows: int) -> None:
     """Append a table's codes to `stream`, and refer to them in `graph`; codebooks are of the first piece."""
-    start, codebook = stream.tell(), None
-    for piece in _pieces(num_rows, width):
+    start, codebook, width = stream.tell(), None, trained.shape[1]
+    for piece in _pieces(trained, num_rows):
         codebook = codebook or Codebook.learn(piece, BITS)
         stream.write(codebook.encode(piece).tobytes())
     assert codebook is not None
@@ -223,10 +244,3 @@ def _write_table(stream: Any, graph: onnx.GraphProto, name: str, num_rows: int, 
     for key, value in (("location", WEIGHTS_FILE), ("offset", start), ("length", stream.tell() - start)):
         codes.external_data.add(key=key, value=str(value))
     graph.initializer.append(codes)
-
-
-def _likes(triton: TritonClient, model: str, requests: dict[str, np.ndarray]) -> np.ndarray:
-    found = [
-        triton.infer(model, rows_of(requests, slice(n, n + 1))).outputs["like"] for n in range(NUM_USERS)
-    ]
-    return np.concatenate(found).ravel().astype(np.float64)
