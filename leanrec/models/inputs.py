@@ -87,11 +87,11 @@ def known_index(index: Tensor, cardinality: int | Tensor) -> Tensor:
 
 def known_indices(indices: dict[str, Tensor], cardinalities: dict[str, int]) -> dict[str, Tensor]:
     """`known_index` of several features. Columns of one user row are checked together: fewer operators."""
-    columns = {name: index for name, index in indices.items() if index.dim() == 2 and index.shape[1] == 1}
-    row = {name: i for name, i in columns.items() if i.shape[0] == next(iter(columns.values())).shape[0]}
-    known = {name: known_index(index, cardinalities[name]) for name, index in indices.items() if name not in row}
+    columns = [name for name, index in indices.items() if index.dim() == 2 and index.shape[1] == 1]
+    row = [name for name in columns if indices[name].shape == indices[columns[0]].shape]
+    known = {name: known_index(indices[name], cardinalities[name]) for name in indices if name not in row}
     if row:
-        limits = torch.tensor([cardinalities[name] for name in row], device=next(iter(row.values())).device)
-        together = known_index(torch.cat(list(row.values()), dim=1), limits)
-        known |= zip(row, together.split(1, dim=1), strict=True)
+        together = torch.cat([indices[name] for name in row], dim=1)
+        limits = torch.tensor([cardinalities[name] for name in row], device=together.device)
+        known |= zip(row, known_index(together, limits).split(1, dim=1), strict=True)
     return known

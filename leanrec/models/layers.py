@@ -32,7 +32,8 @@ class SparseArch(nn.Module):
 
     def forward(self, indices: dict[str, Tensor]) -> dict[str, Tensor]:
         """Feature -> int64 indices of any shape [...]; answers feature -> vectors [..., dim]."""
-        known = known_indices(indices, {feature: self.num_rows[self.features[feature]] for feature in indices})
+        rows = {feature: self.num_rows[self.features[feature]] for feature in indices}
+        known = known_indices(indices, rows)
         return {feature: self.tables[self.features[feature]](known[feature]) for feature in indices}
 
 

@@ -197,7 +197,7 @@ def test_full_rank_loses_nothing(source):
     [
         ([{"prune_dimensions": {"retriever_dim": 99}}], "retriever_dim 99 is above the retriever's width 16"),
         (["prune_dimensions"], "nothing would become narrower"),
-        ([{"prune_cross_layers": {"cross_layers": 2}}], "cross_layers 2 would leave all 2 that the ranker has"),
+        ([{"prune_cross_layers": {"cross_layers": 2}}], "would leave all 2 that the ranker has"),
         ([{"low_rank": {"cross_rank": 999}}], "rank 999 is above the width"),
         ([{"hash_tables": {"tables": ["ranker.films"]}}], "no table 'ranker.films'; known: retriever.user"),
         ([{"robe_tables": {"chunk": 5}}], "chunk 5 does not divide the tables' width 16"),

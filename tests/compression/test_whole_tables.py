@@ -97,6 +97,28 @@ def test_what_mixes_rows_stays_behind_the_look_up(tmp_path):
     assert answers(graph, tmp_path) == before
 
 
+def test_what_a_restored_matrix_makes_of_a_table_is_computed_when_the_graph_is_loaded(tmp_path):
+    random = np.random.default_rng(0)
+    weights = {
+        "narrow": random.normal(size=(ROWS, 3)).astype(np.float32),
+        "codes": random.integers(-127, 128, (3, 4)).astype(np.int8),
+        "scale": random.uniform(0.01, 0.02, (4,)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["codes"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["wide", "scale"], ["matrix"]),
+        helper.make_node("Gather", ["narrow", "ids"], ["rows"], axis=0),
+        helper.make_node("MatMul", ["rows", "matrix"], ["answer"]),
+    ]
+    graph = small_graph(nodes, weights, {"answer": [None, None, 4]})
+    before = answers(graph, tmp_path)
+    restore_small_tables(graph.graph)
+    np.testing.assert_allclose(
+        np.frombuffer(answers(graph, tmp_path), np.float32), np.frombuffer(before, np.float32), rtol=1e-6
+    )
+    assert run_at_a_request(graph, tmp_path) == ["Gather"]
+
+
 def test_rows_that_are_an_output_are_looked_up(tmp_path):
     table = np.random.default_rng(0).normal(size=(ROWS, 4)).astype(np.float16)
     nodes = [
