@@ -25,7 +25,8 @@ MAX_ROWS = 50_000
 """12.8 MB of float32 at a width of 64."""
 BY_ELEMENT = frozenset({"Cast", "Mul", "Add", "Sub", "Div", "BitwiseAnd", "BitShift"})
 KEEPS_RANK = BY_ELEMENT | {"Transpose", "Concat", "Split", "Slice", "Gather"}
-"""What layers are restored by, all of them constants; the result has the rank of the matrix among them."""
+"""What layers are restored by, all of them constants; the result has the rank of the matrix among them. Gather
+does so where it is asked for a row of indices."""
 
 
 class Rows(NamedTuple):
@@ -85,7 +86,8 @@ class _Mover:
             self.body.append(onnx.helper.make_node("Gather", [found.table, found.ids], [name], axis=0))
 
     def _restores_a_constant(self, node: onnx.NodeProto) -> bool:
-        return node.op_type in KEEPS_RANK and all(name in self.ranks for name in node.input)
+        known = node.op_type in KEEPS_RANK and all(name in self.ranks for name in node.input)
+        return known and (node.op_type != "Gather" or self.ranks[node.input[1]] == 1)
 
     def _gathers_small_table(self, node: onnx.NodeProto) -> bool:
         table = self.constants.get(node.input[0]) if node.op_type == "Gather" else None
