@@ -163,6 +163,13 @@ def test_the_first_cross_layers_stay_as_they_are(source):
     torch.testing.assert_close(after.item_features, before.item_features)
 
 
+def test_a_ranker_that_has_no_more_cross_layers_than_are_to_stay_keeps_them(source):
+    step = {"prune_cross_layers": {"cross_layers": 2, **NO_TRAINING}}
+    golden = read_golden(source.graphs)
+    answers = answer_eagerly(change_model(recipe_of(step), source), RECOMMENDER, golden.inputs[RECOMMENDER])
+    np.testing.assert_array_equal(answers["score"], golden.outputs[RECOMMENDER]["score"])
+
+
 def test_sharing_between_the_rankers_halves_loses_nothing(source):
     recipe = recipe_of({"share_items": {"retriever": False, **NO_TRAINING}})
     golden = read_golden(source.graphs)
@@ -197,7 +204,7 @@ def test_full_rank_loses_nothing(source):
     [
         ([{"prune_dimensions": {"retriever_dim": 99}}], "retriever_dim 99 is above the retriever's width 16"),
         (["prune_dimensions"], "nothing would become narrower"),
-        ([{"prune_cross_layers": {"cross_layers": 2}}], "would leave all 2 that the ranker has"),
+        ([{"prune_cross_layers": {"cross_layers": 3}}], "cross_layers 3 is above the 2 that the ranker has"),
         ([{"low_rank": {"cross_rank": 999}}], "rank 999 is above the width"),
         ([{"hash_tables": {"tables": ["ranker.films"]}}], "no table 'ranker.films'; known: retriever.user"),
         ([{"robe_tables": {"chunk": 5}}], "chunk 5 does not divide the tables' width 16"),

@@ -87,6 +87,14 @@ def test_a_smaller_model_is_planned_as_it_is_then_exported():
     assert planned.bytes == pytest.approx(made, rel=0.02)
 
 
+def test_fewer_cross_layers_are_planned_as_they_are_then_exported():
+    one = SETTINGS.model_copy(update={"ranker": SETTINGS.ranker.model_copy(update={"cross_layers": 1})})
+    recipe = Recipe.parse({"name": "one", "steps": [{"prune_cross_layers": {"cross_layers": 1}}]})
+    made = sum(graph.ByteSize() for graph in export(one))
+    (planned,) = plan([recipe], weigh_release(SPEC, SETTINGS)).recipes
+    assert planned.bytes == pytest.approx(made, rel=0.02)
+
+
 def test_the_first_recipe_asked_that_fits_is_named():
     weigh = weigh_tables({"users": (1_000_000, 64)})
     answer = plan([FP32, FP16, INT8], weigh, max_bytes=140_000_000)

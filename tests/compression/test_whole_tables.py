@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 from small_graph import ROWS, requests, small_graph, small_model
 
+from leanrec.compression import whole_tables
 from leanrec.compression.methods import GRAPH_METHODS
 from leanrec.compression.recipes import cook
 from leanrec.compression.whole_tables import restore_small_tables
@@ -97,26 +98,58 @@ def test_what_mixes_rows_stays_behind_the_look_up(tmp_path):
     assert answers(graph, tmp_path) == before
 
 
-def test_what_a_restored_matrix_makes_of_a_table_is_computed_when_the_graph_is_loaded(tmp_path):
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("numbers", [4 * ROWS, 4 * ROWS - 1])
+def test_what_a_restored_matrix_makes_of_a_small_table_is_computed_when_the_graph_is_loaded(
+    bits, numbers, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(whole_tables, "MAX_NUMBERS", numbers)
     random = np.random.default_rng(0)
     weights = {
         "narrow": random.normal(size=(ROWS, 3)).astype(np.float32),
-        "codes": random.integers(-127, 128, (3, 4)).astype(np.int8),
-        "scale": random.uniform(0.01, 0.02, (4,)).astype(np.float32),
+        "codes": random.integers(0, 256, (4, 3 if bits == 8 else 2)).astype(np.uint8),
+        "scale": random.uniform(0.01, 0.02, (3,)).astype(np.float32),
+        **{name: np.array(value, np.uint8) for name, value in {"low": 15, "shift": 4}.items()},
+        **{name: np.array([value]) for name, value in {"from": 0, "to": 3, "axis": -1}.items()},
     }
+    unpacking = [
+        helper.make_node("BitwiseAnd", ["codes", "low"], ["first"]),
+        helper.make_node("BitShift", ["codes", "shift"], ["second"], direction="RIGHT"),
+        helper.make_node("Concat", ["first", "second"], ["both"], axis=-1),
+        helper.make_node("Slice", ["both", "from", "to", "axis"], ["whole"]),
+    ]
     nodes = [
-        helper.make_node("Cast", ["codes"], ["wide"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["wide", "scale"], ["matrix"]),
+        *(unpacking if bits == 4 else [helper.make_node("Identity", ["codes"], ["whole"])]),
+        helper.make_node("Cast", ["whole"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["wide", "scale"], ["by_output"]),
+        helper.make_node("Transpose", ["by_output"], ["matrix"], perm=[1, 0]),
         helper.make_node("Gather", ["narrow", "ids"], ["rows"], axis=0),
         helper.make_node("MatMul", ["rows", "matrix"], ["answer"]),
     ]
     graph = small_graph(nodes, weights, {"answer": [None, None, 4]})
     before = answers(graph, tmp_path)
     restore_small_tables(graph.graph)
-    np.testing.assert_allclose(
-        np.frombuffer(answers(graph, tmp_path), np.float32), np.frombuffer(before, np.float32), rtol=1e-6
-    )
-    assert run_at_a_request(graph, tmp_path) == ["Gather"]
+    ours, theirs = (np.frombuffer(told, np.float32) for told in (answers(graph, tmp_path), before))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert run_at_a_request(graph, tmp_path) == ["Gather", *(["MatMul"] if numbers < 4 * ROWS else [])]
+
+
+def test_one_column_of_all_rows_is_gathered_at_a_request(tmp_path):
+    # The number of the column has no axis, so what is gathered has one less than the rows.
+    weights = {
+        "table": np.random.default_rng(0).normal(size=(ROWS, 4)).astype(np.float32),
+        "column": np.array(2),
+        "by_place": np.arange(7, dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"], axis=0),
+        helper.make_node("Gather", ["rows", "column"], ["values"], axis=-1),
+        helper.make_node("Mul", ["values", "by_place"], ["answer"]),
+    ]
+    graph = small_graph(nodes, weights, {"answer": [None, None]})
+    before = answers(graph, tmp_path)
+    restore_small_tables(graph.graph)
+    assert answers(graph, tmp_path) == before
 
 
 def test_rows_that_are_an_output_are_looked_up(tmp_path):

@@ -87,6 +87,12 @@ def test_graphs_answer_other_batch_sizes_and_lengths_alike(exported):
     assert compare_recommender(session.run(longer), many, tie=0.0).largest <= 1e-6
 
 
+def test_a_user_row_is_checked_once_however_many_columns_it_has(exported):
+    graph = read_graph(graph_path(exported, RECOMMENDER))
+    asks = {node.input[0] for node in graph.graph.node if node.op_type == "Less"}
+    assert len(asks) == 3  # the row, the history and what was seen
+
+
 def test_the_item_table_carries_titles_and_the_vectors_of_the_retriever(tiny, exported):
     items = pq.read_table(exported / "items.parquet")
     assert items["title"].to_pylist()[3] == "Item 3"

@@ -11,7 +11,7 @@ import torch
 
 from leanrec.config import RankerSettings, RetrieverSettings, TrainingSettings
 from leanrec.errors import ExportError
-from leanrec.models.inputs import ItemInputs, UserInputs
+from leanrec.models.inputs import ItemInputs, UserInputs, known_index, known_indices
 from leanrec.models.recommender import Recommender, load_model, save_model
 from leanrec.schema import RANKER, RECOMMENDER, ModelSpec
 
@@ -91,6 +91,20 @@ def test_a_user_who_has_seen_nearly_everything_gets_what_is_left_and_then_index_
 
 
 @torch.no_grad()
+def test_columns_are_checked_together_as_each_is_by_itself():
+    cardinalities = {"user": 5, "group": 3, "history": 4, "flag": 2}
+    indices = {
+        "user": torch.tensor([[-1], [4], [5]]),
+        "group": torch.tensor([[2], [3], [4]]),
+        "history": torch.tensor([[0, 3], [4, 9], [1, -7]]),
+        "flag": torch.tensor([[1], [2], [0], [7]]),
+    }
+    known = known_indices(indices, cardinalities)
+    assert known.keys() == indices.keys()
+    for name, index in indices.items():
+        assert torch.equal(known[name], known_index(index, cardinalities[name])), name
+
+
 def test_indices_outside_the_tables_count_as_unknown():
     model, users = make_recommender(), make_users(2)
     zero = torch.zeros_like(users.user_index)

@@ -1,7 +1,8 @@
 """prune_cross_layers: the last cross layers leave the ranker, which is fine-tuned without them.
 
 A cross layer is one more power of the features in what the ranker multiplies, and runs once a candidate. The
-layers that stay keep their weights: each stands on the ones before it alone.
+layers that stay keep their weights: each stands on the ones before it alone. A ranker that has no more cross
+layers than are to stay keeps them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from leanrec.models.recommender import Recommender
 def change(recommender: Recommender, settings: PruneCrossLayers, source: CompressionSource) -> Recommender:
     """`recommender` with its first `cross_layers` cross layers alone, fine-tuned."""
     present = len(ranker_as(DCNv2Ranker, recommender, "prune_cross_layers").cross.layers)
-    if settings.cross_layers >= present:
+    if settings.cross_layers > present:
         raise CompressionError(
-            f"prune_cross_layers: cross_layers {settings.cross_layers} would leave all {present} that the "
+            f"prune_cross_layers: cross_layers {settings.cross_layers} is above the {present} that the "
             "ranker has; choose fewer, or leave the method out"
         )
     smaller = narrower(recommender, {RANKER: {"cross_layers": settings.cross_layers}})
-    return fine_tune(smaller.freeze_items().eval(), source, settings)
+    return fine_tune(smaller, source, settings)
 
 
 PRUNE_CROSS_LAYERS = ModelMethod(

@@ -135,7 +135,7 @@ class DCNv2BySide(nn.Module):
         enters.item_bias = nn.Parameter(enters.item_bias + 1)
         self.entrance = Entrance(first, user_width)
         self.deep = nn.Sequential(*list(deep)[1:])
-        self.user_over, self.own_over = _sides(over.weight.T, user_width)
+        self.user_over, self.candidate_over = _sides(over.weight.T, user_width)
         self.bias = over.bias
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class DCNv2BySide(nn.Module):
         deep = deep.reshape(-1, item.shape[1], deep.shape[1])
         # One product of everything that differs between candidates: three columns make a slow one.
         columns = torch.cat([item * item_factor, deep, *(bases[number] for number in from_user.maps)], dim=2)
-        weights = [self.own_over.expand(user.shape[0], -1, -1), *from_user.maps.values()]
+        weights = [self.candidate_over.expand(user.shape[0], -1, -1), *from_user.maps.values()]
         answered: Tensor = columns @ torch.cat(weights, dim=1)
         return answered + (from_user.constant + self.bias)
 
