@@ -54,7 +54,7 @@ from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.model_configuration import ModelConfiguration
 
 NUM_ROWS, PIECE = 10_000_000, 200_000
-NUM_USERS, NUM_ITEMS, NUM_EVENTS = 10_000, 8_000, 150_000
+NUM_USERS, NUM_ITEMS, NUM_EVENTS = 5_000, 4_000, 75_000
 NUM_REQUESTS, PAIRS_AT_ONCE = 200, 256
 BITS = 3.875
 USER_TABLE = "sparse.tables.user.weight"
