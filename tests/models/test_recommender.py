@@ -90,7 +90,6 @@ def test_a_user_who_has_seen_nearly_everything_gets_what_is_left_and_then_index_
     assert item_index[0, 3:].tolist() == [0] * 7 and score[0, 3:].tolist() == [0.0] * 7
 
 
-@torch.no_grad()
 def test_columns_are_checked_together_as_each_is_by_itself():
     cardinalities = {"user": 5, "group": 3, "history": 4, "flag": 2}
     indices = {
@@ -105,6 +104,7 @@ def test_columns_are_checked_together_as_each_is_by_itself():
         assert torch.equal(known[name], known_index(index, cardinalities[name])), name
 
 
+@torch.no_grad()
 def test_indices_outside_the_tables_count_as_unknown():
     model, users = make_recommender(), make_users(2)
     zero = torch.zeros_like(users.user_index)
