@@ -30,6 +30,6 @@ class ClickThroughSettings(Section):
     """Of Adam, for the table and for the rest."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the network while it learns; auto: bfloat16 where the processor multiplies matrices of
-    it in hardware (AMX). Weights, their optimizer and answers are float32 in any case."""
+    it in hardware (AMX, AVX512_BF16). Weights, their optimizer and answers are float32 in any case."""
     seed: int = 1
     """Seed of every random draw."""

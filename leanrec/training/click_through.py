@@ -144,8 +144,13 @@ def predict_clicks(model: ClickModel, fields: Tensor, batch_size: int = 65_536) 
 def number_format(precision: str) -> torch.dtype:
     """What the network computes in by `ClickThroughSettings.precision`, on this processor."""
     if precision == "auto":
-        precision = "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
+        precision = "bfloat16" if _multiplies_bfloat16() else "float32"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware; others are slower in it than in float32."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def _refuse_misfits(impressions: Impressions, cardinalities: Sequence[int]) -> None:

@@ -10,7 +10,13 @@ from leanrec.config.click_through import ClickThroughSettings
 from leanrec.errors import TrainingError
 from leanrec.models.click_through import CLICK_MODELS
 from leanrec.training import click_through
-from leanrec.training.click_through import ClickTrainer, Impressions, fit_clicks, predict_clicks
+from leanrec.training.click_through import (
+    ClickTrainer,
+    Impressions,
+    fit_clicks,
+    number_format,
+    predict_clicks,
+)
 
 CARDINALITIES = (30, 20, 4)
 SMALL = ClickThroughSettings(
@@ -35,6 +41,16 @@ def test_a_click_model_learns_what_only_two_fields_together_tell(name, precision
     unseen = impressions(seed=2)
     assert roc_auc_score(unseen.clicked, predict_clicks(model, unseen.fields)) > 0.8
     assert len(epochs) == 8 and epochs[-1].loss < epochs[0].loss
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "chosen"), [(0, 0, "float32"), (0, 1, "bfloat16"), (1, 0, "bfloat16")]
+)
+def test_a_network_learns_in_bfloat16_where_the_processor_multiplies_it(monkeypatch, amx, avx512, chosen):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx512))
+    assert number_format("auto") is getattr(torch, chosen)
+    assert number_format("float32") is torch.float32 and number_format("bfloat16") is torch.bfloat16
 
 
 @pytest.mark.parametrize("name", CLICK_MODELS)
