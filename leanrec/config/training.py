@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.config.section import Section
@@ -219,8 +219,9 @@ class TrainingSettings(Section):
     """Table (both models') -> how it is sharded over the processes; those not named are the planner's."""
     balance: Literal["equal", "measured"] = "equal"
     """How a batch is shared out: equal parts, or by each process's speed, measured before every epoch."""
-    exchange: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """In what vectors and their gradients travel between processes; bf16 between GPUs alone."""
+    exchange: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    """In what vectors and their gradients travel between processes; bf16 between GPUs alone, int8 with
+    gradients in fp16."""
     plain_tables: Literal["device", "host"] = "device"
     """Where each process keeps the tables of the plain models, with which candidates are drawn and figures
     taken: on its device; or on its host, so that a GPU holds its part of a table alone, but waits for rows.
@@ -262,16 +263,6 @@ class TrainingSettings(Section):
         if self.top_k > self.num_candidates:
             raise ValueError(f"top_k {self.top_k} is above num_candidates {self.num_candidates}")
         return self
-
-    @field_validator("exchange", mode="before")
-    @classmethod
-    def _int8_does_not_travel(cls, value: Any) -> Any:
-        if value == "int8":
-            raise ValueError(
-                "int8 is not offered: its codec packs 32 numbers at a time and fails where a process sends "
-                "a count that is no multiple of that; take fp16, half of the bytes, or fp32"
-            )
-        return value
 
     @model_validator(mode="after")
     def _shares_are_alike_where_they_are_the_negatives(self) -> Self:

@@ -1,10 +1,13 @@
-"""Vectors and their gradients in half precision on their way between processes: half of the bytes.
+"""Vectors and their gradients in fewer bits on their way between processes: half of the bytes, or fewer.
 
-What is trained stays in float32: tables, their optimizer, everything that a process computes by itself.
+`int8` packs each vector into bytes between its least and its largest number (Yang et al. 2020, "Training Deep
+Learning Recommendation Model with Quantized Collective Communications", DLP-KDD); gradients then travel in
+half precision. What is trained stays in float32: tables, their optimizer, all that a process computes itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,13 +22,17 @@ from torchrec.distributed.types import CommOp, QuantizedCommCodecs
 from leanrec.errors import ConfigError
 
 FORMATS = {"fp16": (SparseType.FP16, torch.float16), "bf16": (SparseType.BF16, torch.bfloat16)}
+PIECE = 128
+"""TorchRec cuts a table's columns into pieces of so many, and what is left."""
+SCALE_BYTES = 8
+"""Of a packed row: its least number and its step."""
 GRADIENT_SCALE = 1024.0
 """What gradients are multiplied by while they travel: half precision ends at 6e-8, and a mean loss's
 gradients are below that. One beyond 64 is cut there."""
 
 
-def codecs_of(exchange: str, device: str) -> dict[str, QuantizedCommCodecs] | None:
-    """TorchRec's codecs for an exchange in "fp16" or "bf16"; None for "fp32".
+def codecs_of(exchange: str, device: str, dim: int) -> dict[str, QuantizedCommCodecs] | None:
+    """TorchRec's codecs for vectors of `dim` numbers in "fp16", "bf16" or "int8"; None for "fp32".
 
     Raises a ConfigError for what processes on `device` ("cpu", "cuda") cannot send.
     """
@@ -35,12 +42,34 @@ def codecs_of(exchange: str, device: str) -> dict[str, QuantizedCommCodecs] | No
         raise ConfigError(
             "training.exchange: bf16 travels between GPUs alone (gloo has no bfloat16); take fp16 or fp32"
         )
-    kind, _ = FORMATS[exchange]
+    kind, _ = FORMATS["fp16" if exchange == "int8" else exchange]
     codecs = QuantizedCommCodecs(
-        forward=FbgemmQuantizedCommCodec(kind),
+        forward=_PackedRows(packed_width(dim)) if exchange == "int8" else FbgemmQuantizedCommCodec(kind),
         backward=_ScaledGradients(kind, is_fwd=False),
     )
     return {CommOp.SEQUENCE_EMBEDDINGS_ALL_TO_ALL.name: codecs}
+
+
+def packed_width(dim: int) -> int:
+    """How many numbers of a vector share a scale: all, or what divides its pieces when columns are sharded.
+
+    Raises a ConfigError where that is no multiple of 4, which the codec asks for.
+    """
+    width = dim if dim <= PIECE else math.gcd(dim, PIECE)
+    if width % 4:
+        raise ConfigError(
+            f"training.exchange: int8 packs vectors of {width} numbers (dim {dim}), which must be a multiple "
+            "of 4; change retriever.dim or ranker.dim, or take fp16"
+        )
+    return width
+
+
+def vector_bytes(exchange: str, dim: int) -> tuple[int, int]:
+    """Bytes of a vector of `dim` numbers on its way, and of its gradient."""
+    if exchange == "int8":
+        return dim + SCALE_BYTES * (dim // packed_width(dim)), 2 * dim
+    size = (4 if exchange == "fp32" else 2) * dim
+    return size, size
 
 
 @contextmanager
@@ -48,7 +77,7 @@ def as_exchanged(sparse: nn.Module, exchange: str) -> Iterator[None]:
     """Inside it a plain model's `sparse` answers vectors as rounded as those that have travelled."""
 
     def rounded(_module: nn.Module, _arguments: Any, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {feature: vector.to(FORMATS[exchange][1]).float() for feature, vector in vectors.items()}
+        return {feature: _rounded(vector, exchange) for feature, vector in vectors.items()}
 
     if exchange == "fp32":
         yield
@@ -58,6 +87,29 @@ def as_exchanged(sparse: nn.Module, exchange: str) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def _rounded(vectors: Tensor, exchange: str) -> Tensor:
+    if exchange != "int8":
+        return vectors.to(FORMATS[exchange][1]).float()
+    codec = _PackedRows(packed_width(vectors.shape[-1]))
+    context = codec.create_context()
+    return codec.decode(codec.encode(vectors.contiguous(), context), context).view_as(vectors)
+
+
+class _PackedRows(FbgemmQuantizedCommCodec):
+    """Bytes between the least and the largest of `width` numbers.
+
+    fbgemm's own context has 32 for a width, whatever a vector's is: a process that sends a count which is no
+    multiple of that ends with an error of shapes.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(SparseType.INT8)
+        self.width = width
+
+    def create_context(self) -> QuantizationContext:
+        return QuantizationContext(row_dim=self.width)
 
 
 class _ScaledGradients(FbgemmQuantizedCommCodec):

@@ -28,10 +28,11 @@ from leanrec.models.inputs import ItemInputs, UserInputs
 from leanrec.models.recommender import Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.schema import USER_STATISTICS, ModelSpec
+from leanrec.training.exchange import vector_bytes
 from leanrec.training.sharding import refuse_unknown_tables, sharding_of, with_sharded_tables
 
-FLOAT, HALF, INDEX = 4, 2, 8
-"""Bytes of a weight, of half of one, and of an index."""
+FLOAT, INDEX = 4, 8
+"""Bytes of a weight and of an index."""
 COPIES = 4
 """Of a dense weight: itself, its gradient, Adam's two averages."""
 KEPT = 4
@@ -134,7 +135,7 @@ def plan_training(
         kept.append([KEPT * FLOAT * sum(t.weights_a_rank.get(rank, 0) for t in planned) for rank in ranks])
         weights = sum(p.numel() for p in model.parameters()) - _table_weights(model)
         dense.append(weights * FLOAT * COPIES)
-        vector = model.sparse.dim * (FLOAT if settings.exchange == "fp32" else HALF)
+        vector = sum(vector_bytes(settings.exchange, model.sparse.dim))
         sent.append(_sent(model, own, spec, num_processes, vector, weights))
     return TrainingPlan(
         num_processes=num_processes,
@@ -212,6 +213,7 @@ def _tables_of(
         device=device,
         table_optimizer=settings.optimizer.tables,
         table_learning_rate=settings.table_learning_rate,
+        dim=model.sparse.dim,
         exchange=training.exchange,
     )
     plan = sharding.plan(with_sharded_tables(_Holder(model)))
@@ -274,7 +276,7 @@ def _sent(
 ) -> int:
     """Bytes that one process sends a step at most: indices, vectors, their gradients, dense gradients.
 
-    `vector`: bytes of a vector on its way; `weights`: how many the dense part has.
+    `vector`: bytes of a vector and its gradient on their way; `weights`: how many the dense part has.
     """
     share = settings.batch_size / num_processes
     elsewhere = (num_processes - 1) / num_processes
@@ -292,7 +294,7 @@ def _sent(
     for feature, index in model.item_indices(torch.zeros(1, dtype=torch.long)).items():
         lookups[model.sparse.features[feature]] += round(num_items * index.numel())
     distinct = sum(min(count, model.sparse.num_rows[table]) for table, count in lookups.items())
-    return round(elsewhere * (distinct * (INDEX + 2 * vector) + 2 * weights * FLOAT))
+    return round(elsewhere * (distinct * (INDEX + vector) + 2 * weights * FLOAT))
 
 
 def _items_a_step(settings: Settings, spec: ModelSpec, share: float) -> float:

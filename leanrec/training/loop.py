@@ -107,7 +107,7 @@ def _figures(sharded: ShardedModel, objective: Any, course: Course) -> dict[str,
 def _prove_equal(sharded: ShardedModel, objective: Any, course: Course) -> None:
     """Compare, on rank 0, the scores of the plain model with those of the sharded one.
 
-    Where vectors travel in half precision, the plain model's are rounded alike.
+    Where vectors travel in fewer bits, the plain model's are rounded alike.
     """
     draw = torch.Generator().manual_seed(course.seed)
     sharded.parallel.eval()

@@ -59,6 +59,7 @@ class ShardedModel:
             device=device.type,
             table_optimizer=optimizer.tables,
             table_learning_rate=table_learning_rate,
+            dim=model.sparse.dim,
             exchange=exchange,
         )
         plain = with_sharded_tables(objective)

@@ -62,12 +62,13 @@ def sharding_of(
     device: str,
     table_optimizer: str,
     table_learning_rate: float,
+    dim: int,
     exchange: str = "fp32",
 ) -> Sharding:
-    """For `tables` (name -> rows) over `world_size` processes on `device` ("cpu", "cuda").
+    """For `tables` (name -> rows) of `dim` columns over `world_size` processes on `device` ("cpu", "cuda").
 
     `local_world_size` of them share a host. `by_hand` fixes the sharding of the tables that it names.
-    `exchange` is the format in which vectors travel. Raises a ConfigError where `device` has it not.
+    `exchange` is the format in which vectors travel. Raises a ConfigError for vectors that cannot.
     """
     constraints = {
         table: ParameterConstraints(sharding_types=[by_hand[table]] if table in by_hand else MODEL_PARALLEL)
@@ -79,7 +80,7 @@ def sharding_of(
             "learning_rate": table_learning_rate,
             "eps": 1e-8,
         },
-        qcomm_codecs_registry=codecs_of(exchange, device) if world_size > 1 else None,
+        qcomm_codecs_registry=codecs_of(exchange, device, dim) if world_size > 1 else None,
     )
     planner = EmbeddingShardingPlanner(
         topology=Topology(

@@ -275,9 +275,10 @@ def test_however_tables_are_sharded_the_weights_are_the_same(tmp_path):
         assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
 
 
-def test_half_precision_between_processes_learns_the_taste_too(tmp_path, whole):
+@pytest.mark.parametrize("exchange", ["fp16", "int8"])
+def test_fewer_bits_between_processes_learn_the_taste_too(tmp_path, whole, exchange):
     write_world(tmp_path)
-    summary = train(tmp_path, TWO.model_copy(update={"exchange": "fp16"}))
+    summary = train(tmp_path, TWO.model_copy(update={"exchange": exchange}))
     assert summary["valid_ndcg"] > 0.3 and summary["valid_auc"] > 0.8
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "model", whole))
     differences = {name: float((ours[name] - theirs[name]).abs().max()) for name in ours}

@@ -59,6 +59,11 @@ def test_half_precision_sends_less_and_holds_as_much(world: World) -> None:
     half, full = planned(world, exchange="fp16"), planned(world)
     assert half.sent_bytes < full.sent_bytes and half.on_host == full.on_host
     assert planned(world, device="cuda", exchange="bf16").sent_bytes == half.sent_bytes
+    wide = {part: {**getattr(SMALL, part).model_dump(), "dim": 32} for part in ("retriever", "ranker")}
+    assert (
+        planned(world, exchange="int8", **wide).sent_bytes
+        < planned(world, exchange="fp16", **wide).sent_bytes
+    )
     with pytest.raises(ConfigError, match=r"training\.exchange: bf16 travels between GPUs alone"):
         planned(world, exchange="bf16")
 
