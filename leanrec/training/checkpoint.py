@@ -69,6 +69,10 @@ class Checkpoints:
     folder: Path
     identity: str
     """Of settings and data: a checkpoint of others is not taken up."""
+    at_any_pace: str = ""
+    """The same without what says how fast is learnt."""
+    takes_other_pace: bool = False
+    """Whether a checkpoint made at another pace is taken up, too."""
     keep: int
     """How many of the newest stay."""
     log: Callable[[str], None]
@@ -112,6 +116,7 @@ class Checkpoints:
         manifest = {
             "schema": SCHEMA,
             "identity": self.identity,
+            "at_any_pace": self.at_any_pace,
             "files": digests,
             "progress": asdict(progress),
         }
@@ -135,8 +140,7 @@ class Checkpoints:
                     f"{path}: the checkpoint has schema {schema}, this code reads {SCHEMA}; end that "
                     f"training with the code that began it, or remove {self.folder} to begin anew"
                 )
-            if identity != self.identity:
-                self.log(f"checkpoint {path} is of other settings or data, so training begins anew")
+            if identity != self.identity and not self._takes(path, manifest):
                 return None
             fault = _fault(path, manifest)
             if fault is None:
@@ -169,6 +173,20 @@ class Checkpoints:
                 "training.checkpoint"
             ) from None
         return progress, held
+
+    def _takes(self, path: Path, manifest: dict[str, Any]) -> bool:
+        """Whether a checkpoint of another identity is gone on from all the same; either is said."""
+        if not self.at_any_pace or manifest.get("at_any_pace") != self.at_any_pace:
+            self.log(f"checkpoint {path} is of other settings or data, so training begins anew")
+            return False
+        if self.takes_other_pace:
+            self.log(f"checkpoint {path} was made at another pace, and is gone on from at the one set now")
+            return True
+        self.log(
+            f"checkpoint {path} was made at another pace (learning rates and the like), so training begins "
+            "anew; with training.resume: other_pace it would go on from there"
+        )
+        return False
 
     def _pass_over(self, path: Path, fault: str) -> None:
         self.log(f"checkpoint {path} is not taken up: {fault}; the one before it is tried")

@@ -80,7 +80,7 @@ def refuse_no_numbers(course: Course, when: str, sharded: ShardedModel) -> None:
             raise TrainingError(
                 f"the {course.name}'s weights {name} hold what is no number after {when}; "
                 f"the last checkpoint is kept: lower training.{course.name}.learning_rate or "
-                "table_learning_rate"
+                "table_learning_rate and set training.resume: other_pace to go on from it"
             )
 
 

@@ -33,6 +33,8 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
     draw = _draw_from(course.seed, progress.epochs_done, progress.step)
     take_up_random(state.random, draw)
     steps = _steps(course, epoch, progress.speeds)
+    speeds = progress.speeds or [1.0] * world_size
+    share = speeds[dist.get_rank()] / sum(speeds)
     sharded.parallel.train()
     sharded.num_skipped = 0
     started = saved = time.perf_counter()
@@ -62,7 +64,7 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
             if not math.isfinite(loss):
                 raise TrainingError(_no_number(course, loss, epoch, done, rows))
             loss_sum, done = loss_sum + loss, done + 1
-            watch.step(done, loss, rate * course.settings.learning_rate, len(batch.item_index) * world_size)
+            watch.step(done, loss, rate * course.settings.learning_rate, round(len(batch.item_index) / share))
             if time.perf_counter() - told >= TELL_EVERY_S:
                 told = time.perf_counter()
                 course.log(
@@ -125,8 +127,9 @@ def _no_number(course: Course, loss: float, epoch: int, done: int, rows: Tensor)
     shown = ", ".join(str(row) for row in rows[:5].tolist())
     return (
         f"the {course.name}'s loss is {loss} in epoch {epoch + 1}, step {done + 1}, on a batch that begins "
-        f"with rows {shown} of its training data; the last checkpoint is kept: lower "
-        f"training.{course.name}.learning_rate or table_learning_rate, or look at these rows"
+        f"with rows {shown} of its training data; the last checkpoint is kept: look at these rows, or lower "
+        f"training.{course.name}.learning_rate or table_learning_rate and set training.resume: other_pace to "
+        "go on from it"
     )
 
 

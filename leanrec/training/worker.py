@@ -47,9 +47,12 @@ PATIENCE = timedelta(hours=12)
 """How long processes wait for one another: a retriever that is fitted is fitted by one of them alone."""
 ELSEWHERE = (
     *("num_processes", "sharding", "balance", "train_job", "max_restarts", "tensorboard", "profile"),
-    *("checkpoint", "checkpoint_every_s", "keep_checkpoints", "prefetch", "plain_tables"),
+    *("checkpoint", "checkpoint_every_s", "keep_checkpoints", "resume", "prefetch", "plain_tables"),
 )
 """Settings that say where it is learnt, not what."""
+PACE = ("learning_rate", "table_learning_rate", "weight_decay", "epochs", "patience")
+HELD_BY_OPTIMIZER = ("dense", "tables")
+"""Settings of a model that say how fast it is learnt, and those of its optimizer that do not."""
 
 
 def main(path: str) -> int:
@@ -148,12 +151,16 @@ def train(settings: TrainingSettings, job: Job) -> None:
     files = [training_set, features / "items.parquet", features / "spec.json"]
     if warm is not None:
         files.append(Path(job.warm_start) / WEIGHTS_FOLDER / WEIGHTS_FILE)
-    identity = identity_of(learning, *files) if dist.get_rank() == 0 else ""  # who alone looks at it
+    leads = dist.get_rank() == 0  # who alone looks at identities
+    identity = identity_of(learning, *files) if leads else ""
+    at_any_pace = identity_of(_but_the_pace(learning), *files) if leads else ""
 
     def checkpoints(model: str) -> Checkpoints:
         return Checkpoints(
             folder=Path(job.checkpoints) / model,
             identity=identity,
+            at_any_pace=at_any_pace,
+            takes_other_pace=settings.resume == "other_pace",
             keep=settings.keep_checkpoints,
             log=lambda line: _log(job.progress, f"{model}: {line}"),
         )
@@ -167,6 +174,15 @@ def train(settings: TrainingSettings, job: Job) -> None:
     }
     if dist.get_rank() == 0:
         _write(recommender, holdout, fitted, job)
+
+
+def _but_the_pace(learning: dict[str, Any]) -> dict[str, Any]:
+    """`learning` without what may change between a checkpoint and the run that goes on from it."""
+    parts = {}
+    for part in ("retriever", "ranker"):
+        own = {name: value for name, value in learning[part].items() if name not in PACE}
+        parts[part] = {**own, "optimizer": {name: own["optimizer"][name] for name in HELD_BY_OPTIMIZER}}
+    return {**learning, **parts}
 
 
 def _refuse_what_does_not_fit(settings: TrainingSettings, spec: ModelSpec, items: ItemInputs) -> None:

@@ -208,6 +208,35 @@ def test_a_loss_that_is_no_number_names_model_epoch_and_step(tmp_path, capfd):
     assert not (tmp_path / "model").exists()
 
 
+def test_after_a_loss_that_is_no_number_training_goes_on_from_the_checkpoint_at_a_lower_rate(tmp_path, capfd):
+    write_world(tmp_path)
+    often = TWO.model_copy(update={"checkpoint_every_s": 1e-6, "resume": "other_pace"})
+    arguments = [sys.executable, "-c", RUN, str(tmp_path), json.dumps(often.model_dump(mode="json"))]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "model.checkpoint" / "ranker"
+    wait_for_mid_epoch(checkpoints, process)
+    started = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not any(child.is_running() for child in started), "the processes to end")
+    kept = sorted(path.name for path in checkpoints.glob("[0-9]*"))
+
+    def at(rate: float) -> TrainingSettings:
+        ranker = TWO.ranker.model_copy(update={"table_learning_rate": rate})
+        return often.model_copy(update={"ranker": ranker, "checkpoint_every_s": 0})
+
+    said = r"ranker's loss is (nan|inf) in epoch \d, step \d+, .* resume: other_pace to go on from it"
+    with pytest.raises(TrainingError, match=said):
+        train(tmp_path, at(1e30))
+    assert set(kept) <= {path.name for path in checkpoints.glob("[0-9]*")}
+    capfd.readouterr()
+    summary = train(tmp_path, at(TWO.ranker.table_learning_rate / 2))
+    printed = capfd.readouterr().out
+    assert re.search(r"ranker: checkpoint \S+ was made at another pace, and is gone on from", printed)
+    assert re.search(r"ranker: going on after epoch \d+( and \d+ steps)? of an earlier run", printed)
+    assert summary["valid_ndcg"] > 0.3 and not checkpoints.exists()
+
+
 def test_gradients_beyond_half_precision_epoch_long_are_refused(tmp_path):
     write_world(tmp_path)
     half = OptimizerSettings(precision="fp16")

@@ -20,7 +20,8 @@ from leanrec.errors import TrainingError
 from leanrec.training.train_job import train_job
 
 COMPONENT = ROOT / "k8s" / "components" / "trainer"
-UPSTREAM = os.environ.get("KUBEFLOW_TRAINER_CRDS")
+BESIDE = ROOT.parent / "shared" / "schemas" / "kubeflow-trainer-v2.3.0"
+UPSTREAM = os.environ.get("KUBEFLOW_TRAINER_CRDS") or (str(BESIDE) if BESIDE.is_dir() else None)
 """Folder with Trainer's own custom resource definitions (manifests/base/crds of its repository)."""
 
 JOB = train_job(

@@ -84,6 +84,23 @@ def test_the_newest_stay_and_nothing_else(world: World) -> None:
     assert world.of("these settings", keep=1).newest() == 4
 
 
+def test_one_made_at_another_pace_is_gone_on_from_where_that_is_asked_for(tmp_path: Path) -> None:
+    log: list[str] = []
+
+    def at(pace: str, model: str = "model", **options: bool) -> Checkpoints:
+        names = {"identity": f"{model} at {pace}", "at_any_pace": model}
+        return Checkpoints(folder=tmp_path, keep=2, log=log.append, **names, **options)
+
+    at("rate 2").save(Progress(epochs_done=1), {"weights/table": torch.ones(2)})
+    assert at("rate 1").newest() is None
+    assert "with training.resume: other_pace it would go on from there" in log.pop()
+    assert at("rate 1", takes_other_pace=True).newest() == 1
+    assert "was made at another pace" in log.pop()
+    assert at("rate 1", "another model", takes_other_pace=True).newest() is None
+    assert "is of other settings or data" in log.pop()
+    assert at("rate 2").newest() == 1 and log == []
+
+
 def test_without_a_folder_there_is_none(tmp_path: Path) -> None:
     checkpoints = Checkpoints(folder=tmp_path / "none", identity="", keep=2, log=lambda _: None)
     assert checkpoints.newest() is None
