@@ -243,8 +243,8 @@ class TrainingSettings(Section):
     keep_checkpoints: int = Field(default=2, ge=1)
     """The newest checkpoints of a model that stay: where one is corrupt, the one before it is taken up."""
     resume: Literal["same", "other_pace"] = "same"
-    """Which checkpoint a run goes on from: one of these very settings, or also one made at another pace (other
-    learning rates, weight decay, schedule, clipping, precision, epochs or patience)."""
+    """Which checkpoint a run goes on from: one of these very settings, or also one made at another pace
+    (learning rates, weight decay, schedule, clipping, precision, epochs or patience)."""
     max_restarts: int = Field(default=2, ge=0)
     """How often training goes on from its newest checkpoint by itself when a process was killed."""
     tensorboard: str | None = None
