@@ -46,6 +46,18 @@ def test_every_configuration_that_we_ship_loads(path: Path) -> None:
         ({"training": {"retriever": {"model": "SASRec"}}}, "no such model; did you mean 'sasrec'"),
         ({"training": {"retriever": {"model": "ItemKNN"}}}, "no such model; did you mean 'item_neighbours'"),
         ({"training": {"ranker": {"model": "ncf"}}}, "no such model; did you mean 'neu_mf'"),
+        ({"training": {"retriever": {"model": "NeuMF"}}}, "neu_mf is a ranker; set training.ranker.model"),
+        (
+            {"training": {"ranker": {"model": "mf"}}},
+            "matrix_factorization is a retriever; set .*retriever.model",
+        ),
+        (
+            {"training": {"ranker": {"hidden": [64, 0]}}},
+            r"'training.ranker.hidden.1': .*greater than .* 1 .*0",
+        ),
+        ({"training": {"retriever": {"hidden": [-5]}}}, r"'training.retriever.hidden.0': .*seen: -5"),
+        ({"training": {"ranker": {"learning_rate": float("inf")}}}, "ranker.learning_rate': .*finite number"),
+        ({"training": {"train_job": {"num_gpus": 8}}}, "num_gpus 8 and num_processes_per_node 1 differ"),
         (
             {"training": {"retriever": {"model": "sasrec", "dim": 9}}},
             "setting 'training.retriever': dim 9 cannot be shared out to sasrec.heads 2; make it a multiple$",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from leanrec.config.section import Section
+from leanrec.config.section import Section, Widths
 
 
 class ClickThroughSettings(Section):
@@ -16,7 +16,7 @@ class ClickThroughSettings(Section):
     """Its name in leanrec/models/click_through.py."""
     dim: int = Field(default=10, ge=1)
     """Width of the table's rows."""
-    hidden: tuple[int, ...] = (400, 400, 400)
+    hidden: Widths = (400, 400, 400)
     """Widths of the deep part."""
     cross_layers: int = Field(default=3, ge=1)
     """Cross layers (dcn_v2)."""

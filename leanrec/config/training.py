@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from leanrec.config.optimizer import OptimizerSettings
-from leanrec.config.section import Section
+from leanrec.config.section import Section, Widths
 from leanrec.config.train_job import TrainJobSettings
 from leanrec.config.zoo import (
     RANKER_DEFAULTS,
@@ -75,7 +75,7 @@ class RetrieverSettings(ModelSettings):
     """Its name in leanrec/models/retrieval."""
     dim: int = Field(default=64, ge=4)
     """Width of user and item vectors."""
-    hidden: tuple[int, ...] = (128,)
+    hidden: Widths = (128,)
     """Widths of the user tower's hidden layers."""
     epochs: int = Field(default=7, ge=1)
     """Passes over the training events, at most; early stopping may end sooner."""
@@ -161,7 +161,7 @@ class RankerSettings(ModelSettings):
     """Width of its embedding tables."""
     cross_layers: int = Field(default=2, ge=1)
     """Cross layers."""
-    hidden: tuple[int, ...] = (128, 64)
+    hidden: Widths = (128, 64)
     """Widths of the deep part."""
     epochs: int = Field(default=3, ge=1)
     """Passes over the training events, at most."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from leanrec.config.section import Section, nearest
+from leanrec.config.section import Section, Widths, nearest
 
 RETRIEVERS = (
     "two_tower",
@@ -49,18 +49,24 @@ ELSEWHERE = {
 """What other libraries call a model, in small letters -> its name here, for who asks for it."""
 
 
-def _one_of(names: tuple[str, ...]) -> AfterValidator:
+def _one_of(names: tuple[str, ...], others: tuple[str, ...], kind: str) -> AfterValidator:
+    """Refuses what is not of `names`; of `others`, each a `kind` ("ranker"), it says where they belong."""
+
     def check(name: str) -> str:
-        if name not in names:
-            here = ELSEWHERE.get(name.lower().replace("_", ""), name)
-            raise ValueError(f"there is no such model; {nearest(here, names)}")
-        return name
+        if name in names:
+            return name
+        here = ELSEWHERE.get(name.lower().replace("_", ""), name)
+        lower = {other.replace("_", ""): other for other in others}
+        other = lower.get(here.lower().replace("_", ""))
+        if other:
+            raise ValueError(f"{other} is a {kind}; set training.{kind}.model")
+        raise ValueError(f"there is no such model; {nearest(here, names)}")
 
     return AfterValidator(check)
 
 
-RetrieverName = Annotated[str, _one_of(RETRIEVERS)]
-RankerName = Annotated[str, _one_of(RANKERS)]
+RetrieverName = Annotated[str, _one_of(RETRIEVERS, RANKERS, "ranker")]
+RankerName = Annotated[str, _one_of(RANKERS, RETRIEVERS, "retriever")]
 
 
 class LightGCNSettings(Section):
@@ -190,7 +196,7 @@ RETRIEVER_READ_BY: dict[str, tuple[str, ...]] = {
 class DLRMSettings(Section):
     """DLRM."""
 
-    dense_hidden: tuple[int, ...] = (64,)
+    dense_hidden: Widths = (64,)
     """Hidden layers of the network over the numbers; its last layer is as wide as the tables."""
 
 

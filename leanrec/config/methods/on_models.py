@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from leanrec.config.methods.method import FineTuningSettings
+from leanrec.config.section import Widths
 
 
 class Distil(FineTuningSettings):
@@ -20,11 +21,11 @@ class Distil(FineTuningSettings):
     """Learning rates as a share of those in training; they fall to zero linearly."""
     retriever_dim: int | None = Field(default=None, ge=4)
     """Width of user and item vectors."""
-    retriever_hidden: tuple[int, ...] | None = None
+    retriever_hidden: Widths | None = None
     """Widths of the user tower's hidden layers."""
     ranker_dim: int | None = Field(default=None, ge=4)
     """Width of the ranker's embedding tables."""
-    ranker_hidden: tuple[int, ...] | None = None
+    ranker_hidden: Widths | None = None
     """Widths of the ranker's deep part."""
     cross_layers: int | None = Field(default=None, ge=1)
     """Cross layers of the ranker."""
