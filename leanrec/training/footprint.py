@@ -173,22 +173,35 @@ def nearest_that_fits(
     host: int,
     most: int | None = None,
 ) -> str:
-    """The plain tables on the host, more or fewer processes (of `most`), or both; else what would help."""
+    """The plain tables on the host, more or fewer processes (of `most`), one sum a row for the tables'
+    optimizer, or several of these; else what would help."""
     numbers = {number for number in (1, *MORE_PROCESSES) if most is None or number <= most}
     room: dict[str, Any] = {"device": device, "host": host}
     spared = " with training.plain_tables: host"
     of_device = device is not None and plan.on_device > device
-    if of_device and misfit(replace(plan, plain_on_host=True), **room) is None:
-        return f"training.num_processes: {plan.num_processes}{spared} fits"
-    for number in sorted(numbers - {plan.num_processes}):
-        other = plan_training(settings, spec, items, num_processes=number, device=plan.device)
-        if misfit(other, **room) is None:
-            return f"training.num_processes: {number} fits"
-        if of_device and misfit(replace(other, plain_on_host=True), **room) is None:
-            return f"training.num_processes: {number}{spared} fits"
+    for tried, how in ((settings, ""), (_a_sum_a_row(settings), " with optimizer.tables: rowwise_adagrad")):
+        for number in (plan.num_processes, *sorted(numbers - {plan.num_processes})):
+            other = plan_training(tried, spec, items, num_processes=number, device=plan.device)
+            changes = bool(how) or number != plan.num_processes
+            if changes and misfit(other, **room) is None:
+                return f"training.num_processes: {number}{how} fits"
+            if of_device and misfit(replace(other, plain_on_host=True), **room) is None:
+                return f"training.num_processes: {number}{how}{' and' if how else ''}{spared} fits"
     return (
-        "no number of processes on one host fits: lower training.retriever.dim and training.ranker.dim, or "
-        "set optimizer.tables: rowwise_adagrad"
+        "no number of processes on one host fits, not with optimizer.tables: rowwise_adagrad either: lower "
+        "training.retriever.dim and training.ranker.dim"
+    )
+
+
+def _a_sum_a_row(settings: TrainingSettings) -> TrainingSettings:
+    """`settings` with row-wise Adagrad for the tables of both models."""
+
+    def changed(part: Any) -> Any:
+        optimizer = part.optimizer.model_copy(update={"tables": "rowwise_adagrad"})
+        return part.model_copy(update={"optimizer": optimizer})
+
+    return settings.model_copy(
+        update={"retriever": changed(settings.retriever), "ranker": changed(settings.ranker)}
     )
 
 

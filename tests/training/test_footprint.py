@@ -98,6 +98,10 @@ def test_what_does_not_fit_is_said_with_what_would(world: World) -> None:
     room["device"] = on_host.on_device - plan.table_bytes[0] // 4
     assert nearest_that_fits(on_host, kept, spec, items, **room) == "training.num_processes: 2 fits"
     assert nearest_that_fits(plan, settings, spec, items, **room) == f"training.num_processes: 2 {with_it}"
+    # A sum a row takes a little less than half of what the tables and their sums take.
+    small = room | {"device": on_host.on_device - round(plan.table_bytes[0] * 0.6), "most": 2}
+    with_both = "with optimizer.tables: rowwise_adagrad and with training.plain_tables: host fits"
+    assert nearest_that_fits(plan, settings, spec, items, **small).endswith(with_both)
     nothing = nearest_that_fits(plan, settings, spec, items, device=10, host=10**12)
     assert "lower training.retriever.dim" in nothing
     on_cpu = plan_training(settings, spec, items, num_processes=1, device="cpu")
