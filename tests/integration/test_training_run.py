@@ -208,6 +208,18 @@ def test_a_loss_that_is_no_number_names_model_epoch_and_step(tmp_path, capfd):
     assert not (tmp_path / "model").exists()
 
 
+def test_training_stops_when_its_patience_is_out_and_keeps_the_best_epoch(tmp_path):
+    write_world(tmp_path)
+    update = {"epochs": 60, "patience": 2}
+    parts = {part: getattr(SMALL, part).model_copy(update=update) for part in ("retriever", "ranker")}
+    summary = train(tmp_path, SMALL.model_copy(update=parts))
+    for epochs in read_json(tmp_path / "model" / "curves.json").values():
+        figures = [epoch["ndcg"] for epoch in epochs]
+        best = figures.index(max(figures))
+        assert len(figures) == best + 1 + 2 < 60
+    assert summary["valid_ndcg"] == pytest.approx(max(figures))
+
+
 def test_after_a_loss_that_is_no_number_training_goes_on_from_the_checkpoint_at_a_lower_rate(tmp_path, capfd):
     write_world(tmp_path)
     often = TWO.model_copy(update={"checkpoint_every_s": 1e-6, "resume": "other_pace"})
