@@ -22,6 +22,7 @@ from leanrec.cli.front import (
 )
 from leanrec.config import load_settings
 from leanrec.errors import ReleaseError
+from leanrec.release.state import WHY_BY_HAND
 
 if TYPE_CHECKING:
     from leanrec.release.rollout.controller import Observation
@@ -36,6 +37,8 @@ release_app = typer.Typer(
     help="Publish releases, look them over, roll them out and back, and store them.",
 )
 app.add_typer(release_app, name="release")
+
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the history; one line.")]
 
 
 @release_app.command()
@@ -57,6 +60,8 @@ def status(config: ConfigArgument, json_output: JsonOption = False) -> None:
     print_damaged(facts["versions"])
     if facts["rollout"]:
         console.print(_rollout_in_words(facts["rollout"], watched=facts["watched"]))
+    if facts["history"]:
+        console.print(_transition_in_words(facts["history"][-1]), markup=False)
     if not facts["settled"]:
         console.print("A writer is at work or was stopped; the next publish, promote or rollback settles it.")
 
@@ -91,13 +96,18 @@ def publish(config: ConfigArgument, work: WorkOption = BY_HAND, json_output: Jso
 
 
 @release_app.command()
-def promote(config: ConfigArgument, version: int, json_output: JsonOption = False) -> None:
+def promote(
+    config: ConfigArgument,
+    version: int,
+    reason: ReasonOption = WHY_BY_HAND["promote"],
+    json_output: JsonOption = False,
+) -> None:
     """Make a version that is kept the stable one at once, without a rollout."""
     from leanrec.release.mirror import push_where_stored
     from leanrec.release.promote import promote
 
     settings = load_settings(config).release
-    stable = promote(Path(settings.repository), version)
+    stable = promote(Path(settings.repository), version, reason)
     push_where_stored(settings)
     print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable.")
 
@@ -127,13 +137,18 @@ def rollout(
 
 
 @release_app.command()
-def abort(config: ConfigArgument, json_output: JsonOption = False) -> None:
+def abort(
+    config: ConfigArgument,
+    reason: ReasonOption = WHY_BY_HAND["withdraw"],
+    json_output: JsonOption = False,
+) -> None:
     """End the rollout under way; the stable version goes on."""
     from leanrec.release.mirror import push_where_stored
     from leanrec.release.promote import withdraw
+    from leanrec.release.state import stated_reason
 
     settings = load_settings(config).release
-    stable = withdraw(Path(settings.repository), "ended by hand")
+    stable = withdraw(Path(settings.repository), stated_reason(reason))
     push_where_stored(settings)
     print(
         json.dumps({"stable": stable}) if json_output else f"The candidate is withdrawn; {stable} is stable."
@@ -141,13 +156,17 @@ def abort(config: ConfigArgument, json_output: JsonOption = False) -> None:
 
 
 @release_app.command()
-def rollback(config: ConfigArgument, json_output: JsonOption = False) -> None:
+def rollback(
+    config: ConfigArgument,
+    reason: ReasonOption = WHY_BY_HAND["rollback"],
+    json_output: JsonOption = False,
+) -> None:
     """Go back to the version that was stable before; during a rollout, end that instead."""
     from leanrec.release.mirror import push_where_stored
     from leanrec.release.promote import rollback
 
     settings = load_settings(config).release
-    stable = rollback(Path(settings.repository))
+    stable = rollback(Path(settings.repository), reason)
     push_where_stored(settings)
     print(json.dumps({"stable": stable}) if json_output else f"Version {stable} is stable again.")
 
@@ -178,6 +197,12 @@ def _refuse_to_end_quietly(repository: Path) -> None:
             f"stopped by hand; version {rollout.version} stays as it is ({rollout.shown()}), and nobody"
             " watches it: `leanrec release rollout` goes on with it, `leanrec release abort` ends it"
         ) from None
+
+
+def _transition_in_words(line: dict[str, Any]) -> str:
+    before = "" if line["from"] is None else f"{line['from']} → "
+    why = f": {line['reason']}" if line.get("reason") else ""
+    return f"Last change: {line['action']} {before}{line['to']}, {line['at']}{why}."
 
 
 def _rollout_in_words(rollout: dict[str, Any], *, watched: bool) -> str:

@@ -16,6 +16,7 @@ from leanrec.release.repository import ModelRepository, now
 from leanrec.release.requests import same_tensors
 from leanrec.release.rollout.watch import is_watched
 from leanrec.release.state import (
+    WHY_BY_HAND,
     ReleaseState,
     Rollout,
     Stage,
@@ -24,32 +25,36 @@ from leanrec.release.state import (
     promoted,
     rolled_back,
     staged,
+    stated_reason,
     withdrawn,
 )
 
 
-def promote(repository: Path, version: int) -> int:
+def promote(repository: Path, version: int, reason: str = WHY_BY_HAND["promote"]) -> int:
     """Make `version`, one of those kept, the one that clients get; returns it.
 
-    Here as in every change of what is served: a ReleaseError when a version that would begin to answer is not
-    what was published, file by file, or when another writer does not end within `repository.PATIENCE_S`.
+    `reason` stands in the history. Here as in every change of what is served: a ReleaseError when a version
+    that would begin to answer is not what was published, file by file, or when another writer does not end
+    within `repository.PATIENCE_S`.
     """
     store = ModelRepository(Path(repository).absolute())
+    reason = stated_reason(reason)
 
     def decide(before: ReleaseState) -> ReleaseState:
         known = version in before.versions
         beside = known and same_tensors([store.release_folder(v) for v in (before.stable, version)])
-        return promoted(before, version, at=now(), beside=beside)
+        return promoted(before, version, at=now(), beside=beside, reason=reason)
 
     return _change(repository, decide).stable
 
 
-def rollback(repository: Path) -> int:
+def rollback(repository: Path, reason: str = WHY_BY_HAND["rollback"]) -> int:
     """Make the version before the stable one stable again; returns its number.
 
     During a rollout the candidate goes instead, and the stable version stays.
     """
-    return _change(repository, lambda state: rolled_back(state, at=now())).stable
+    reason = stated_reason(reason)
+    return _change(repository, lambda state: rolled_back(state, at=now(), reason=reason)).stable
 
 
 def offer(repository: Path, version: int) -> None:

@@ -104,7 +104,9 @@ def publish_release(
                 }
                 new = staged / RECOMMENDER / RELEASE_FOLDER
                 write_json(new / MANIFEST, {**figures, **facts})
-                repository.commit(_with_new(settings, repository, before, version, new, at), staged)
+                repository.commit(
+                    _with_new(settings, repository, before, version, new, at, lineage.get("run")), staged
+                )
     except OSError as error:
         raise ReleaseError(_what_failed(repository, version, error)) from None
     write_json(output, figures)
@@ -124,12 +126,32 @@ def _with_new(
     version: int,
     new: Path,
     at: str,
+    run: str | None,
 ) -> ReleaseState:
     """The state after `before` that `version`, whose `release` folder is `new`, leads to."""
-    if before is not None and settings.strategy == "canary":
-        return published_as_candidate(before, version, keep=settings.keep, at=at, salt=secrets.token_hex(8))
-    beside = before is not None and same_tensors([repository.release_folder(before.stable), new])
-    return published(before, version, keep=settings.keep, at=at, beside=beside)
+    strategy = f"(release.strategy: {settings.strategy})"
+    # The name of its folder: whoever reads the history through the gateway need not know where it lies.
+    by = f"published by run {Path(run).name}" if run else "published"
+    if before is None:
+        return published(None, version, keep=settings.keep, at=at, reason=f"{by}, stable at once: the first")
+    if settings.strategy == "canary":
+        return published_as_candidate(
+            before,
+            version,
+            keep=settings.keep,
+            at=at,
+            salt=secrets.token_hex(8),
+            reason=f"{by}, a candidate {strategy}",
+        )
+    beside = same_tensors([repository.release_folder(before.stable), new])
+    return published(
+        before,
+        version,
+        keep=settings.keep,
+        at=at,
+        beside=beside,
+        reason=f"{by}, stable at once {strategy}",
+    )
 
 
 def _copy_graphs(chosen: Path, staged: Path) -> None:

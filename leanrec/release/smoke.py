@@ -73,12 +73,13 @@ def _take_back(repository: Path, version: int) -> str | None:
     state = ModelRepository(repository.absolute()).state()
     if state is None:
         return None
+    reason = "the smoke test failed"
     if state.rollout and state.rollout.version == version:
-        stable = withdraw(repository, "the smoke test failed", only=state.rollout)
+        stable = withdraw(repository, reason, only=state.rollout)
         return f"the candidate is withdrawn, release {stable} goes on serving"
     if state.stable != version or state.previous is None:
         return None
-    return f"release {rollback(repository)} is stable again"
+    return f"release {rollback(repository, reason)} is stable again"
 
 
 def _route_to(state: ReleaseState, version: int) -> Route:

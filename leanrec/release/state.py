@@ -13,6 +13,10 @@ from leanrec.errors import ReleaseError
 
 MAX_HISTORY = 100
 """Transitions remembered."""
+MAX_REASON = 500
+"""Characters of the reason of a transition that somebody gives."""
+WHY_BY_HAND = {"promote": "promoted by hand", "rollback": "rolled back by hand", "withdraw": "ended by hand"}
+"""Action -> the reason where whoever decided gave none."""
 
 Stage = Literal["candidate", "shadow", "canary"]
 """Loaded and asked by nobody; asked beside the stable one, its answers never returned; answering a share."""
@@ -59,7 +63,7 @@ class ReleaseState:
     rollout: Rollout | None = None
     """The version on its way to become stable, if any."""
     history: tuple[dict[str, Any], ...] = ()
-    """Transitions, oldest first: at, action, from, to, reason."""
+    """Transitions, oldest first: at, action, from, to, reason; older code left some reasons null."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON value of release.json."""
@@ -94,8 +98,25 @@ class ReleaseState:
             ) from None
 
 
+def stated_reason(text: str) -> str:
+    """`text`, somebody's reason of a transition; a ReleaseError unless it is one readable line."""
+    reason = text.strip()
+    if not reason.isprintable() or not 0 < len(reason) <= MAX_REASON:
+        raise ReleaseError(
+            f"the reason has {len(reason)} characters, of which {sum(not c.isprintable() for c in reason)}"
+            f" cannot be printed; give one line of 1 to {MAX_REASON} that can"
+        )
+    return reason
+
+
 def published(
-    state: ReleaseState | None, version: int, *, keep: int, at: str, beside: bool = True
+    state: ReleaseState | None,
+    version: int,
+    *,
+    keep: int,
+    at: str,
+    beside: bool = True,
+    reason: str = "published, stable at once",
 ) -> ReleaseState:
     """The state in which `version` is new and stable, and at most `keep` versions are kept.
 
@@ -108,21 +129,29 @@ def published(
             served=(version,),
             versions=(version,),
             last=version,
-            history=(_transition("publish", None, version, at),),
+            history=(_transition("publish", None, version, at, reason),),
         )
     refuse_during_rollout(state, f"publish version {version} as the stable one")
-    return pruned(_moved(_grown(state, version), "publish", version, at, beside), keep=keep)
+    return pruned(_moved(_grown(state, version), "publish", version, at, beside, reason), keep=keep)
 
 
 def published_as_candidate(
-    state: ReleaseState, version: int, *, keep: int, at: str, salt: str
+    state: ReleaseState,
+    version: int,
+    *,
+    keep: int,
+    at: str,
+    salt: str,
+    reason: str = "published as a candidate",
 ) -> ReleaseState:
     """The state in which `version` is new and a candidate; the stable one stays what it is."""
     refuse_during_rollout(state, f"publish version {version}")
-    return pruned(offered(_grown(state, version), version, at=at, salt=salt), keep=keep)
+    return pruned(offered(_grown(state, version), version, at=at, salt=salt, reason=reason), keep=keep)
 
 
-def offered(state: ReleaseState, version: int, *, at: str, salt: str) -> ReleaseState:
+def offered(
+    state: ReleaseState, version: int, *, at: str, salt: str, reason: str = "offered as a candidate"
+) -> ReleaseState:
     """The state in which `version`, one of those kept, is a candidate that nobody is sent to yet."""
     refuse_during_rollout(state, f"roll out version {version}")
     _require_kept(state, version)
@@ -132,7 +161,7 @@ def offered(state: ReleaseState, version: int, *, at: str, salt: str) -> Release
     return replace(
         state,
         rollout=rollout,
-        history=_remembered(state, _transition("candidate", state.stable, version, at)),
+        history=_remembered(state, _transition("candidate", state.stable, version, at, reason)),
     )
 
 
@@ -153,37 +182,39 @@ def staged(
     return replace(state, rollout=moved, history=_remembered(state, transition))
 
 
-def accepted(state: ReleaseState, *, at: str, beside: bool = True, reason: str | None = None) -> ReleaseState:
+def accepted(state: ReleaseState, *, at: str, beside: bool = True, reason: str) -> ReleaseState:
     """The state in which the candidate is the stable version; `beside` as for `published`."""
     version = state.required_rollout().version
     return _moved(replace(state, rollout=None), "promote", version, at, beside, reason)
 
 
-def withdrawn(state: ReleaseState, *, at: str, reason: str | None = None) -> ReleaseState:
+def withdrawn(state: ReleaseState, *, at: str, reason: str) -> ReleaseState:
     """The state without a candidate; its version is kept, and the stable one stays what it is."""
     version = state.required_rollout().version
     transition = _transition("withdraw", version, state.stable, at, reason)
     return replace(state, rollout=None, history=_remembered(state, transition))
 
 
-def promoted(state: ReleaseState, version: int, *, at: str, beside: bool = True) -> ReleaseState:
+def promoted(
+    state: ReleaseState, version: int, *, at: str, beside: bool = True, reason: str = WHY_BY_HAND["promote"]
+) -> ReleaseState:
     """The state in which `version`, one of those kept, is stable; `beside` as for `published`."""
     _require_kept(state, version)
     if version == state.stable:
         raise ReleaseError(f"version {version} is stable already; nothing to promote")
     if state.rollout and state.rollout.version == version:
-        return accepted(state, at=at, beside=beside, reason="promoted by hand")
+        return accepted(state, at=at, beside=beside, reason=reason)
     refuse_during_rollout(state, f"promote version {version}")
-    return _moved(state, "promote", version, at, beside)
+    return _moved(state, "promote", version, at, beside, reason)
 
 
-def rolled_back(state: ReleaseState, *, at: str) -> ReleaseState:
+def rolled_back(state: ReleaseState, *, at: str, reason: str = WHY_BY_HAND["rollback"]) -> ReleaseState:
     """The state in which the version before the stable one is stable again, and served alone.
 
     During a rollout it is the candidate that goes, and the stable version stays.
     """
     if state.rollout:
-        return withdrawn(state, at=at, reason="rolled back by hand")
+        return withdrawn(state, at=at, reason=reason)
     if state.previous is None or state.previous not in state.versions:
         raise ReleaseError(
             f"version {state.stable} has no version before it to go back to; the repository keeps"
@@ -195,7 +226,7 @@ def rolled_back(state: ReleaseState, *, at: str) -> ReleaseState:
         stable=target,
         previous=_before(state, target),
         served=(target,),
-        history=_remembered(state, _transition("rollback", state.stable, target, at)),
+        history=_remembered(state, _transition("rollback", state.stable, target, at, reason)),
     )
 
 
@@ -212,7 +243,7 @@ def _grown(state: ReleaseState, version: int) -> ReleaseState:
 
 
 def _moved(
-    state: ReleaseState, action: str, version: int, at: str, beside: bool, reason: str | None = None
+    state: ReleaseState, action: str, version: int, at: str, beside: bool, reason: str
 ) -> ReleaseState:
     stays = beside and state.stable < version
     return replace(
@@ -258,9 +289,7 @@ def _remembered(state: ReleaseState, transition: dict[str, Any]) -> tuple[dict[s
     return (*state.history, transition)[-MAX_HISTORY:]
 
 
-def _transition(
-    action: str, before: int | None, after: int, at: str, reason: str | None = None
-) -> dict[str, Any]:
+def _transition(action: str, before: int | None, after: int, at: str, reason: str) -> dict[str, Any]:
     return {"at": at, "action": action, "from": before, "to": after, "reason": reason}
 
 

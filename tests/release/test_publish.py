@@ -16,6 +16,7 @@ from leanrec.gates import at_most, write_gate
 from leanrec.release.integrity import verify
 from leanrec.release.lineage import data_digest
 from leanrec.release.promote import promote, rollback, status
+from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
 from leanrec.release.retention import prune
 from leanrec.schema import MODELS
@@ -287,3 +288,19 @@ def test_a_command_that_changes_nothing_writes_no_configuration(
     before = [file.stat().st_ino for file in files]
     assert prune(path, keep=1)["removed"] == []
     assert [file.stat().st_ino for file in files] == before
+
+
+def test_the_history_names_the_run_that_published(settings: ReleaseSettings, artifacts: Artifacts) -> None:
+    lineage = {
+        "lineage": {"run": "runs/tiny-1"},
+        "name": "tiny",
+        "output": Path(settings.repository) / "../out",
+    }
+    publish_release(settings, **artifacts, **lineage)
+    publish(settings, artifacts)
+    publish(settings.model_copy(update={"strategy": "canary"}), artifacts)
+    assert [line["reason"] for line in status(Path(settings.repository))["history"]] == [
+        "published by run tiny-1, stable at once: the first",
+        "published by run r1, stable at once (release.strategy: direct)",
+        "published by run r1, a candidate (release.strategy: canary)",
+    ]

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from leanrec.cli import app
 from leanrec.config import ReleaseSettings
 from leanrec.errors import ReleaseError
+from leanrec.release.promote import offer
 from leanrec.release.publish import publish_release
 from leanrec.release.repository import ModelRepository
 
@@ -86,3 +87,33 @@ def test_prune_says_what_goes_and_then_it_goes(models: Path) -> None:
     assert "Releases removed: 1 " in told(models, "prune", "--keep", "3")
     assert printed(models, "prune")["removed"] == [2]
     assert repository.numbers("ranker") == [3, 4]
+
+
+def test_the_history_says_why_and_by_hand_one_may_say_it_oneself(models: Path) -> None:
+    release(models, "promote", "1")
+    assert "Last change: promote 4 → 1, " in told(models, "status")
+    release(models, "promote", "4", "--reason", "1 names too few films")
+    release(models, "rollback", "--reason", "4 is [no] better")
+    offer(models, 4)
+    release(models, "abort", "--reason", "tried by mistake")
+    assert "withdraw 4 → 1" in told(models, "status")
+    assert "tried by mistake." in told(models, "status")
+    assert [line["reason"] for line in printed(models, "status")["history"]] == [
+        "published, stable at once: the first",
+        *["published, stable at once (release.strategy: direct)"] * 3,
+        "promoted by hand",
+        "1 names too few films",
+        "4 is [no] better",
+        "offered as a candidate",
+        "tried by mistake",
+    ]
+
+
+@pytest.mark.parametrize("command", [("promote", "1"), ("rollback",), ("abort",)], ids=lambda c: c[0])
+def test_a_reason_that_no_line_can_show_changes_nothing(models: Path, command: tuple[str, ...]) -> None:
+    offer(models, 2)
+    before = (models / "release.json").read_bytes()
+    done = release(models, *command, "--reason", "two\nlines")
+    assert isinstance(done.exception, ReleaseError)
+    assert str(done.exception).startswith("the reason has 9 characters, of which 1 cannot be printed")
+    assert (models / "release.json").read_bytes() == before

@@ -5,11 +5,13 @@ import pytest
 from leanrec.errors import ReleaseError
 from leanrec.release.state import (
     ReleaseState,
+    offered,
     promoted,
     pruned,
     published,
     published_as_candidate,
     rolled_back,
+    stated_reason,
     withdrawn,
 )
 
@@ -127,3 +129,26 @@ def test_a_state_written_before_there_were_generations_is_read() -> None:
     old = state().to_json()
     del old["generation"]
     assert ReleaseState.from_json(old) == state()
+
+
+def test_every_transition_says_why() -> None:
+    first = published(None, 1, keep=9, at="t")
+    third = published(published(first, 2, keep=9, at="t"), 3, keep=9, at="t")
+    offered_again = offered(promoted(rolled_back(third, at="t"), 3, at="t"), 1, at="t", salt="s")
+    gone = rolled_back(offered_again, at="t", reason="it is too slow")
+    last = published_as_candidate(gone, 4, keep=9, at="t", salt="s")
+    assert [(line["action"], line["reason"]) for line in last.history] == [
+        *[("publish", "published, stable at once")] * 3,
+        ("rollback", "rolled back by hand"),
+        ("promote", "promoted by hand"),
+        ("candidate", "offered as a candidate"),
+        ("withdraw", "it is too slow"),
+        ("candidate", "published as a candidate"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "  ", "two\nlines", "\x1b[31mred", "half \ud800", "x" * 501])
+def test_a_reason_is_one_readable_line(text: str) -> None:
+    with pytest.raises(ReleaseError, match=r"give one line of 1 to 500 that can$"):
+        stated_reason(text)
+    assert stated_reason(" Größe — für Zoë ") == "Größe — für Zoë"
