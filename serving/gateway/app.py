@@ -12,6 +12,7 @@ from serving.gateway import events
 from serving.gateway.faults import explain_faults
 from serving.gateway.gateway import Gateway
 from serving.gateway.guard import Guard
+from serving.gateway.openapi import DescribedApp
 from serving.gateway.page_routes import page_routes
 from serving.gateway.routes import catalogue_routes, health_routes, model_routes
 from serving.gateway.users import Store
@@ -33,7 +34,7 @@ def create_app(settings: RunSettings, store: Callable[[], Store] | None = None) 
         finally:
             await gateway.stop()
 
-    app = FastAPI(
+    app = DescribedApp(
         title="LeanRec gateway",
         version="1",
         description="A user id in, recommendations with titles out. Every call under /v1 needs X-API-Key.",

@@ -28,8 +28,11 @@ CODES = {
     503: "unavailable",
 }
 
+FAILURE: dict[int | str, dict[str, Any]] = {500: {"model": ErrorAnswer}}
+"""For OpenAPI: what any call may answer instead."""
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer} for status in (400, 401, 404, 408, 409, 413, 422, 429, 503)
+    **{status: {"model": ErrorAnswer} for status in (400, 401, 404, 408, 409, 413, 422, 429, 503)},
+    **FAILURE,
 }
 """For OpenAPI: what any call under /v1 may answer instead."""
 

@@ -29,7 +29,7 @@ from serving.gateway.api import (
     SimilarItem,
     UserAnswer,
 )
-from serving.gateway.faults import ERRORS, FaultError, shown
+from serving.gateway.faults import ERRORS, FAILURE, FaultError, shown
 from serving.gateway.gateway import Gateway
 from serving.gateway.guard import FACTS, Facts
 from serving.gateway.json_route import JsonRoute
@@ -132,7 +132,7 @@ def catalogue_routes(gateway: Gateway) -> APIRouter:
 
 def health_routes(gateway: Gateway) -> APIRouter:
     """For whoever runs the gateway."""
-    router = APIRouter(tags=["operate"])
+    router = APIRouter(responses=FAILURE, tags=["operate"])
 
     @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")

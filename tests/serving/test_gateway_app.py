@@ -206,7 +206,29 @@ def test_openapi_names_an_error_of_the_common_form_for_every_call(client: TestCl
     assert {ASK, "/v1/rank", "/v1/items", "/v1/users/{user_id}", "/v1/releases"} <= paths.keys()
     for calls in paths.values():
         for call in calls.values():
-            for status in ("401", "422", "429", "503"):
+            for status in ("401", "422", "429", "500", "503"):
                 schema = call["responses"][status]["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}
     assert api["components"]["schemas"]["RecommendationRequest"]["examples"]
+
+
+def test_openapi_says_which_calls_need_the_key_and_where_it_goes(client: TestClient) -> None:
+    api = client.get("/openapi.json").json()
+    (name,) = api["components"]["securitySchemes"]
+    scheme = api["components"]["securitySchemes"][name]
+    assert (scheme["type"], scheme["in"]) == ("apiKey", "header")
+    anonymous = {scheme["name"]: ""}
+    for path, calls in api["paths"].items():
+        for method, call in calls.items():
+            asked = client.request(method, path.replace("{", "").replace("}", ""), headers=anonymous)
+            assert (asked.status_code == 401) == (call.get("security") == [{name: []}]), path
+    known = {scheme["name"]: client.headers["X-API-Key"]}
+    assert client.get("/v1/releases", headers=known).status_code == 200
+
+
+def test_a_failure_of_the_gateway_is_declared_for_every_call(client: TestClient) -> None:
+    api = client.get("/openapi.json").json()
+    for calls in api["paths"].values():
+        for call in calls.values():
+            schema = call["responses"]["500"]["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}
