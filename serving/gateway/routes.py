@@ -78,6 +78,9 @@ def catalogue_routes(gateway: Gateway) -> APIRouter:
         item = release.catalogue.index_of.get(item_id)
         if item is None:
             raise FaultError(404, f"release {release.version} does not know item {shown(item_id)}")
+        most = len(release.catalogue.item_ids) - 2  # without the item itself, and index 0, which is none
+        if k > most:
+            raise FaultError(422, f"field 'k' is {k}; this release answers 1 to {most} items")
         nearest = await asyncio.to_thread(release.catalogue.similar, item, k)
         items = [
             SimilarItem(rank=rank, score=score, **_facts_of(release, other))
