@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leanrec.config import FeatureSettings, RunSettings, TrainingSettings, load_settings
+from leanrec.config import FeatureSettings, RolloutSettings, RunSettings, TrainingSettings, load_settings
 from leanrec.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +20,16 @@ LEAST = {
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_configuration_that_we_ship_loads(path: Path) -> None:
     assert load_settings(path).name
+
+
+def test_the_configuration_that_people_copy_shows_every_bound_of_a_rollout_with_its_default() -> None:
+    text = (ROOT / "configs" / "movielens-100k.yaml").read_text()
+    defaults = RolloutSettings().model_dump(mode="json")
+    shown = yaml.safe_load(text)["rollout"]
+    assert shown == {name: defaults[name] for name in shown}
+    assert {name for name in defaults if name.startswith(("max_", "min_", "click_", "alpha"))} <= shown.keys()
+    canary = yaml.safe_load(text.replace("# strategy: canary", "strategy: canary"))
+    assert RunSettings.parse(canary).release.strategy == "canary"
 
 
 @pytest.mark.parametrize(
