@@ -36,7 +36,8 @@ class GatewaySettings(Section):
     body_timeout_s: float = Field(default=10, gt=0)
     """Seconds that a request's body may take to arrive; meanwhile it counts among those worked on."""
     deadline_ms: float = Field(default=250, gt=0)
-    """Milliseconds that Triton may take for one answer, the hedged request included."""
+    """Milliseconds that Triton may take for one request, whatever it is asked in turn: hedged, of a candidate
+    and then of the stable release (half of it each), of the recommender and then of the ranker."""
     hedge_after_ms: float = Field(default=50, gt=0)
     """Milliseconds without an answer after which Triton (the next replica) is asked a second time."""
     store_deadline_ms: float = Field(default=100, gt=0)

@@ -61,20 +61,24 @@ class AsyncTritonClient:
         """Close the connections; calls under way are cancelled."""
         await self._replicas.close()
 
-    async def infer(self, request: bytes, served: Served = _NOTHING) -> Answer:
+    async def infer(self, request: bytes, served: Served = _NOTHING, ends: float | None = None) -> Answer:
         """The answer to a request of `encode_request`; `served`: the model and version that it asks for.
 
-        Raises NotServedError when the version is not served, ServingError when no replica answers in time
-        or the tensors are refused.
+        `ends`, for what several requests are made for in turn: the loop's time by which this one must be
+        answered, where that is before the deadline. Raises NotServedError when the version is not served,
+        ServingError when no replica answers in time or the tensors are refused.
         """
         loop = asyncio.get_running_loop()
-        ends = loop.time() + self._deadline_s
+        now = loop.time()
+        given_s = self._deadline_s if ends is None else min(self._deadline_s, ends - now)
+        if given_s <= 0:
+            raise ServingError(f"{served[0]}: not asked, for its time was over before; look at Triton's load")
         replica, *others = self._replicas.in_turn(served)
-        first = replica.infer(request, timeout=self._deadline_s)
+        first = replica.infer(request, timeout=given_s)
         second: asyncio.Task[Answer] | None = None
 
         def ask(replicas: Sequence[Replica]) -> asyncio.Task[Answer]:
-            task = asyncio.create_task(self._first_answer(replicas, request, served, ends))
+            task = asyncio.create_task(self._first_answer(replicas, request, served, now, given_s))
             task.add_done_callback(lambda task: _is_answered(task) and first.cancel())
             return task
 
@@ -89,7 +93,7 @@ class AsyncTritonClient:
             replica.answered()
             return answer
         except grpc.aio.AioRpcError as error:
-            failure = self._noted(error, replica, served)
+            failure = self._noted(error, replica, served, given_s)
             if second is None and _may_be_answered(failure, others):
                 second = ask(others or [replica])
             if second is None:
@@ -119,29 +123,33 @@ class AsyncTritonClient:
         return await asyncio.gather(*(ask(replica) for replica in self._replicas.all()))
 
     async def _first_answer(
-        self, replicas: Sequence[Replica], request: bytes, served: Served, ends: float
+        self, replicas: Sequence[Replica], request: bytes, served: Served, begun: float, given_s: float
     ) -> Answer:
         """The answer of the first of `replicas` that gives one, or what the last of them said."""
         for number, replica in enumerate(replicas, 1):
-            left = ends - asyncio.get_running_loop().time()
+            left = begun + given_s - asyncio.get_running_loop().time()
             try:
                 answer = decode_answer(await replica.infer(request, timeout=max(left, 0.001)))
                 replica.answered()
                 return answer
             except grpc.aio.AioRpcError as error:
-                failure = self._noted(error, replica, served)
+                failure = self._noted(error, replica, served, given_s)
                 if number == len(replicas) or not _may_be_answered(failure, replicas[number:]):
                     raise failure from None
         raise AssertionError("there is always a replica to ask")
 
-    def _noted(self, error: grpc.aio.AioRpcError, replica: Replica, served: Served) -> ServingError:
-        """What went wrong, remembered of the replica."""
-        failure = _explained(error, replica.address, self._deadline_s)
+    def _noted(
+        self, error: grpc.aio.AioRpcError, replica: Replica, served: Served, given_s: float
+    ) -> ServingError:
+        """What went wrong with a request that had `given_s` seconds, remembered of the replica."""
+        failure = _explained(error, replica.address, given_s)
         if isinstance(failure, NotServedError):
             replica.lacks(served)
         elif error.code() == grpc.StatusCode.UNAVAILABLE:
             replica.failed()
-        elif error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        elif error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and given_s >= min(
+            self._hedge_after_s, self._deadline_s
+        ):  # with less, because others took the time, it is not the replica that is late
             replica.was_late()
         return failure
 
@@ -164,13 +172,13 @@ def _is_not_served(error: grpc.aio.AioRpcError) -> bool:
     return any(words in details for words in _NOT_SERVED)
 
 
-def _explained(error: grpc.aio.AioRpcError, address: str, deadline_s: float) -> ServingError:
+def _explained(error: grpc.aio.AioRpcError, address: str, given_s: float) -> ServingError:
     if _is_not_served(error):
         return NotServedError(
             f"{address}: {error.details()}; `leanrec release status` lists what should be served"
         )
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return ServingError(f"{address}: no answer within {deadline_s:g} s; look at Triton's load")
+        return ServingError(f"{address}: no answer within {given_s:.3g} s; look at Triton's load")
     if error.code() in _REFUSALS:
         return ServingError(f"{address}: Triton refused the request: {error.details()}")
     return _GoneError(

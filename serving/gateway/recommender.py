@@ -11,6 +11,7 @@ What fails falls back, in this order, and the answer says so:
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -111,16 +112,18 @@ class Recommender:
         user, degraded = await self._user(pseudonym)
         row = user.row or unknown_user()
 
-        async def ranked(target: Target) -> dict[str, np.ndarray] | FaultError:
+        async def ranked(target: Target, ends: float) -> dict[str, np.ndarray] | FaultError:
             try:
                 candidates = _indices(target.release, request.item_ids)
             except FaultError as refusal:  # an answer, too: no other release is asked
                 return refusal
-            return await self._ranked(target, row, candidates)
+            return await self._ranked(target, row, candidates, ends)
 
         # Whom the store cannot tell of is no stranger: the figures of one would be wrong.
         asked = [t for t in targets if not t.is_older or _knows(t, request.item_ids)]
-        first, failed = await first_answer(asked if degraded != "popular_items" else (), ranked)
+        first, failed = await first_answer(
+            asked if degraded != "popular_items" else (), ranked, self.deadline()
+        )
         for asked_in_vain, error in failed:
             self._failures.note("/v1/rank", asked_in_vain, error)
         if first is not None:
@@ -135,18 +138,25 @@ class Recommender:
             target, request, user, "popular_items", [(score, None, None) for score in likes]
         )
 
-    async def from_model(self, target: Target, request: RecommendationRequest, user: User) -> Scored:
-        """The items of `target` for a known user, best first; a ServingError when Triton does not answer."""
+    def deadline(self) -> float:
+        """The loop's time by which Triton must have answered all that one request asks from now on."""
+        return asyncio.get_running_loop().time() + self._gateway.settings.gateway.deadline_ms / 1e3
+
+    async def from_model(
+        self, target: Target, request: RecommendationRequest, user: User, ends: float
+    ) -> Scored:
+        """The items of `target` for a known user, best first; a ServingError when Triton does not answer by
+        `ends`, the loop's time."""
         release = target.release
         excluded = _excluded(request, release)
         unwanted = _filter(request, user, excluded)
-        answer = await self._ask(target, RECOMMENDER, _encoded(target, request, user, excluded))
+        answer = await self._ask(target, RECOMMENDER, _encoded(target, request, user, excluded), ends)
         items, scores = answer.outputs["item_index"][0], answer.outputs["score"][0]
         if not np.isfinite(scores).all():
             raise ServingError(f"release {release.version}: it answers scores that are not finite")
         passing = unwanted.scored(items, scores, release.catalogue, _pool(request, release))
         if len(passing) < request.k and request.categories:
-            passing = await self._more(target, request, user, unwanted, passing)
+            passing = await self._more(target, request, user, unwanted, passing, ends)
         return diversify(passing, request.k, request.diversity, release.catalogue.vectors)
 
     async def _user(self, pseudonym: str) -> tuple[User, Degraded | None]:
@@ -169,7 +179,11 @@ class Recommender:
         self, request: RecommendationRequest, user: User, targets: list[Target], degraded: Degraded | None
     ) -> Found:
         if user.row is not None:
-            first, failed = await first_answer(targets, lambda target: self.from_model(target, request, user))
+            first, failed = await first_answer(
+                targets,
+                lambda target, ends: self.from_model(target, request, user, ends),
+                self.deadline(),
+            )
             if first is not None:
                 self._note(failed, request)
                 if first.answer and request.release is None:
@@ -194,7 +208,13 @@ class Recommender:
             self._failures.note(route, target, error)
 
     async def _more(
-        self, target: Target, request: RecommendationRequest, user: User, unwanted: Filter, passing: Scored
+        self,
+        target: Target,
+        request: RecommendationRequest,
+        user: User,
+        unwanted: Filter,
+        passing: Scored,
+        ends: float,
     ) -> Scored:
         """`passing` and the ranker's answer for the most liked items of the categories, best first."""
         catalogue = target.release.catalogue
@@ -204,16 +224,16 @@ class Recommender:
         if not candidates:
             return passing
         try:
-            outputs = await self._ranked(target, user.row or unknown_user(), candidates)
+            outputs = await self._ranked(target, user.row or unknown_user(), candidates, ends)
         except NotServedError:
             if target.release.spec.num_items > MAX_HIDDEN:
                 raise
-            return await self._more_without_ranker(target, request, user, unwanted)
+            return await self._more_without_ranker(target, request, user, unwanted, ends)
         scored = [*passing, *zip(candidates, outputs["score"].tolist(), strict=True)]
         return sorted(scored, key=lambda pair: -pair[1])
 
     async def _more_without_ranker(
-        self, target: Target, request: RecommendationRequest, user: User, unwanted: Filter
+        self, target: Target, request: RecommendationRequest, user: User, unwanted: Filter, ends: float
     ) -> Scored:
         """What the recommender answers where every item of other categories is hidden from it.
 
@@ -223,23 +243,26 @@ class Recommender:
         catalogue = target.release.catalogue
         wanted = set(unwanted.passing(catalogue.by_popularity, catalogue))
         hidden = frozenset(range(1, target.release.spec.num_items)) - wanted
-        answer = await self._ask(target, RECOMMENDER, _encoded(target, request, user, hidden))
+        answer = await self._ask(target, RECOMMENDER, _encoded(target, request, user, hidden), ends)
         return unwanted.scored(answer.outputs["item_index"][0], answer.outputs["score"][0], catalogue)
 
-    async def _ranked(self, target: Target, row: UserRow, candidates: Sequence[int]) -> dict[str, np.ndarray]:
+    async def _ranked(
+        self, target: Target, row: UserRow, candidates: Sequence[int], ends: float
+    ) -> dict[str, np.ndarray]:
         """score, like and rating, [C] each, of item indices."""
         tensors = row.tensors(target.release.spec)
         del tensors["seen"]
         tensors["candidates"] = np.array([candidates], np.int64)
         encoded = encode_request(target.models[RANKER], target.release.version, tensors)
-        answer = await self._ask(target, RANKER, encoded)
+        answer = await self._ask(target, RANKER, encoded, ends)
         outputs = {name: tensor[0] for name, tensor in answer.outputs.items()}
         if not all(np.isfinite(tensor).all() for tensor in outputs.values()):
             raise ServingError(f"release {target.release.version}: it answers scores that are not finite")
         return outputs
 
-    async def _ask(self, target: Target, model: str, encoded: bytes) -> Answer:
-        answer = await self._gateway.triton.infer(encoded, (target.models[model], target.release.version))
+    async def _ask(self, target: Target, model: str, encoded: bytes, ends: float) -> Answer:
+        served = (target.models[model], target.release.version)
+        answer = await self._gateway.triton.infer(encoded, served, ends)
         if answer.version != target.release.version:
             raise ServingError(
                 f"{target.models[model]}: version {answer.version} answered,"

@@ -79,7 +79,10 @@ class Shadow:
         metrics, release = self._gateway.metrics, replay.target.release
         started = time.perf_counter()
         try:
-            items = await self._gateway.recommender.from_model(replay.target, replay.request, replay.user)
+            recommender = self._gateway.recommender
+            items = await recommender.from_model(
+                replay.target, replay.request, replay.user, recommender.deadline()
+            )
         except Exception as error:  # the next replay is another one
             if not isinstance(error, ServingError):
                 _log.exception("a replay at release %s failed", release.version)

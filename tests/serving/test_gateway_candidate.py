@@ -1,5 +1,6 @@
 """What a gateway makes of a candidate that fails: a Triton by hand computes, refuses and errs."""
 
+import asyncio
 import math
 from collections.abc import Iterator
 
@@ -26,8 +27,11 @@ class TritonByHand:
 
     def __init__(self, fault: str = "") -> None:
         self.fault = fault
+        self.asked: list[tuple[str, float]] = []
+        """Model, and seconds that it was given."""
 
-    async def infer(self, encoded: bytes, served: Served) -> Answer:
+    async def infer(self, encoded: bytes, served: Served, ends: float) -> Answer:
+        self.asked.append((served[0], ends - asyncio.get_running_loop().time()))
         request = proto.ModelInferRequest.FromString(encoded)
         version = int(request.model_version)
         inputs = {
@@ -106,6 +110,26 @@ def test_where_the_candidate_fails_the_stable_release_answers_and_the_failure_is
         before[0] + 1,
         before[1] + 1,
     )
+
+
+@pytest.mark.parametrize(
+    ("fault", "given_s"),
+    [
+        # 20 s for all; what is asked answers, or fails, at once.
+        ("", {"recommender_candidate": 10, "ranker_candidate": 10}),
+        ("silent", {"recommender_candidate": 10, "recommender": 20, "ranker": 20}),
+    ],
+)
+def test_all_that_is_asked_for_one_request_ends_within_one_deadline(
+    client: TestClient, fault: str, given_s: dict[str, float]
+) -> None:
+    triton = client.app.state.gateway.triton = TritonByHand(fault)  # type: ignore[attr-defined]
+    client.post(ASK, json={"user_id": "ann", "k": 10, "categories": ["Odd"]})
+    assert [model for model, _ in triton.asked] == list(given_s)
+    left = [seconds for _, seconds in triton.asked]
+    assert all(seconds <= most for seconds, most in zip(left, given_s.values(), strict=True))
+    # The same end, and not one a question: what comes later has less left.
+    assert left[-1] < left[-2]
 
 
 def test_a_candidate_s_failure_counts_though_the_stable_release_does_not_know_the_item(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,14 +48,46 @@ def test_targets_are_asked_in_their_order_until_one_answers(
     seen: list[str] = []
     left = {name: iter(answers) for name, answers in course.items()}
 
-    async def ask(target: Any) -> str:
+    async def ask(target: Any, _ends: float) -> str:
         seen.append(target.name)
         said = next(left[target.name])
         if said in (LACKS, FAILS):
             raise (NotServedError if said == LACKS else ServingError)(said)
         return said
 
-    first, found = asyncio.run(first_answer([target(name) for name in course], ask))
+    first, found = asyncio.run(first_answer([target(name) for name in course], ask, ends=math.inf))
     assert seen == asked
     assert (first and first.target.name) == answered
     assert [target.name for target, _ in found] == failed
+
+
+@pytest.mark.parametrize(
+    ("names", "left_s"),
+    [
+        (["stable"], [8]),
+        (["candidate", "stable"], [4, 4]),
+        (["candidate", "candidate by another name", "stable"], [4, 2, 2]),
+        (["candidate", "stable", "older"], [4, 4]),
+    ],
+)
+def test_whoever_is_asked_in_turn_ends_at_one_time_and_leaves_some_of_it_to_those_behind(
+    names: list[str], left_s: list[float]
+) -> None:
+    given: list[float] = []
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        now = 100.0
+        loop.time = lambda: now  # type: ignore[method-assign]
+
+        async def hang(_target: Any, ends: float) -> str:
+            nonlocal now
+            given.append(ends - now)
+            now = ends
+            raise ServingError("it does not answer")
+
+        assert (await first_answer([target(name) for name in names], hang, ends=108.0))[0] is None
+        assert now == 108
+
+    asyncio.run(run())
+    assert given == left_s

@@ -31,12 +31,12 @@ class Loading(TritonByHand):
         """Versions of the ranker, where they are others."""
         self.failure: Callable[[], ServingError] = lambda: NotServedError("not here")
 
-    async def infer(self, encoded: bytes, served: Served) -> Answer:
+    async def infer(self, encoded: bytes, served: Served, ends: float) -> Answer:
         request = proto.ModelInferRequest.FromString(encoded)
         others = self.served_rankers if request.model_name == "ranker" else None
         if int(request.model_version) not in (self.served if others is None else others):
             raise self.failure()
-        return await super().infer(encoded, served)
+        return await super().infer(encoded, served, ends)
 
     async def are_ready(self, model: str, version: int, timeout_s: float = 1.0) -> list[bool | None]:
         return [version in self.served]

@@ -72,6 +72,7 @@ def asked_of(
     deadline_s: float = 30.0,
     more: tuple[str, ...] = (),
     cancelled: int = 0,
+    within_s: float | None = None,
 ) -> float:
     """The score that a client of `replicas`, of which the first is asked first, gets.
 
@@ -83,7 +84,8 @@ def asked_of(
             addresses = [*more, *[await replica.start(stack) for replica in replicas]]
             client = AsyncTritonClient(addresses, deadline_s=deadline_s, hedge_after_s=hedge_after_s)
             stack.push_async_callback(client.close)
-            answer = await client.infer(REQUEST)
+            ends = None if within_s is None else asyncio.get_running_loop().time() + within_s
+            answer = await client.infer(REQUEST, ends=ends)
             assert answer.version == 7
             async with asyncio.timeout(60):
                 while sum(replica.cancelled for replica in replicas) < cancelled:
@@ -140,6 +142,21 @@ def test_no_answer_within_the_deadline_is_an_error_and_nobody_is_asked_a_third_t
     with pytest.raises(ServingError, match=r"no answer within 3 s"):
         asked_of(replica, deadline_s=3)
     assert len(replica.asked) == 2
+
+
+def test_an_end_before_the_deadline_is_the_end_and_one_that_is_over_asks_nobody() -> None:
+    replica = Replica(hang)
+    with pytest.raises(ServingError, match=r"no answer within 0.5 s"):
+        asked_of(replica, hedge_after_s=20, deadline_s=60, within_s=0.5)
+    assert len(replica.asked) == 1
+    with pytest.raises(ServingError, match="its time was over before"):
+        asked_of(replica, within_s=0)
+    assert len(replica.asked) == 1
+
+
+def test_an_end_after_the_deadline_does_not_put_it_off() -> None:
+    with pytest.raises(ServingError, match=r"no answer within 0.5 s"):
+        asked_of(Replica(hang), hedge_after_s=20, deadline_s=0.5, within_s=60)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import grpc
 import numpy as np
@@ -183,6 +183,22 @@ def test_one_model_that_is_lacking_takes_the_replica_out_for_that_model_only(
         assert (await world.ask(4))[1] == 0
 
     run(World("answer", "not served"), story)
+
+
+def test_a_replica_that_was_given_too_little_time_is_not_the_late_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("leanrec.triton.replicas.OUT_S", 1000.0)
+
+    async def story(world: World) -> None:
+        world.replicas[1].mood = "hang"
+        for _ in range(10):
+            with suppress(ServingError):
+                await world.client.infer(REQUEST, SERVED, asyncio.get_running_loop().time() + 0.05)
+        world.replicas[1].mood = "answer"
+        assert await world.ask(10) == {0: 5, 1: 5}
+
+    run(World("answer", "answer"), story)
 
 
 def test_replicas_come_and_go_with_the_name_and_a_name_that_nobody_knows_changes_nothing() -> None:
