@@ -39,7 +39,7 @@ class Facts:
     release: int | None = None
     stage: str = ""
     outcome: str = ""
-    """ok, degraded or empty; "" where no release was asked."""
+    """ok, empty, stale, degraded or unknown; "" where no release was asked."""
     caller: str = ""
     """The name of the API key."""
     pinned: bool = False

@@ -32,7 +32,8 @@ class Metrics:
         self.requests = Counter(
             "leanrec_requests",
             "Requests answered: ok, empty, stale (by the model, from a row past its time), degraded (popular "
-            "items); error: the release failed, whether or not another one then answered.",
+            "items), unknown (most liked items for a user without a row: no model was asked); error: the "
+            "release failed, whether or not another one then answered.",
             ("route", "release", "stage", "outcome"),
             registry=registry,
         )

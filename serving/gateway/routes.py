@@ -175,6 +175,8 @@ def _answered(request: Request, answer: RecommendationAnswer | RankAnswer) -> Re
 def _outcome(answer: RecommendationAnswer | RankAnswer) -> str:
     if answer.degraded == "popular_items":
         return "degraded"
+    if isinstance(answer, RecommendationAnswer) and not answer.known:  # a ranker is asked for strangers, too
+        return "unknown"
     if not answer.items:
         return "empty"
     return "stale" if answer.degraded else "ok"

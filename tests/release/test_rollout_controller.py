@@ -44,6 +44,8 @@ class Gateway:
         self.outcome = "ok"
         self.seconds = 0.002
         self.rate = 20
+        self.strangers = 0
+        """Users without a row who come to each version for every one with a row: no model is asked."""
         self.compares = True
         self.click_rates = {"1": 10, "2": 10}
         """Release -> clicks of a hundred lists shown."""
@@ -58,6 +60,7 @@ class Gateway:
             for _ in range(self.rate):
                 self.answer("1", "stable", "ok", 0.002)
                 self.answer("2", "candidate", self.outcome, self.seconds)
+                self.greet(self.strangers)
                 if self.compares:
                     self.metrics.shadow_overlap.labels("2").observe(0.9)
 
@@ -68,6 +71,13 @@ class Gateway:
             self.metrics.score.labels(release).observe(0.1)
             self.metrics.feedback.labels(release, "impression").inc(100)
             self.metrics.feedback.labels(release, "click").inc(self.click_rates[release])
+
+    def greet(self, strangers: int) -> None:
+        """Popular items for users without a row, at once and of both versions."""
+        for release, stage in (("1", "stable"), ("2", "candidate")):
+            self.metrics.requests.labels(ROUTE, release, stage, "unknown").inc(strangers)
+            for _ in range(strangers):
+                self.metrics.seconds.labels(ROUTE, release, "unknown").observe(0.0005)
 
     def close(self) -> None:
         self._stopping.set()
@@ -178,6 +188,35 @@ def test_silence_is_no_proof_of_health(models: Path, gateway: Gateway) -> None:
     gateway.rate = 0
     with pytest.raises(GateError, match=r"shadow: 0 requests within 0\.3 s, bound 50"):
         controller(models, gateway.url, stage_timeout_s=0.3).run(2, ignore)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda g: setattr(g, "outcome", "error"), "failed requests"),
+        (lambda g: setattr(g, "outcome", "empty"), "empty answers"),
+        (lambda g: setattr(g, "seconds", 0.04), "p99 latency"),
+    ],
+    ids=["errors", "empty", "slow"],
+)
+def test_a_candidate_that_fails_whoever_asks_it_is_withdrawn_however_many_strangers_come(
+    models: Path, gateway: Gateway, spoil: Callable[[Gateway], None], reason: str
+) -> None:
+    gateway.rate, gateway.strangers = 1, 400
+    spoil(gateway)
+    with pytest.raises(GateError, match=f"version 1 goes on serving; .*{reason}.*bound"):
+        controller(models, gateway.url, shadow_percent=0).run(2, ignore)
+
+
+def test_strangers_alone_are_silence_for_no_model_answers_them(models: Path, gateway: Gateway) -> None:
+    gateway.rate = 0
+
+    def come(_: Observation) -> None:
+        gateway.greet(100)
+
+    with pytest.raises(GateError, match=r"canary at 10 %: 0 requests within 0\.5 s, bound 50"):
+        controller(models, gateway.url, shadow_percent=0, stage_timeout_s=0.5).run(2, come)
+    assert f'outcome="unknown",release="2",route="{ROUTE}"' in gateway.metrics.text().decode()
 
 
 def test_a_shadow_that_was_never_compared_does_not_pass(models: Path, gateway: Gateway) -> None:

@@ -140,7 +140,18 @@ def test_popular_items_in_a_releases_stead_are_no_evidence_of_its_speed(start: S
     )
 
 
-@pytest.mark.parametrize(("outcome", "counted"), [("ok", 1), ("stale", 1), ("empty", 1), ("degraded", 0)])
+def test_what_a_stranger_gets_is_no_evidence_of_a_release_that_was_not_asked(start: Start) -> None:
+    client = start()
+    for filters in ({}, {"categories": ["no such category"]}):  # nor is it an empty answer of the release
+        answer = client.post(ASK, json={"user_id": "stranger", **filters}).json()
+        assert (answer["known"], answer["degraded"]) == (False, None)
+    assert traffic_of(_samples(client)) == {}
+    assert f'_seconds_count{{outcome="unknown",release="3",route="{ASK}"}} 2.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counted"), [("ok", 1), ("stale", 1), ("empty", 1), ("degraded", 0), ("unknown", 0)]
+)
 def test_what_the_release_answered_itself_is_evidence(start: Start, outcome: str, counted: int) -> None:
     client = start()
     metrics = client.app.state.gateway.metrics  # type: ignore[attr-defined]
@@ -179,10 +190,10 @@ def test_the_metrics_tell_releases_apart(start: Start) -> None:
         return f'leanrec_requests_total{{outcome="{outcome}",release="3",route="{ASK}",stage="stable"}} 1.0'
 
     assert counted("degraded") in text
-    assert counted("ok") in text
+    assert counted("unknown") in text
     assert counted("error") in text
     assert f'leanrec_refused_total{{route="{ASK}",status="422"}} 1.0' in text
-    assert f'leanrec_request_seconds_count{{outcome="ok",release="3",route="{ASK}"}} 1.0' in text
+    assert f'leanrec_request_seconds_count{{outcome="unknown",release="3",route="{ASK}"}} 1.0' in text
     assert 'leanrec_user_cache_total{result="miss"} 3.0' in text  # nobody, asked at the start, too
 
 

@@ -18,7 +18,7 @@ TIMEOUT_S = 5.0
 ROUTE = "/v1/recommendations"
 """The route whose answers are judged."""
 
-NO_ANSWER = ("dropped", "degraded")
+NO_ANSWER = ("dropped", "degraded", "unknown")
 """Outcomes that say nothing of the version."""
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -98,8 +98,9 @@ def traffic_of(samples: Samples) -> dict[int, Traffic]:
     """Version -> its traffic, from samples that count one span of time.
 
     Requests replayed to a candidate count as its requests: their errors and empty answers are its own.
-    Degraded answers are left out, and the time they took: they are the gateway's, given where no version or
-    no store answered. From a stale row it is the version that answers, so those count.
+    Degraded answers and those to users of whom nothing is known are left out, and the time they took: they
+    are the gateway's, given where no version or no store answered, or none was asked. From a stale row it is
+    the version that answers, so those count.
     """
     counts: dict[int, Counter[str]] = defaultdict(Counter)
     histograms: dict[int, dict[str, Counter[float]]] = defaultdict(lambda: defaultdict(Counter))
