@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from leanrec.data.event_log import read_events
 from leanrec.data.pseudonyms import pseudonym_of
 from leanrec.features.store import materialize_features
 from leanrec.release.publish import publish_release
+from leanrec.schema import ModelSpec
 from leanrec.triton.embedded_server import EmbeddedServer, embedded_server
 
 API_KEY = "a key of the tests"
@@ -72,13 +73,18 @@ class GatewayWorld:
         return (self.folder / "gateway.log").read_text()
 
 
+def spec_for(users: Sequence[str]) -> ModelSpec:
+    """The tiny release's, with an index and so a score of his own for every one of `users`."""
+    return replace(SPEC, num_users=len(users) + 1)
+
+
 @contextmanager
-def gateway_world(folder: Path) -> Iterator[GatewayWorld]:
-    """Triton on a tiny release, a materialized store, and a gateway that is ready to start."""
-    artifacts = write_artifacts(folder / "artifacts")
+def gateway_world(folder: Path, users: Sequence[str] = USERS) -> Iterator[GatewayWorld]:
+    """Triton on a tiny release, a store with rows of `users`, and a gateway that is ready to start."""
+    artifacts = write_artifacts(folder / "artifacts", spec=spec_for(users))
     release = ReleaseSettings(repository=str(folder / "models"))
     publish_release(release, name="tiny", **artifacts, lineage={}, output=folder / "release.json")
-    _materialize(folder)
+    _materialize(folder, users)
     keys = folder / "gateway.keys"
     keys.write_text(f"tests:{hashlib.sha256(API_KEY.encode()).hexdigest()}\n")
     keys.chmod(0o600)
@@ -111,10 +117,10 @@ def gateway_world(folder: Path) -> Iterator[GatewayWorld]:
                 world.process.wait()
 
 
-def _materialize(folder: Path) -> None:
+def _materialize(folder: Path, users: Sequence[str]) -> None:
     events = [
         Event(f"e{u}-{n}", pseudonym_of(user, PSEUDONYM_KEY.encode()), ITEM_IDS[(u + n) % 12], START, 1 + n)
-        for u, user in enumerate(USERS)
+        for u, user in enumerate(users)
         for n in range(5)
     ]
     data = DataSettings(source="csv", events="e", items="i")

@@ -16,7 +16,7 @@ import onnx
 import pytest
 import yaml
 from onnx import numpy_helper
-from running_gateway import USERS, GatewayWorld, gateway_world
+from running_gateway import USERS, GatewayWorld, gateway_world, spec_for
 from tiny_release import top_k, user_row, write_artifacts
 from waiting import running, wait_for
 
@@ -29,14 +29,15 @@ from leanrec.triton import TritonClient
 
 pytestmark = pytest.mark.integration
 
-MANY = [*USERS, *(f"stranger {n}" for n in range(40))]
+MANY = [*USERS, *(f"another {n}" for n in range(40))]
+"""All have rows: of strangers no model is asked, so that they would be no evidence."""
 FACTORS = {1: 1.0, 2: 0.999, 3: 0.001}
 """What each version's scores are multiplied by; that of 3 is a drift."""
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayWorld]:
-    with gateway_world(tmp_path_factory.mktemp("rollout")) as world:
+    with gateway_world(tmp_path_factory.mktemp("rollout"), MANY) as world:
         world.settings["rollout"] = {
             "stage_s": 0.5,
             "observe_every_s": 0.2,
@@ -96,7 +97,9 @@ def users_ask(world: GatewayWorld) -> Iterator[Answers]:
 def publish(world: GatewayWorld, spoil: Callable[[Path], None] = lambda _: None) -> int:
     """A new candidate, its artifacts changed by `spoil`; its version."""
     number = status(world.folder / "models")["versions"][-1]["version"] + 1
-    artifacts = write_artifacts(world.folder / f"artifacts-{number}", FACTORS.get(number, 1.0))
+    artifacts = write_artifacts(
+        world.folder / f"artifacts-{number}", FACTORS.get(number, 1.0), spec_for(MANY)
+    )
     spoil(artifacts["compressed"] / "chosen")
     settings = ReleaseSettings(repository=str(world.folder / "models"), keep=9, strategy="canary")
     output = world.folder / "out"
