@@ -34,7 +34,8 @@ class RolloutSettings(Section):
     observe_every_s: float = Field(default=5, gt=0)
     """Seconds between two looks at the gateways."""
     min_requests: int = Field(default=500, ge=1)
-    """Requests that the candidate must have answered in a stage before it passes it."""
+    """Recommendations that the candidate's model must have answered in a stage before it passes it. Where
+    both versions answered as many rankings, /v1/rank is judged at the end of the stage, too."""
     max_error_rate_increase: float = Field(default=0.005, ge=0)
     """How much larger the share of requests that failed may be than the stable version's."""
     max_empty_rate_increase: float = Field(default=0.005, ge=0)

@@ -124,14 +124,14 @@ class Recommender:
         first, failed = await first_answer(
             asked if degraded != "popular_items" else (), ranked, self.deadline()
         )
-        for asked_in_vain, error in failed:
-            self._failures.note("/v1/rank", asked_in_vain, error)
         if first is not None:
+            self._note(failed, "/v1/rank")
             if isinstance(first.answer, FaultError):
                 raise first.answer
             figures = zip(*(first.answer[name].tolist() for name in ("score", "like", "rating")), strict=True)
             return self._rank_answer(first.target, request, user, degraded, list(figures))
         target = self._last_resort(targets)
+        self._note(failed, "/v1/rank", blamed=target)
         catalogue = target.release.catalogue
         likes = [catalogue.popularity(item) for item in _indices(target.release, request.item_ids)]
         return self._rank_answer(
@@ -179,20 +179,19 @@ class Recommender:
         self, request: RecommendationRequest, user: User, targets: list[Target], degraded: Degraded | None
     ) -> Found:
         if user.row is not None:
+            route = counted_route("/v1/recommendations", pinned=request.release is not None)
             first, failed = await first_answer(
                 targets,
                 lambda target, ends: self.from_model(target, request, user, ends),
                 self.deadline(),
             )
             if first is not None:
-                self._note(failed, request)
+                self._note(failed, route)
                 if first.answer and request.release is None:
                     version = str(first.target.release.version)
                     self._metrics.score.labels(version).observe(first.answer[0][1])
                 return Found(target=first.target, items=first.answer, degraded=degraded)
-            # Where the stable release does not answer either, a candidate is not to blame.
-            to_blame = self._last_resort(targets)
-            self._note([pair for pair in failed if pair[0] is to_blame], request)
+            self._note(failed, route, blamed=self._last_resort(targets))
             degraded = "popular_items"
         target = self._last_resort(targets) if degraded else targets[0]
         return Found(target=target, items=_popular(target.release, request, user), degraded=degraded)
@@ -202,10 +201,14 @@ class Recommender:
         stable = self._gateway.releases.stable
         return next((target for target in targets if target.release is stable), targets[-1])
 
-    def _note(self, failed: Failed, request: RecommendationRequest) -> None:
-        route = counted_route("/v1/recommendations", pinned=request.release is not None)
+    def _note(self, failed: Failed, route: str, *, blamed: Target | None = None) -> None:
+        """Count failures of a route; of `blamed` alone where no release answered.
+
+        Where the stable release does not answer either, a candidate is not to blame.
+        """
         for target, error in failed:
-            self._failures.note(route, target, error)
+            if blamed in (None, target):
+                self._failures.note(route, target, error)
 
     async def _more(
         self,

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from leanrec.release.rollout.bounds import (
     score_psi,
     wilson_lower,
 )
-from leanrec.release.rollout.traffic import Traffic, quantile
+from leanrec.release.rollout.traffic import Answers, Traffic, quantile
 
 SETTINGS = RolloutSettings()
 EVEN = Counter({10**-exponent: 100 for exponent in range(10)})
@@ -68,6 +69,47 @@ def test_a_bound_is_missed_at_once_when_beyond_doubt_and_else_at_the_end(
     ):
         assert (expected is None) == (found is None)
         assert expected is None or expected in str(found)
+
+
+RANKED = Answers(requests=9000, errors=9, seconds=Counter({0.02: 950, 0.04: 50}))
+
+
+@pytest.mark.parametrize(
+    ("ranked", "at_once", "at_the_end"),
+    [
+        (Answers(), None, None),
+        (Answers(requests=1000, errors=1, seconds=RANKED.seconds), None, None),
+        (Answers(requests=1000, errors=7, seconds=RANKED.seconds), None, "failed requests"),
+        (Answers(requests=1000, errors=40, seconds=RANKED.seconds), "failed requests", "failed requests"),
+        (Answers(requests=2, errors=2), "failed requests", "failed requests"),
+        (Answers(requests=1000, seconds=Counter({0.02: 950, 0.08: 50})), None, "p99 latency"),
+        (
+            Answers(requests=1000, seconds=Counter({0.02: 900, 0.16: 50, 0.32: 50})),
+            "p99 latency",
+            "p99 latency",
+        ),
+        # Of few calls only what is beyond doubt counts.
+        (Answers(requests=100, errors=1, seconds=Counter({0.02: 99})), None, None),
+        (Answers(requests=100, seconds=Counter({0.02: 95, 0.08: 5})), None, None),
+    ],
+)
+def test_a_ranker_is_held_against_the_stable_one_alone(
+    ranked: Answers, at_once: str | None, at_the_end: str | None
+) -> None:
+    stable, ranking = replace(STABLE, rank=RANKED), candidate(rank=ranked)
+    for found, expected in (
+        (missed_for_sure(SETTINGS, stable, ranking), at_once),
+        (missed_at_the_end(SETTINGS, stable, ranking, same_users=True), at_the_end),
+    ):
+        assert (expected is None) == (found is None)
+        if expected is not None:
+            assert str(found).startswith("/v1/rank: ")
+            assert expected in str(found)
+
+
+def test_a_ranker_that_fails_is_found_among_ever_so_many_recommendations() -> None:
+    failing = candidate(requests=1_000_000, rank=Answers(requests=50, errors=50))
+    assert "/v1/rank" in str(missed_for_sure(SETTINGS, STABLE, failing))
 
 
 def test_a_stable_version_without_traffic_lends_the_candidate_no_excuse() -> None:

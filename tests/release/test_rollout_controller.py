@@ -34,6 +34,7 @@ SETTINGS = RolloutSettings(
     stage_s=0, observe_every_s=0.05, min_requests=50, stage_timeout_s=20, canary_percents=(10, 50)
 )
 ROUTE = "/v1/recommendations"
+RANK_ROUTE = "/v1/rank"
 
 
 class Gateway:
@@ -46,6 +47,8 @@ class Gateway:
         self.rate = 20
         self.strangers = 0
         """Users without a row who come to each version for every one with a row: no model is asked."""
+        self.ranks: tuple[int, str, float] = 0, "ok", 0.002
+        """Calls of /v1/rank to each version for every recommendation, and what becomes of the candidate's."""
         self.compares = True
         self.click_rates = {"1": 10, "2": 10}
         """Release -> clicks of a hundred lists shown."""
@@ -61,6 +64,10 @@ class Gateway:
                 self.answer("1", "stable", "ok", 0.002)
                 self.answer("2", "candidate", self.outcome, self.seconds)
                 self.greet(self.strangers)
+                calls, outcome, seconds = self.ranks
+                for _ in range(calls):
+                    self.rank("1", "stable", "ok", 0.02)
+                    self.rank("2", "candidate", outcome, seconds)
                 if self.compares:
                     self.metrics.shadow_overlap.labels("2").observe(0.9)
 
@@ -71,6 +78,11 @@ class Gateway:
             self.metrics.score.labels(release).observe(0.1)
             self.metrics.feedback.labels(release, "impression").inc(100)
             self.metrics.feedback.labels(release, "click").inc(self.click_rates[release])
+
+    def rank(self, release: str, stage: str, outcome: str, seconds: float) -> None:
+        self.metrics.requests.labels(RANK_ROUTE, release, stage, outcome).inc()
+        if outcome != "error":
+            self.metrics.seconds.labels(RANK_ROUTE, release, outcome).observe(seconds)
 
     def greet(self, strangers: int) -> None:
         """Popular items for users without a row, at once and of both versions."""
@@ -188,6 +200,27 @@ def test_silence_is_no_proof_of_health(models: Path, gateway: Gateway) -> None:
     gateway.rate = 0
     with pytest.raises(GateError, match=r"shadow: 0 requests within 0\.3 s, bound 50"):
         controller(models, gateway.url, stage_timeout_s=0.3).run(2, ignore)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "reason"),
+    [((1, "error", 0.02), "failed requests"), ((1, "ok", 0.2), "p99 latency")],
+    ids=["errors", "slow"],
+)
+def test_a_candidate_whose_ranker_alone_is_bad_is_withdrawn(
+    models: Path, gateway: Gateway, ranks: tuple[int, str, float], reason: str
+) -> None:
+    gateway.ranks = ranks
+    with pytest.raises(GateError, match=f"version 1 goes on serving; .*/v1/rank: .*{reason}.*bound"):
+        controller(models, gateway.url, shadow_percent=0).run(2, ignore)
+    assert status(models)["stable"] == 1
+
+
+def test_a_ranker_as_quick_as_the_stable_one_passes_though_it_is_slower_than_recommendations(
+    models: Path, gateway: Gateway
+) -> None:
+    gateway.ranks = 5, "ok", 0.02
+    assert controller(models, gateway.url, shadow_percent=20).run(2, ignore) == 2
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,17 @@ def test_what_the_release_answered_itself_is_evidence(start: Start, outcome: str
     assert (traffic.requests, traffic.seconds.total()) == (counted, counted)
 
 
+def test_rankings_are_evidence_of_their_own_and_degraded_ones_none(start: Start) -> None:
+    client = start()
+    metrics = client.app.state.gateway.metrics  # type: ignore[attr-defined]
+    assert client.post("/v1/rank", json={"user_id": "ann", "item_ids": ["i4"]}).json()["degraded"]
+    metrics.requests.labels("/v1/rank", "3", "stable", "ok").inc()
+    metrics.seconds.labels("/v1/rank", "3", "ok").observe(0.002)
+    traffic = traffic_of(_samples(client))[3]
+    assert (traffic.rank.requests, traffic.rank.errors, traffic.rank.seconds.total()) == (2, 1, 1)
+    assert (traffic.requests, traffic.seconds.total()) == (0, 0)
+
+
 def test_why_a_release_failed_is_logged_once(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     client = start()
     with caplog.at_level(logging.WARNING, "serving.gateway.failures"):

@@ -166,13 +166,14 @@ def test_without_the_store_rank_answers_likes_and_no_figures_of_a_stranger(
 def test_a_triton_that_answers_nobody_is_not_the_candidate_s_fault(client: TestClient) -> None:
     gateway = client.app.state.gateway  # type: ignore[attr-defined]
     gateway.releases._triton = gateway.triton = TritonByHand("down")
-    before = counted(client, ASK, "error")
-    stable = gateway.metrics.requests.labels(ASK, "1", "stable", "error")
-    errors = stable._value.get()
-    answer = client.post(ASK, json={"user_id": "ann", "k": 3}).json()
-    assert (answer["release"], answer["degraded"]) == (1, "popular_items")
-    assert counted(client, ASK, "error") == before
-    assert stable._value.get() == errors + 1
+    for route, asked in ((ASK, {"k": 3}), ("/v1/rank", {"item_ids": ["i20"]})):
+        before = counted(client, route, "error")
+        stable = gateway.metrics.requests.labels(route, "1", "stable", "error")
+        errors = stable._value.get()
+        answer = client.post(route, json={"user_id": "ann", **asked}).json()
+        assert (answer["release"], answer["degraded"]) == (1, "popular_items")
+        assert counted(client, route, "error") == before
+        assert stable._value.get() == errors + 1
 
 
 def test_a_candidate_that_cannot_be_read_keeps_no_gateway_from_starting(tmp_path, monkeypatch) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from leanrec.config.rollout import RolloutSettings
 from leanrec.evaluation.wilson import wilson_interval
-from leanrec.release.rollout.traffic import Buckets, Traffic, quantile
+from leanrec.release.rollout.traffic import Answers, Buckets, Traffic, quantile
 
 CONFIDENT_Z = 2.326
 """One-sided 99 % of the normal distribution."""
@@ -33,15 +33,17 @@ class Missed:
 def missed_for_sure(settings: RolloutSettings, stable: Traffic, candidate: Traffic) -> Missed | None:
     """The first bound that is missed beyond doubt, however few requests there were; else None.
 
-    A share counts as missed when even the lower end of its 99 % Wilson interval is above what is allowed;
-    latency when that of the requests slower than the bound, for the slowest p99 that the stable version may
-    have, is above one in a hundred; clicks when the sequential test decides.
+    Each route is held against the same route of the stable version, so that no candidate hides behind the one
+    that is called more. A share counts as missed when even the lower end of its 99 % Wilson interval is above
+    what is allowed; latency when that of the requests slower than the bound, for the slowest p99 that the
+    stable version may have, is above one in a hundred; clicks when the sequential test decides.
     """
-    for figure, share, base, allowed in _shares(settings, stable, candidate):
-        if candidate.requests and wilson_lower(share, candidate.requests) > _number(base) + allowed:
-            return Missed(figure=figure, value=share - _number(base), bound=allowed)
-    if is_slow_for_sure(stable.seconds, candidate.seconds, max_ratio=settings.max_p99_ratio):
-        return _slow(settings, stable, candidate)
+    for route, before, now in _routes(stable, candidate):
+        for figure, share, base, allowed in _shares(settings, before, now):
+            if now.requests and wilson_lower(share, now.requests) > _number(base) + allowed:
+                return Missed(figure=route + figure, value=share - _number(base), bound=allowed)
+        if is_slow_for_sure(before.seconds, now.seconds, max_ratio=settings.max_p99_ratio):
+            return _slow(settings, route, before, now)
     if clicks_are_lost(
         stable,
         candidate,
@@ -59,14 +61,19 @@ def missed_at_the_end(
     """The first bound that is missed at the end of a stage, when there were requests enough; else None.
 
     Ask when `num_judged` is large enough. Latency is judged of users' requests, and scores where both
-    versions answered the same users: those of a canary are others, and may be few.
+    versions answered the same users: those of a canary are others, and may be few. /v1/rank is judged so
+    where both versions answered `min_requests` of it too; of fewer, only what is beyond doubt counts.
     """
-    for figure, share, base, allowed in _shares(settings, stable, candidate):
-        if share - _number(base) > allowed:
-            return Missed(figure=figure, value=share - _number(base), bound=allowed)
-    slow = _slow(settings, stable, candidate)
-    if slow.value > slow.bound:
-        return slow
+    for route, before, now in _routes(stable, candidate):
+        few = min(before.seconds.total(), now.seconds.total()) < settings.min_requests
+        if few and now is candidate.rank:
+            continue
+        for figure, share, base, allowed in _shares(settings, before, now):
+            if share - _number(base) > allowed:
+                return Missed(figure=route + figure, value=share - _number(base), bound=allowed)
+        slow = _slow(settings, route, before, now)
+        if slow.value > slow.bound:
+            return slow
     drift = score_psi(stable.scores, candidate.scores)
     allowed = settings.max_score_psi + psi_noise(stable.scores.total(), candidate.scores.total())
     if same_users and drift > allowed:
@@ -81,7 +88,7 @@ def missed_at_the_end(
 
 
 def num_judged(candidate: Traffic, *, same_users: bool) -> int:
-    """Requests of the candidate of which everything is known that its stage is judged by.
+    """Recommendations of the candidate of which everything is known that its stage is judged by.
 
     What fails or is empty has no score and no latency to judge; a stage that knows too little does not end.
     """
@@ -161,14 +168,22 @@ def clicks_are_lost(
     return log_ratio >= -math.log(alpha)
 
 
-def _slow(settings: RolloutSettings, stable: Traffic, candidate: Traffic) -> Missed:
+def _routes(stable: Traffic, candidate: Traffic) -> Iterator[tuple[str, Answers, Answers]]:
+    """What the figures of a route begin with, and what both versions answered there."""
+    yield "", stable, candidate
+    yield "/v1/rank: ", stable.rank, candidate.rank
+
+
+def _slow(settings: RolloutSettings, route: str, stable: Answers, candidate: Answers) -> Missed:
     """The ratio of the 99th percentiles, NaN without requests of both."""
     ratio = quantile(candidate.seconds, 0.99) / (quantile(stable.seconds, 0.99) or math.nan)
-    return Missed(figure="p99 latency over the stable version's", value=ratio, bound=settings.max_p99_ratio)
+    return Missed(
+        figure=f"{route}p99 latency over the stable version's", value=ratio, bound=settings.max_p99_ratio
+    )
 
 
 def _shares(
-    settings: RolloutSettings, stable: Traffic, candidate: Traffic
+    settings: RolloutSettings, stable: Answers, candidate: Answers
 ) -> Iterator[tuple[str, float, float, float]]:
     """Figure, the candidate's share, the stable version's, and how much larger the first may be."""
     yield (

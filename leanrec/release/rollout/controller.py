@@ -113,12 +113,13 @@ class Controller:
             seen = self._observe(store, rollout, began)
             watch(seen)
             num_requests = seen.candidate.requests
+            num_answers = num_requests + seen.candidate.rank.requests
             may_end = self._may_end(seen)
             missed = self._missed(seen, at_the_end=may_end)
             if missed:
-                self._withdraw(rollout, f"{rollout.shown()}: {missed} over {num_requests} requests")
+                self._withdraw(rollout, f"{rollout.shown()}: {missed} over {num_answers} requests")
             if may_end:
-                return f"{rollout.shown()}: every bound was kept over {num_requests} requests"
+                return f"{rollout.shown()}: every bound was kept over {num_answers} requests"
             if seen.seconds > self.settings.stage_timeout_s:
                 self._withdraw(
                     rollout,

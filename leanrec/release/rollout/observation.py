@@ -6,17 +6,19 @@ import http.client
 import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from leanrec.errors import ServingError
-from leanrec.release.rollout.traffic import Traffic
+from leanrec.release.rollout.traffic import Answers, Traffic
 from leanrec.triton.replicas import addresses_of
 
 TIMEOUT_S = 5.0
 ROUTE = "/v1/recommendations"
-"""The route whose answers are judged."""
+RANK_ROUTE = "/v1/rank"
+"""The routes whose answers are judged."""
 
 NO_ANSWER = ("dropped", "degraded", "unknown")
 """Outcomes that say nothing of the version."""
@@ -102,27 +104,28 @@ def traffic_of(samples: Samples) -> dict[int, Traffic]:
     are the gateway's, given where no version or no store answered, or none was asked. From a stale row it is
     the version that answers, so those count.
     """
-    counts: dict[int, Counter[str]] = defaultdict(Counter)
-    histograms: dict[int, dict[str, Counter[float]]] = defaultdict(lambda: defaultdict(Counter))
+    counts: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+    histograms: dict[tuple[int, str], dict[str, Counter[float]]] = defaultdict(lambda: defaultdict(Counter))
     for (name, pairs), value in samples.items():
         labels = dict(pairs)
         release = labels.get("release", "")
-        of_others = labels.get("route", ROUTE) != ROUTE or labels.get("outcome") in NO_ANSWER
+        route = labels.get("route", ROUTE)
+        of_others = route not in (ROUTE, RANK_ROUTE) or labels.get("outcome") in NO_ANSWER
         if of_others or not release.isdecimal():
             continue
-        version = int(release)
+        key = int(release), route
         if name in BUCKETS:
-            histograms[version][BUCKETS[name]][float(labels["le"])] += round(value)
+            histograms[key][BUCKETS[name]][float(labels["le"])] += round(value)
         else:
-            counts[version] += _counts(name, labels, round(value))
+            counts[key] += _counts(name, labels, round(value))
+
+    def figures(version: int, route: str) -> dict[str, Any]:
+        buckets = {name: _apart(cumulative) for name, cumulative in histograms[version, route].items()}
+        return {**counts[version, route], **buckets}
+
     return {
-        version: Traffic(
-            **dict(counts[version]),
-            seconds=_apart(histograms[version]["seconds"]),
-            scores=_apart(histograms[version]["scores"]),
-            overlaps=_apart(histograms[version]["overlaps"]),
-        )
-        for version in counts.keys() | histograms.keys()
+        version: Traffic(**figures(version, ROUTE), rank=Answers(**figures(version, RANK_ROUTE)))
+        for version in {version for version, _ in counts.keys() | histograms.keys()}
     }
 
 

@@ -11,8 +11,8 @@ Buckets = Counter[float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """Counts of one version, of all replicas together."""
+class Answers:
+    """Counts of one version on one route, of all replicas together."""
 
     requests: int = 0
     """Requests that it was asked to answer."""
@@ -20,12 +20,6 @@ class Traffic:
     empty: int = 0
     """Answers without an item."""
     seconds: Buckets = field(default_factory=Counter)
-    scores: Buckets = field(default_factory=Counter)
-    """Scores of the first items."""
-    overlaps: Buckets = field(default_factory=Counter)
-    """Shares of ten items that the stable version names too, of requests replayed."""
-    impressions: int = 0
-    clicks: int = 0
 
     @property
     def error_rate(self) -> float:
@@ -36,6 +30,20 @@ class Traffic:
     def empty_rate(self) -> float:
         """Share of requests answered without an item; NaN without any."""
         return self.empty / self.requests if self.requests else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic(Answers):
+    """What one version recommended, what became of it, and what it answered on the other route."""
+
+    rank: Answers = field(default_factory=Answers)
+    """Its answers of /v1/rank; none where nobody calls it."""
+    scores: Buckets = field(default_factory=Counter)
+    """Scores of the first items."""
+    overlaps: Buckets = field(default_factory=Counter)
+    """Shares of ten items that the stable version names too, of requests replayed."""
+    impressions: int = 0
+    clicks: int = 0
 
     @property
     def click_rate(self) -> float:
