@@ -1,7 +1,8 @@
 """What people did with the answers: click-through and ratings by the release that answered.
 
-An event credits the release that its request id names (signed by the gateway), so a click counts for the
-release whose list was clicked, whatever serves by then. An impression is one item shown in one answer; it is
+An event credits the release that its request id names (signed by the gateway), unless popular items were
+shown or the caller chose the release. So a click counts for the release whose list was clicked, whatever
+serves by then. An impression is one item shown in one answer; it is
 clicked when a click names the same request and item. Position is not corrected for: what stands on top is
 clicked more whatever it is, so click-through compares releases that show lists of the same length in the same
 place, and no more.
@@ -110,7 +111,7 @@ def click_through(log: pa.Table) -> Rate:
 def online_metrics(log: pa.Table) -> dict[str, Any]:
     """By release: click-through and ratings with 95 % intervals, as docs/retraining.md describes online.json.
 
-    `log` is what `read_events` answers. "uncredited" holds what names no release.
+    `log` is what `read_events` answers. "uncredited" holds what credits no release.
     """
     totals, by_user, ratings = (_query(query, log) for query in (_TOTALS, _BY_USER, _RATINGS))
     found: dict[str, Any] = {"releases": {}, "uncredited": None}

@@ -77,7 +77,7 @@ class RecommendationAnswer(Response):
     """Recommendations, best first; fewer than asked for where no more pass the filters."""
 
     request_id: str
-    """Send it back with events, so that the release that answered is credited."""
+    """Send it back with events: they credit the release, if its model answered and you did not choose it."""
     release: int
     stage: Stage
     known: bool

@@ -39,7 +39,7 @@ class Event(Request):
     timestamp: Time | None = None
     """When it happened; none: now."""
     request_id: Identifier | None = None
-    """The `request_id` of the answer that showed the item: its release is credited."""
+    """The `request_id` of the answer that showed the item: its release is credited, if its model answered."""
 
 
 class EventsRequest(Request):

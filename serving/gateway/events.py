@@ -31,7 +31,7 @@ from serving.gateway.event_models import Event, EventsAnswer, EventsRequest
 from serving.gateway.faults import ERRORS, FaultError, shown
 from serving.gateway.metrics import Metrics
 from serving.gateway.online_rows import OnlineRows
-from serving.gateway.request_id import release_of
+from serving.gateway.request_id import credited_release
 
 if TYPE_CHECKING:
     from serving.gateway.gateway import Gateway
@@ -139,7 +139,7 @@ class Feedback:
             rating=event.rating,
             timestamp=event.timestamp if event.timestamp and event.timestamp <= now else None,
             request_id=event.request_id,
-            release=release_of(event.request_id, self._request_key) if event.request_id else None,
+            release=credited_release(event.request_id, self._request_key) if event.request_id else None,
         )
 
     async def _bring_online(self, events: Sequence[tuple[FeedbackEvent, int]], now: datetime) -> None:

@@ -90,8 +90,9 @@ class Recommender:
         moments = pairwise((started, looked_up, answered, finished))
         for phase, (begun, ended) in zip(PHASES, moments, strict=True):
             self._metrics.phase_seconds[phase].observe(ended - begun)
+        by_model = user.row is not None and found.degraded != "popular_items"
         answer = RecommendationAnswer(
-            request_id=request_id.make(release.version, self._gateway.request_id_key),
+            request_id=self._request_id(release, is_credited=by_model and request.release is None),
             release=release.version,
             stage=found.target.stage,
             known=user.row is not None,
@@ -196,6 +197,9 @@ class Recommender:
         target = self._last_resort(targets) if degraded else targets[0]
         return Found(target=target, items=_popular(target.release, request, user), degraded=degraded)
 
+    def _request_id(self, release: Release, *, is_credited: bool) -> str:
+        return request_id.make(release.version, self._gateway.request_id_key, is_credited=is_credited)
+
     def _last_resort(self, targets: Sequence[Target]) -> Target:
         """The release whose popular items are shown where no model answers: the stable or the pinned one."""
         stable = self._gateway.releases.stable
@@ -282,7 +286,7 @@ class Recommender:
         figures: Sequence[tuple[float, float | None, float | None]],
     ) -> RankAnswer:
         return RankAnswer(
-            request_id=request_id.make(target.release.version, self._gateway.request_id_key),
+            request_id=self._request_id(target.release, is_credited=degraded != "popular_items"),
             release=target.release.version,
             stage=target.stage,
             known=user.row is not None,

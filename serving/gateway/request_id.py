@@ -1,9 +1,11 @@
 """Request ids that say which release answered, so that feedback is credited to it also after a restart.
 
-    <release>.<32 random hex>.<8 hex of an HMAC over both>
+    <release>.<32 random hex>.<8 hex of an HMAC over what stands before>
+    <release>.uncredited.<32 random hex>.<8 hex>    no model answered, or the caller chose the release
 
-The code keeps a caller from crediting a release by accident or by guess; it keeps no secret. Release 0
-stands for an answer that no release gave, such as an error.
+Popular items earn no release a click, and a release that a caller chose was not shown by chance: neither may
+decide between releases. The code keeps a caller from crediting a release by accident or by guess; it keeps no
+secret. Release 0 stands for an answer that no release gave, such as an error.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import secrets
 NO_RELEASE = 0
 _LABEL = b"\0leanrec request id"
 _CODE_LENGTH = 8
-_FORM = re.compile(r"(0|[1-9][0-9]{0,9})\.[0-9a-f]{32}\.[0-9a-f]{8}", re.ASCII)
+_FORM = re.compile(r"(0|[1-9][0-9]{0,9})(\.uncredited)?\.[0-9a-f]{32}\.[0-9a-f]{8}", re.ASCII)
 
 
 def derive_key(pseudonym_key: bytes) -> bytes:
@@ -23,20 +25,32 @@ def derive_key(pseudonym_key: bytes) -> bytes:
     return hmac.digest(pseudonym_key, _LABEL, "sha256")
 
 
-def make(release: int, key: bytes) -> str:
-    """A new id of a request that `release` answers."""
-    body = f"{release}.{secrets.token_hex(16)}"
+def make(release: int, key: bytes, *, is_credited: bool = True) -> str:
+    """A new id of a request that `release` answers; feedback on the answer credits it, or none."""
+    body = f"{release}{'' if is_credited else '.uncredited'}.{secrets.token_hex(16)}"
     return f"{body}.{_code(body, key)}"
 
 
 def release_of(request_id: str, key: bytes) -> int | None:
     """The release that answered; None when the id is not one of ours, or no release did."""
-    if not _FORM.fullmatch(request_id):
-        return None
+    return _read(request_id, key)[0]
+
+
+def credited_release(request_id: str, key: bytes) -> int | None:
+    """The release that feedback on the answer credits; None also where it is to credit none."""
+    release, is_credited = _read(request_id, key)
+    return release if is_credited else None
+
+
+def _read(request_id: str, key: bytes) -> tuple[int | None, bool]:
+    """The release that answered, and whether it is credited."""
+    form = _FORM.fullmatch(request_id)
+    if form is None:
+        return None, False
     body, code = request_id.rsplit(".", 1)
     if not hmac.compare_digest(code, _code(body, key)):
-        return None
-    return int(body.split(".", 1)[0]) or None
+        return None, False
+    return int(form[1]) or None, form[2] is None
 
 
 def _code(body: str, key: bytes) -> str:

@@ -109,10 +109,20 @@ def test_an_event_sent_just_before_the_end_is_in_the_row_afterwards(world: Gatew
             type="click",
             request_id=answer.request_id,
         )
-        assert gateway.send_events([event]).accepted == 1
+        known = gateway.recommend(USERS[0], 1)
+        credited = Event(
+            event_id="last of a known user",
+            user_id=USERS[0],
+            item_id=known.items[0].item_id,
+            type="click",
+            request_id=known.request_id,
+        )
+        assert gateway.send_events([event, credited]).accepted == 2
     assert world.stop() == 0
-    (line,) = [line for line in world.events() if line["event_id"] == "last"]
-    assert line["release"] == answer.release
+    lines = {line["event_id"]: line for line in world.events()}
+    line = lines["last"]
+    assert line["release"] is None  # popular items, for somebody new
+    assert lines["last of a known user"]["release"] == known.release
     row = OnlineUsers(FeatureStoreSettings(repository=str(world.folder / "store"))).row(line["user_id"])
     assert row is not None
     assert len(row.seen) == 1

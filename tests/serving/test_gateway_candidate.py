@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Iterator
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from leanrec.triton import Answer
 from leanrec.triton.async_client import NotServedError
 from leanrec.triton.replicas import Served
 from serving.gateway.app import create_app
+from serving.gateway.request_id import release_of
 
 
 class TritonByHand:
@@ -85,6 +87,12 @@ def counted(client: TestClient, route: str, outcome: str) -> float:
     return metrics.requests.labels(route, "2", "candidate", outcome)._value.get()
 
 
+def feedback_of(client: TestClient, release: str) -> float:
+    """Impressions and clicks that credit `release`."""
+    feedback = client.app.state.gateway.metrics.feedback  # type: ignore[attr-defined]
+    return sum(feedback.labels(release, kind)._value.get() for kind in ("impression", "click"))
+
+
 def test_a_candidate_that_answers_is_what_its_users_get(client: TestClient) -> None:
     client.app.state.gateway.releases._triton = client.app.state.gateway.triton = TritonByHand()  # type: ignore[attr-defined]
     answer = client.post(ASK, json={"user_id": "ann", "k": 3}).json()
@@ -92,6 +100,35 @@ def test_a_candidate_that_answers_is_what_its_users_get(client: TestClient) -> N
     right = sorted(expected_scores({"user_index": np.array([[3]]), "seen": np.array([[20]])}, 2.0)[0])[::-1]
     assert [item["score"] for item in answer["items"]] == pytest.approx(right[:3])
     assert {item["title"].split()[0] for item in answer["items"]} == {"v2"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "route", "asked", "credited"),
+    [
+        ("", ASK, {"user_id": "ann"}, 2),
+        ("", "/v1/rank", {"user_id": "ann", "item_ids": ["i4"]}, 2),
+        ("", "/v1/rank", {"user_id": "stranger", "item_ids": ["i4"]}, 2),  # the ranker answers for him, too
+        ("silent", ASK, {"user_id": "ann"}, 1),  # the stable release answers instead
+        ("", ASK, {"user_id": "stranger"}, None),
+        ("", ASK, {"user_id": "ann", "release": 1}, None),
+        ("", ASK, {"user_id": "ann", "release": 2}, None),
+        ("down", ASK, {"user_id": "ann"}, None),
+        ("down", "/v1/rank", {"user_id": "ann", "item_ids": ["i4"]}, None),
+    ],
+)
+def test_clicks_credit_a_release_whose_model_answered_and_which_nobody_chose(
+    client: TestClient, fault: str, route: str, asked: dict, credited: int | None
+) -> None:
+    gateway = client.app.state.gateway  # type: ignore[attr-defined]
+    gateway.releases._triton = gateway.triton = TritonByHand(fault)
+    answer = client.post(route, json=asked).json()
+    counters = {name: feedback_of(client, name) for name in ("1", "2", "none")}
+    event = {"user_id": asked["user_id"], "item_id": "i4", "request_id": answer["request_id"]}
+    events = [{**event, "event_id": uuid4().hex, "type": kind} for kind in ("impression", "click")]
+    assert client.post("/v1/events", json={"events": events}).json()["accepted"] == 2
+    grown = {name: feedback_of(client, name) - before for name, before in counters.items()}
+    assert grown == {"1": 0, "2": 0, "none": 0} | {str(credited or "none"): 2}
+    assert release_of(answer["request_id"], gateway.request_id_key) == answer["release"]
 
 
 @pytest.mark.parametrize("fault", ["not served", "silent", "not finite", "another version"])

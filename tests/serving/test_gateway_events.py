@@ -27,6 +27,7 @@ from leanrec.config import (
 )
 from leanrec.data.event_log import read_events
 from leanrec.data.pseudonyms import pseudonym_of
+from leanrec.evaluation.online import online_metrics
 from leanrec.features.online import OnlineUsers
 from leanrec.features.store import materialize_features
 from serving.gateway.events import Feedback, router
@@ -190,6 +191,21 @@ def test_a_foreign_request_id_credits_nobody(world: World) -> None:
     assert world.post(click("e1", request_id="7.made-up.id")).json()["accepted"] == 1
     assert read_events(world.log)["release"].to_pylist() == [None]
     assert 'leanrec_feedback_total{release="none",type="click"} 1.0' in world.metrics.text().decode()
+
+
+def test_an_answer_that_credits_nobody_is_learned_from_all_the_same(world: World) -> None:
+    request_id = make(7, REQUEST_KEY, is_credited=False)
+    shown = {**click("e1", request_id=request_id), "type": "impression"}
+    answer = world.post(shown, click("e2", request_id=request_id), rating("e3", "b", request_id=request_id))
+    assert answer.json() == {"accepted": 3, "duplicates": 0, "unknown_items": 0}
+    log = read_events(world.log)
+    assert log["release"].to_pylist() == [None] * 3
+    assert set(log["request_id"].to_pylist()) == {request_id}
+    assert world.row().history.tolist() == [1, 2]
+    assert 'release="7"' not in world.metrics.text().decode()
+    figures = online_metrics(log)
+    assert figures["releases"] == {}
+    assert (figures["uncredited"]["events"], figures["uncredited"]["clicks"]) == (3, 1)
 
 
 FUTURE = (datetime.now(UTC) + timedelta(days=2)).isoformat()
