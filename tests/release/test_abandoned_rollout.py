@@ -149,3 +149,8 @@ def test_the_step_started_again_goes_on_and_does_not_begin_with_what_was_withdra
     with pytest.raises(GateError, match="version 1 goes on serving; it was stable, and rolled back by hand"):
         roll_out_again(models)
     assert stage(models) is None
+    offer(models, 2)
+    accept(models, "finer")
+    rollback(models, "it names too few films")
+    with pytest.raises(GateError, match="it was stable, and rolled back: it names too few films"):
+        roll_out_again(models)

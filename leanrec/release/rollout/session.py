@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from leanrec.config import RunSettings
 from leanrec.config.rollout import RolloutSettings
@@ -17,7 +18,7 @@ from leanrec.release.repository import ModelRepository
 from leanrec.release.rollout.controller import Controller, Observation
 from leanrec.release.rollout.observation import GatewayMetrics
 from leanrec.release.rollout.verification import fault_of_candidate
-from leanrec.release.state import ReleaseState
+from leanrec.release.state import WHY_BY_HAND, ReleaseState
 
 STEP = "roll_out_release"
 
@@ -93,8 +94,16 @@ def refuse_if_withdrawn(state: ReleaseState, version: int) -> None:
     if state.rollout is None and ended:
         raise GateError(
             f"the candidate was withdrawn, version {state.stable} goes on serving;"
-            f" {ended[-1]['reason'] or 'it was stable, and rolled back by hand'}"
+            f" {_why_sent_back(ended[-1])}"
         )
+
+
+def _why_sent_back(transition: dict[str, Any]) -> str:
+    by_hand = WHY_BY_HAND["rollback"]
+    reason = transition["reason"] or by_hand  # older code wrote none
+    if transition["action"] != "rollback":
+        return str(reason)
+    return f"it was stable, and {reason if reason == by_hand else f'rolled back: {reason}'}"
 
 
 def with_measured_variation(settings: RolloutSettings, repository: ModelRepository) -> RolloutSettings:
