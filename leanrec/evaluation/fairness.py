@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -123,15 +124,23 @@ def _gap_check(attribute: str, groups: Sequence[GroupAuc], settings: EvaluationS
     figure = f"AUC gap between the groups of {attribute}"
     if len(judged) < 2:
         return loss_check(figure, None, settings.max_auc_gap, "", num_users=sum(g.num_users for g in groups))
-    best = max(judged, key=lambda pair: pair[1].value)
-    worst = min(judged, key=lambda pair: pair[1].value)
-    gap = Interval(
-        value=best[1].value - worst[1].value,
-        low=max(0.0, best[1].low - worst[1].high),
-        high=best[1].high - worst[1].low,
+    # The surest gap of all pairs, not that of the extremes: those may be groups of which little is known.
+    gap, detail = max(
+        (_gap(better, worse) for better, worse in permutations(judged, 2)),
+        key=lambda found: (found[0].low, found[0].value),
     )
-    detail = f"{best[0]} {best[1].value:.4f}, {worst[0]} {worst[1].value:.4f}"
     return loss_check(figure, gap, settings.max_auc_gap, detail)
+
+
+def _gap(better: tuple[str, Interval], worse: tuple[str, Interval]) -> tuple[Interval, str]:
+    """What separates two groups at least, as far as their intervals tell, and both in words."""
+    (one, ours), (other, theirs) = better, worse
+    gap = Interval(
+        value=ours.value - theirs.value,
+        low=max(0.0, ours.low - theirs.high),
+        high=ours.high - theirs.low,
+    )
+    return gap, f"{one} {ours.value:.4f}, {other} {theirs.value:.4f}"
 
 
 def _ratio(above: float, below: float) -> float:

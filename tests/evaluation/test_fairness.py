@@ -92,6 +92,15 @@ def test_the_gate(lift, exposure, groups, missed):
     assert [check.figure for check in checks if not check.passed] == missed
 
 
+def test_a_group_of_which_little_is_known_does_not_hide_a_gap_between_two_others():
+    low, high = _group("f", 0.6, 0.62), _group("m", 0.8, 0.82)
+    for groups in ([low, high], [low, _group("x", 0.7, 0.98), high], [_group("x", 0.3, 0.75), high, low]):
+        check = decide_fairness(SETTINGS, 1.0, 1.0, {"gender": groups})[-1]
+        assert not check.passed
+        assert check.value == pytest.approx(0.2)
+        assert "0.18 to 0.22; m 0.8100, f 0.6100" in check.detail
+
+
 def test_one_group_alone_has_no_gap_and_the_line_says_so():
     checks = decide_fairness(SETTINGS, 1.0, 1.0, {"gender": [_group("f", 0.5, 0.6)]})
     assert checks[-1].passed and checks[-1].value == "not judged"
