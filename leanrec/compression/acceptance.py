@@ -6,7 +6,8 @@ answer one user at a time, as they are served.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from leanrec.evaluation.bootstrap import (
     bootstrap_difference,
     bootstrap_mean,
 )
+from leanrec.evaluation.comparison import NOT_A_NUMBER, loss_check
 from leanrec.evaluation.evaluate import EVALUATION_FILE
 from leanrec.evaluation.protocol import Protocol, ndcg_per_user
-from leanrec.files import read_json
+from leanrec.files import finite, read_json
 from leanrec.gates import Check, above
 
 
@@ -79,7 +81,8 @@ def decide(
     Baselines: the figure itself decides, strictly above. A loss: the valid split chose the recipe under the
     floor; the test split is a second sample of some hundred users, on which the best of several recipes
     lands beyond the floor by chance alone now and then. So the check is missed only when the whole 95 %
-    interval (paired, over users) lies beyond the floor: then it is not chance.
+    interval (paired, over users) lies beyond the floor: then it is not chance. A score that is not a number
+    misses both.
     """
     lost = losses(chosen.quality, uncompressed.quality)
     ours = chosen.quality[NDCG]
@@ -94,28 +97,31 @@ def decide(
         )
         for name, theirs in baselines.items()
     ]
-    intervals = {
-        "auc_loss": _auc_loss(chosen, uncompressed, protocol),
-        "ndcg_loss": _ndcg_loss(chosen, uncompressed),
-    }
+    intervals = dict.fromkeys(("auc_loss", "ndcg_loss"), NOT_A_NUMBER)
+    if _is_of_numbers(chosen) and _is_of_numbers(uncompressed):
+        intervals = {
+            "auc_loss": _auc_loss(chosen, uncompressed, protocol),
+            "ndcg_loss": _ndcg_loss(chosen, uncompressed),
+        }
+    else:
+        lost = dict.fromkeys(intervals, math.nan)
     floors = {"auc_loss": settings.max_auc_loss, "ndcg_loss": settings.max_ndcg_loss}
     words = {"auc_loss": "AUC", "ndcg_loss": f"share of {NDCG}"}
     checks += [
-        _floor_check(f"{words[name]} that {chosen.recipe} loses on test", lost[name], interval, floors[name])
+        loss_check(
+            f"{words[name]} that {chosen.recipe} loses on test",
+            replace(interval, value=lost[name]),
+            floors[name],
+            "a recipe whose loss is beyond the floor by more than chance, or not a number, should leave "
+            "compression.recipes, or the floor be raised",
+        )
         for name, interval in intervals.items()
     ]
-    return checks, {name: {"low": i.low, "high": i.high} for name, i in intervals.items()}
+    return checks, {name: finite({"low": i.low, "high": i.high}) for name, i in intervals.items()}
 
 
-def _floor_check(figure: str, lost: float, interval: Interval, floor: float) -> Check:
-    return Check(
-        figure=figure,
-        value=lost,
-        bound=f"<= {floor:g}, or within the 95 % interval",
-        passed=interval.low <= floor,
-        detail=f"95 % interval {interval.low:.4g} to {interval.high:.4g}; a recipe whose loss is beyond the "
-        "floor by more than chance should leave compression.recipes, or the floor be raised",
-    )
+def _is_of_numbers(judged: Judged) -> bool:
+    return bool(np.isfinite(judged.like).all()) and all(map(math.isfinite, judged.quality.values()))
 
 
 def _auc_loss(chosen: Judged, uncompressed: Judged, protocol: Protocol) -> Interval:

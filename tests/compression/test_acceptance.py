@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +23,9 @@ NDCG = RANDOM.random(USERS)
 def judged(ndcg: np.ndarray, like: np.ndarray = LIKE) -> Judged:
     positive, negative = like[LIKED], like[~LIKED]
     auc = float((positive[:, None] > negative[None]).mean())
-    return Judged(recipe="int8", quality={"auc": auc, "ndcg@10": float(ndcg.mean())}, ndcg=ndcg, like=like)
+    return Judged(
+        recipe="int8", quality={"auc": auc, "ndcg@10": float(ndcg.mean())}, ndcg=ndcg, like=like.copy()
+    )
 
 
 def kept(chosen: Judged, **baselines: float) -> list[bool]:
@@ -45,6 +49,19 @@ def test_the_same_answers_lose_nothing_and_must_still_be_better_than_each_baseli
 def test_a_loss_of_ndcg_counts_where_it_is_more_than_chance(noise: float, lost: float, passed: bool) -> None:
     shift = np.resize([noise, -noise], USERS)
     assert kept(judged(NDCG * (1 - lost) + shift)) == [True, passed]
+
+
+@pytest.mark.parametrize("broken", ["like", "rating"])
+def test_scores_that_are_not_numbers_miss_the_gate_which_names_the_recipe(broken: str) -> None:
+    chosen = judged(NDCG)
+    if broken == "like":
+        chosen.like[:] = np.where(np.arange(LIKE.size) == 7, np.nan, LIKE)
+    else:  # the ratings' are not kept; the figures say that something was no number
+        chosen = replace(chosen, quality=dict.fromkeys(chosen.quality, math.nan))
+    checks, intervals = decide(CompressionSettings(), chosen, judged(NDCG), PROTOCOL, {})
+    assert [(check.passed, check.value) for check in checks] == [(False, "nan")] * 2
+    assert all("that int8 loses on test" in check.figure for check in checks)
+    assert intervals == {name: {"low": None, "high": None} for name in ("auc_loss", "ndcg_loss")}
 
 
 def test_a_recipe_that_spoils_the_ranker_is_stopped() -> None:
