@@ -79,6 +79,55 @@ def test_a_wrong_setting_is_named_with_the_way_out(change: dict, sentence: str) 
         RunSettings.parse({**LEAST, **change})
 
 
+SEQUENCES = {"retriever": {"model": "sasrec"}}
+NEIGHBOURS = {"retriever": {"model": "item_neighbours"}}
+ATTENTION = {"ranker": {"model": "din"}}
+AS_IT_WAS = {"retriever_epochs": 0, "ranker_epochs": 0}
+
+
+@pytest.mark.parametrize(
+    ("training", "steps", "sentence"),
+    [
+        ({}, [{"prune_dimensions": {"retriever_dim": 63, "ranker_dim": 31}}], None),
+        ({}, [{"prune_dimensions": {"retriever_dim": 65}}], "_dim 65 is above the retriever's width 64; cho"),
+        ({}, [{"prune_dimensions": {"ranker_dim": 33}}], "ranker_dim 33 is above the ranker's width 32; cho"),
+        ({"ranker": {"dim": 16}}, [{"prune_dimensions": {"ranker_dim": 16}}], "nothing would become narr"),
+        ({}, [{"prune_dimensions": {"ranker_dim": 8}}, {"prune_dimensions": {"ranker_dim": 9}}], "width 8"),
+        ({}, [{"distil": {"ranker_dim": 48}}, {"prune_dimensions": {"ranker_dim": 33}}], None),
+        ({}, [{"prune_cross_layers": {"cross_layers": 2}}], None),
+        ({}, [{"prune_cross_layers": {"cross_layers": 3}}], "cross_layers 3 is above the 2 that the ranker"),
+        ({"ranker": {"cross_layers": 3}}, [{"prune_cross_layers": {"cross_layers": 3}}], None),
+        (SEQUENCES, ["int8_tables", "int8_mlp"], None),
+        (SEQUENCES, ["distil"], None),
+        (SEQUENCES, [{"prune_dimensions": {"retriever_dim": 8}}], "inside of two_tower alone, .* 'sasrec'"),
+        (SEQUENCES, [{"prune_dimensions": {"ranker_dim": 8}}], None),
+        (SEQUENCES, ["prune_neurons"], "prune_neurons knows the inside of two_tower alone, .* 'sasrec'"),
+        (SEQUENCES, [{"prune_neurons": {"parts": ["ranker"]}}], None),
+        (SEQUENCES, ["prune_cross_layers"], None),
+        (NEIGHBOURS, ["share_items"], "share_items fine-tunes, .* 'item_neighbours' does not learn"),
+        (NEIGHBOURS, [{"share_items": AS_IT_WAS}], None),
+        (ATTENTION, ["int4_tables"], None),
+        (ATTENTION, ["distil"], "distil knows the inside of dcn_v2 alone as a teacher, .* 'din'; leave"),
+        (ATTENTION, [{"distil": {"teacher_weight": 0}}], None),
+        (ATTENTION, ["prune_cross_layers"], "prune_cross_layers knows the inside of dcn_v2 alone, .* 'din'"),
+        (ATTENTION, [{"prune_dimensions": {"ranker_dim": 8}}], "prune_dimensions knows the inside of dcn_v2"),
+        (ATTENTION, [{"prune_neurons": {"parts": ["retriever"], **AS_IT_WAS}}], None),
+        (ATTENTION, ["prune_neurons"], "prune_neurons knows the inside of dcn_v2 alone"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_recipe_that_does_not_suit_the_models_is_refused_before_anything_is_trained(
+    training: dict, steps: list, sentence: str | None
+) -> None:
+    recipes = [{"name": "mine", "steps": steps}]
+    values = {**LEAST, "training": training, "compression": {"recipes": recipes}}
+    if sentence is None:
+        assert RunSettings.parse(values).compression.recipes[0].name == "mine"
+        return
+    with pytest.raises(ConfigError, match=f"recipe mine: .*{sentence}"):
+        RunSettings.parse(values)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [("- a\n", "holds list, not a mapping"), ("a: [", "not a YAML file"), ("", "holds NoneType")],

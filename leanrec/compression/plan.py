@@ -17,6 +17,7 @@ from typing import Any
 from leanrec.compression.footprint import FOOTPRINTS, RESTORED_AT_LOAD, Footprint, Weight, as_float
 from leanrec.compression.method import DENSE, MIN_BYTES, MIN_BYTES_RESTORED, TABLES
 from leanrec.config import Recipe, TrainingSettings
+from leanrec.config.fit import KNOWN, check_fit, reshaped
 from leanrec.config.methods import GRAPH, METHODS, MODEL
 from leanrec.errors import CompressionError
 from leanrec.schema import ITEM_STATISTICS, USER_STATISTICS, ModelSpec
@@ -25,6 +26,8 @@ NODES, NAMES = 9_000, 250
 """Bytes that describe a graph, and further bytes for each weight that a method rewrites."""
 RUNTIME = 6_000_000
 """Resident bytes of one loaded graph without weights."""
+FORESEEN = ("distil", "prune_dimensions", "prune_cross_layers")
+"""Methods on the model whose settings say all of what they leave; of others only training decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,8 @@ def plan(
 ) -> Plan:
     """What each of `recipes` would hold, and which fit.
 
-    Raises a CompressionError when there is no recipe that arithmetic can foresee.
+    Raises a CompressionError when there is no recipe that arithmetic can foresee, and for one that cannot be
+    applied.
     """
     weighed = [(recipe, _foreseen(recipe, weigh)) for recipe in recipes]
     known = [(recipe, weights) for recipe, weights in weighed if weights]
@@ -100,19 +104,36 @@ def weigh_tables(sizes: Mapping[str, tuple[int, int]]) -> Weigh:
 
 
 def weigh_release(spec: ModelSpec, settings: TrainingSettings) -> Weigh:
-    """All of a release of this architecture; what a recipe makes narrower before training is narrower."""
+    """All of a release of this architecture; what a recipe makes narrower before training is narrower.
+
+    Raises a CompressionError when the architecture is none that `weights_of_release` knows, and for a recipe
+    that does not suit it.
+    """
+    for part, known in KNOWN.items():
+        model = getattr(settings, part).model
+        if model != known:
+            raise CompressionError(
+                f"compress plan: the sizes of {known} alone are known, and the {part} is {model!r}; give its "
+                "tables by themselves: --table NAME=ROWSxCOLUMNS"
+            )
 
     def weigh(recipe: Recipe) -> list[Weight] | None:
-        reshaped: TrainingSettings | None = settings
+        try:
+            check_fit(recipe, settings)
+        except ValueError as error:
+            raise CompressionError(f"compress plan: {error}") from None
+        small = settings
         for step in recipe.of_kind(MODEL):
-            reshaped = _reshaped(reshaped, step.method, step.parsed()) if reshaped else None
-        return weights_of_release(spec, reshaped) if reshaped else None
+            if step.method not in FORESEEN:
+                return None
+            small = reshaped(step.parsed(), small)
+        return weights_of_release(spec, small)
 
     return weigh
 
 
 def weights_of_release(spec: ModelSpec, settings: TrainingSettings) -> list[Weight]:
-    """Every matrix of both graphs of a release of this architecture, as export writes them."""
+    """Every matrix of both graphs of a release of two_tower and dcn_v2, as export writes them."""
     wide, narrow = settings.retriever.dim, settings.ranker.dim
     attributes = list(spec.attribute_cardinalities.values())
     user_row = [("user", spec.num_users), *((f"attribute_{i}", n) for i, n in enumerate(attributes))]
@@ -150,22 +171,6 @@ def weights_of_release(spec: ModelSpec, settings: TrainingSettings) -> list[Weig
 def _foreseen(recipe: Recipe, weigh: Weigh) -> list[Weight] | None:
     known = all(step.method in FOOTPRINTS for step in recipe.of_kind(GRAPH))
     return weigh(recipe) if known else None
-
-
-def _reshaped(settings: TrainingSettings, method: str, step: Any) -> TrainingSettings | None:
-    """The architecture after a method on the model; None for one whose result depends on weights."""
-    if method not in ("distil", "prune_dimensions", "prune_cross_layers"):
-        return None
-    names = {
-        "retriever": {"dim": "retriever_dim", "hidden": "retriever_hidden"},
-        "ranker": {"dim": "ranker_dim", "hidden": "ranker_hidden", "cross_layers": "cross_layers"},
-    }
-    parts = {}
-    for part, fields in names.items():
-        found = {field: getattr(step, name, None) for field, name in fields.items()}
-        changed = {field: value for field, value in found.items() if value is not None}
-        parts[part] = getattr(settings, part).model_copy(update=changed)
-    return settings.model_copy(update=parts)
 
 
 def _planned(recipe: Recipe, weights: Sequence[Weight], limits: Mapping[str, int | None]) -> Planned:

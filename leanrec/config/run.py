@@ -12,6 +12,7 @@ from leanrec.config.compression import CompressionSettings
 from leanrec.config.data import DataSettings, ValidationSettings
 from leanrec.config.evaluation import EvaluationSettings
 from leanrec.config.features import FeatureSettings, FeatureStoreSettings
+from leanrec.config.fit import check_fit
 from leanrec.config.gateway import GatewaySettings
 from leanrec.config.release import ReleaseSettings
 from leanrec.config.retraining import RetrainingSettings
@@ -74,6 +75,13 @@ class RunSettings(Section):
                 f"evaluation.ks asks for {max(self.evaluation.ks)} items and training.top_k answers "
                 f"{self.training.top_k}; raise training.top_k or lower evaluation.ks"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _recipes_suit_the_models(self) -> Self:
+        """As configured: a search may still change widths, and the methods look again."""
+        for recipe in self.compression.recipes:
+            check_fit(recipe, self.training)
         return self
 
 

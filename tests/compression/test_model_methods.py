@@ -11,6 +11,7 @@ import torch
 from leanrec.compression.methods import MODEL_METHODS
 from leanrec.compression.recipes import change_model, write_compressed
 from leanrec.compression.source import CompressionSource
+from leanrec.config.fit import check_fit
 from leanrec.config.recipes import Recipe
 from leanrec.errors import CompressionError, ExportError
 from leanrec.export.golden import answer_eagerly, read_golden
@@ -19,7 +20,8 @@ from leanrec.export.graphs import export_graph
 from leanrec.export.runtime import GraphSession
 from leanrec.files import read_json, write_json
 from leanrec.models.forms import FORMS
-from leanrec.models.recommender import load_model, save_model
+from leanrec.models.inputs import read_item_inputs
+from leanrec.models.recommender import Recommender, load_model, save_model
 from leanrec.schema import MODELS, RECOMMENDER
 
 BRIEF = {"retriever_epochs": 1, "ranker_epochs": 1}
@@ -223,6 +225,48 @@ def test_a_recipe_that_does_not_fit_the_model_says_so(source, tmp_path, steps, s
     ]
     with pytest.raises(CompressionError, match=sentence):
         write_compressed(recipe_of(*quick), fresh(source), tmp_path / "out")
+
+
+def with_other_model(source: CompressionSource, part: str, model: str) -> CompressionSource:
+    """The same artifacts with an untrained model in the place of the trained one: another `part`."""
+    before = source.recommender
+    other = getattr(before.settings, part).model_copy(update={"model": model})
+    settings = before.settings.model_copy(update={part: other})
+    made = fresh(source)
+    made.__dict__["recommender"] = Recommender(
+        before.spec, settings, read_item_inputs(source.features / "items.parquet")
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("part", "model", "step", "sentence"),
+    [
+        ("retriever", "gru4rec", {"prune_neurons": {}}, "prune_neurons knows the inside of"),
+        ("retriever", "gru4rec", {"prune_dimensions": {"retriever_dim": 8}}, "prune_dimensions knows the"),
+        ("ranker", "din", {"prune_neurons": {}}, "prune_neurons knows the inside of"),
+        ("ranker", "din", {"prune_dimensions": {"ranker_dim": 8}}, "prune_dimensions knows the inside of"),
+        ("ranker", "din", {"prune_cross_layers": {}}, "prune_cross_layers knows the inside of"),
+        ("ranker", "din", {"distil": {}}, "distil knows the inside of"),
+        ("retriever", "gru4rec", {"prune_neurons": {"parts": ["ranker"]}}, None),
+        ("retriever", "gru4rec", {"prune_cross_layers": {"cross_layers": 1}}, None),
+        ("ranker", "din", {"prune_dimensions": {"retriever_dim": 8, "teacher_weight": 0}}, None),
+    ],
+    ids=str,
+)
+def test_a_method_refuses_architectures_that_it_does_not_know_and_so_do_the_settings(
+    source, part, model, step, sentence
+):
+    ((name, own),) = step.items()
+    other, recipe = with_other_model(source, part, model), recipe_of({name: {**own, **BRIEF}})
+    if sentence is None:
+        check_fit(recipe, other.recommender.settings)
+        assert change_model(recipe, other) is not None
+        return
+    with pytest.raises(CompressionError, match=f"{sentence}.*'{model}'.*leave the method out of the recipe"):
+        change_model(recipe, other)
+    with pytest.raises(ValueError, match=f"recipe tried: {name} knows the inside of .*'{model}'"):
+        check_fit(recipe, other.recommender.settings)
 
 
 def test_a_form_that_nobody_knows_is_named(source, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from leanrec.cli import app
@@ -133,6 +135,40 @@ def test_a_recipe_whose_bytes_training_decides_is_told_apart():
         plan([pruned], weigh)
     distilled = Recipe.parse({"name": "distilled", "steps": ["distil"]})
     assert plan([FP32, distilled], weigh).unplanned == ("distilled",)
+
+
+@pytest.mark.parametrize(
+    ("part", "model"),
+    [("retriever", "sasrec"), ("retriever", "ease"), ("ranker", "din"), ("ranker", "logistic_regression")],
+)
+def test_an_architecture_of_unknown_sizes_is_refused_with_the_way_out(part, model, tmp_path):
+    sentence = f"alone are known, and the {part} is '{model}'; .*--table NAME=ROWSxCOLUMNS"
+    other = TrainingSettings.parse({part: {"model": model}})
+    with pytest.raises(CompressionError, match=sentence):
+        plan([FP32], weigh_release(SPEC, other))
+    values = yaml.safe_load(Path("configs/demo.yaml").read_text())
+    config = tmp_path / "other.yaml"
+    config.write_text(yaml.safe_dump({**values, "training": {part: {"model": model}}}))
+    sizes = ["--users", "10", "--items", "10", "--work", str(tmp_path)]
+    refused = CliRunner().invoke(app, ["compress", "plan", str(config), *sizes])
+    assert isinstance(refused.exception, CompressionError)
+    assert f"the {part} is '{model}'" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [
+        ({"prune_dimensions": {"retriever_dim": 33}}, "retriever_dim 33 is above the retriever's width 32"),
+        ({"prune_dimensions": {"ranker_dim": 17}}, "ranker_dim 17 is above the ranker's width 16"),
+        ({"prune_cross_layers": {"cross_layers": 4}}, "cross_layers 4 is above the 3 that the ranker has"),
+    ],
+    ids=str,
+)
+def test_what_a_method_would_refuse_is_not_planned(step, sentence):
+    ((method, _),) = step.items()
+    recipe = Recipe.parse({"name": "mine", "steps": [step]})
+    with pytest.raises(CompressionError, match=f"recipe mine: {method}: {sentence}"):
+        plan([FP32, recipe], weigh_release(SPEC, SETTINGS))
 
 
 def test_more_users_hold_more_bytes_and_nothing_else_changes():

@@ -7,30 +7,28 @@ layers than are to stay keeps them.
 
 from __future__ import annotations
 
-from leanrec.compression.architecture import ranker_as
 from leanrec.compression.fine_tuning import RANKER, fine_tune
 from leanrec.compression.method import ModelMethod
 from leanrec.compression.reshaping import narrower
 from leanrec.compression.source import CompressionSource
+from leanrec.config.fit import misfit_of
 from leanrec.config.methods import PruneCrossLayers
 from leanrec.errors import CompressionError
-from leanrec.models.ranking.dcn_v2 import DCNv2Ranker
 from leanrec.models.recommender import Recommender
+
+METHOD = "prune_cross_layers"
 
 
 def change(recommender: Recommender, settings: PruneCrossLayers, source: CompressionSource) -> Recommender:
     """`recommender` with its first `cross_layers` cross layers alone, fine-tuned."""
-    present = len(ranker_as(DCNv2Ranker, recommender, "prune_cross_layers").cross.layers)
-    if settings.cross_layers > present:
-        raise CompressionError(
-            f"prune_cross_layers: cross_layers {settings.cross_layers} is above the {present} that the "
-            "ranker has; choose fewer, or leave the method out"
-        )
+    misfit = misfit_of(METHOD, settings, recommender.settings)
+    if misfit is not None:
+        raise CompressionError(misfit)
     smaller = narrower(recommender, {RANKER: {"cross_layers": settings.cross_layers}})
     return fine_tune(smaller, source, settings)
 
 
 PRUNE_CROSS_LAYERS = ModelMethod(
-    name="prune_cross_layers",
+    name=METHOD,
     change=change,
 )

@@ -24,6 +24,7 @@ from leanrec.compression.importance import row_counts, taylor_importance
 from leanrec.compression.method import ModelMethod
 from leanrec.compression.reshaping import layers_of, narrower
 from leanrec.compression.source import CompressionSource
+from leanrec.config.fit import misfit_of
 from leanrec.config.methods import PruneDimensions
 from leanrec.errors import CompressionError
 from leanrec.models.ranking.dcn_v2 import DCNv2Ranker
@@ -38,20 +39,13 @@ USERS = 4096
 
 def change(recommender: Recommender, settings: PruneDimensions, source: CompressionSource) -> Recommender:
     """`recommender` with tables of `retriever_dim` and `ranker_dim` columns, fine-tuned."""
+    misfit = misfit_of(METHOD, settings, recommender.settings)
+    if misfit is not None:
+        raise CompressionError(misfit)
     widths = {
         "retriever": settings.retriever_dim or recommender.settings.retriever.dim,
         "ranker": settings.ranker_dim or recommender.settings.ranker.dim,
     }
-    for part, dim in widths.items():
-        has = getattr(recommender.settings, part).dim
-        if dim > has:
-            raise CompressionError(
-                f"prune_dimensions: {part}_dim {dim} is above the {part}'s width {has}; choose a smaller one"
-            )
-    if all(getattr(recommender.settings, part).dim == dim for part, dim in widths.items()):
-        raise CompressionError(
-            "prune_dimensions: nothing would become narrower; give a smaller retriever_dim or ranker_dim"
-        )
     small = narrower(recommender, {part: {"dim": dim} for part, dim in widths.items()})
     with torch.no_grad():
         if widths["retriever"] < recommender.settings.retriever.dim:

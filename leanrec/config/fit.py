@@ -1,0 +1,116 @@
+"""Does a recipe suit the models that it is to change? Asked of the settings, before anything is trained.
+
+Methods on the model know the inside of some architectures alone, and make things smaller only. What the
+weights themselves must tell, such as a rank against each layer's width, a method says when it is applied.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from leanrec.config.methods import (
+    MODEL,
+    Distil,
+    FineTuningSettings,
+    PruneCrossLayers,
+    PruneDimensions,
+    PruneNeurons,
+)
+from leanrec.config.recipes import Recipe
+from leanrec.config.training import TrainingSettings
+
+RETRIEVER, RANKER = "retriever", "ranker"
+KNOWN = {RETRIEVER: "two_tower", RANKER: "dcn_v2"}
+"""Part -> the one architecture whose inside methods know."""
+
+
+def check_fit(recipe: Recipe, training: TrainingSettings) -> None:
+    """Raise a ValueError when a method of `recipe` cannot change the models of `training`, step by step."""
+    for step in recipe.of_kind(MODEL):
+        settings = step.parsed()
+        misfit = misfit_of(step.method, settings, training)
+        if misfit is not None:
+            raise ValueError(f"recipe {recipe.name}: {misfit}")
+        training = reshaped(settings, training)
+
+
+def misfit_of(method: str, settings: FineTuningSettings, training: TrainingSettings) -> str | None:
+    """Why `method` cannot change models of `training`, with the way out; None when it can."""
+    for part in _parts_cut(settings, training):
+        model = getattr(training, part).model
+        if model != KNOWN[part]:
+            return (
+                f"{method} knows the inside of {KNOWN[part]} alone, and the {part} is {model!r}; leave the "
+                "method out of the recipe"
+            )
+    return _too_large(settings, training) or _unteachable(method, settings, training)
+
+
+def reshaped(settings: FineTuningSettings, training: TrainingSettings) -> TrainingSettings:
+    """`training` with the widths that a method leaves, so far as its settings say them."""
+    if not isinstance(settings, Distil | PruneDimensions | PruneCrossLayers):
+        return training
+    names = {
+        RETRIEVER: {"dim": "retriever_dim", "hidden": "retriever_hidden"},
+        RANKER: {"dim": "ranker_dim", "hidden": "ranker_hidden", "cross_layers": "cross_layers"},
+    }
+    parts: dict[str, Any] = {}
+    for part, fields in names.items():
+        found = {field: getattr(settings, name, None) for field, name in fields.items()}
+        changed = {field: value for field, value in found.items() if value is not None}
+        parts[part] = getattr(training, part).model_copy(update=changed)
+    return training.model_copy(update=parts)
+
+
+def _parts_cut(settings: FineTuningSettings, training: TrainingSettings) -> tuple[str, ...]:
+    """The parts that a method cuts layer by layer, whose inside it must know."""
+    match settings:
+        case PruneDimensions():
+            asked = {RETRIEVER: settings.retriever_dim, RANKER: settings.ranker_dim}
+            return tuple(p for p, dim in asked.items() if dim not in (None, getattr(training, p).dim))
+        case PruneNeurons():
+            return settings.parts
+        case PruneCrossLayers():
+            return (RANKER,)
+    return ()
+
+
+def _too_large(settings: FineTuningSettings, training: TrainingSettings) -> str | None:
+    """Pruning makes smaller: more than there is cannot be kept, and as much as there is prunes nothing."""
+    if isinstance(settings, PruneDimensions):
+        parts = _parts_cut(settings, training)
+        for part in parts:
+            dim, has = getattr(settings, f"{part}_dim"), getattr(training, part).dim
+            if dim > has:
+                return (
+                    f"prune_dimensions: {part}_dim {dim} is above the {part}'s width {has}; "
+                    "choose a smaller one"
+                )
+        if not parts:
+            return (
+                "prune_dimensions: nothing would become narrower; give a smaller retriever_dim or ranker_dim"
+            )
+    if isinstance(settings, PruneCrossLayers) and settings.cross_layers > training.ranker.cross_layers:
+        return (
+            f"prune_cross_layers: cross_layers {settings.cross_layers} is above the "
+            f"{training.ranker.cross_layers} that the ranker has; choose fewer, or leave the method out"
+        )
+    return None
+
+
+def _unteachable(method: str, settings: FineTuningSettings, training: TrainingSettings) -> str | None:
+    """Fine-tuning needs a retriever that learns by gradient, and a teacher whose ranker is known inside."""
+    if settings.retriever_epochs == settings.ranker_epochs == 0:
+        return None
+    retriever, ranker = training.retriever.model, training.ranker.model
+    if not training.retriever.does_read(retriever, "epochs"):
+        return (
+            f"{method} fine-tunes, and the retriever {retriever!r} does not learn by gradient; leave the "
+            "method out of the recipe"
+        )
+    if settings.teacher_weight > 0 and ranker != KNOWN[RANKER]:
+        return (
+            f"{method} knows the inside of {KNOWN[RANKER]} alone as a teacher, and the ranker is {ranker!r}; "
+            "leave the method out of the recipe, or set its teacher_weight to 0"
+        )
+    return None
