@@ -141,8 +141,7 @@ def tune_model(
     grid = batching_grid(first.chosen, settings) if before.dynamic_batching is not None else []
     if grid:
         second, more = _stage(first.chosen.within(before), grid, folder, requests, settings)
-        if second.changed:
-            outcome = replace(second, ratio=first.ratio * second.ratio)
+        outcome = both_stages(first, second, settings)
     return outcome, [*tried, *more]
 
 
@@ -195,6 +194,20 @@ def decide(ratios: Mapping[str, Sequence[float]], margin: float) -> tuple[str, f
         if median <= 1 - margin and float(np.quantile(ratios[name], 0.75)) < 1:
             return name, median
     return PRESENT, 1.0
+
+
+def both_stages(first: Outcome, second: Outcome, settings: TuningSettings) -> Outcome:
+    """What both stages came to; `second` was measured beside what `first` chose."""
+    if not (first.changed and second.changed):
+        return second if second.changed else first
+    ratio = first.ratio * second.ratio
+    return replace(
+        second,
+        ratio=ratio,
+        reason=f"{_load(settings)} is {ratio:.2f} times that of the present configuration: "
+        f"{first.ratio:.2f} times with other instances and threads, and {second.ratio:.2f} times that with "
+        f"other batches, medians of {settings.rounds} rounds each",
+    )
 
 
 def cores() -> int:
@@ -274,7 +287,7 @@ def _ratios(loads: Mapping[str, Sequence[Load]], name: str, figure: str) -> list
 
 
 def _reason(name: str, ratio: float, settings: TuningSettings) -> str:
-    load = f"{settings.figure} at {settings.callers} callers"
+    load = _load(settings)
     if name == PRESENT:
         return (
             f"nothing tried lowers {load} by {settings.margin:.0%} or more; the present configuration stays"
@@ -282,3 +295,7 @@ def _reason(name: str, ratio: float, settings: TuningSettings) -> str:
     return (
         f"{load} is {ratio:.2f} times that of the present configuration, median of {settings.rounds} rounds"
     )
+
+
+def _load(settings: TuningSettings) -> str:
+    return f"{settings.figure} at {settings.callers} callers"

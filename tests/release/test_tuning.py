@@ -8,7 +8,16 @@ import pytest
 from tiny_release import SPEC
 
 from leanrec.config import TuningSettings
-from leanrec.release.tuning import PRESENT, Tuned, batching_grid, compute_grid, decide, survivors
+from leanrec.release.tuning import (
+    PRESENT,
+    Outcome,
+    Tuned,
+    batching_grid,
+    both_stages,
+    compute_grid,
+    decide,
+    survivors,
+)
 from leanrec.schema import RECOMMENDER
 from leanrec.triton.model_configuration import ModelConfiguration
 
@@ -80,3 +89,23 @@ def test_the_better_half_stays_and_never_less_than_two(ratios, left):
 )
 def test_only_what_is_better_in_most_rounds_wins(ratios, name, ratio):
     assert decide(ratios, margin=0.05) == (name, pytest.approx(ratio))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ratio", "said"),
+    [
+        (1.0, 1.0, 1.0, ["first"]),
+        (0.8, 1.0, 0.8, ["first"]),
+        (1.0, 0.9, 0.9, ["second"]),
+        (0.8, 0.9, 0.72, ["p50 at 3 callers is 0.72 times that of", "0.80 times", "0.90 times that"]),
+    ],
+)  # fmt: skip
+def test_the_reason_tells_the_ratio_of_both_stages(first, second, ratio, said):
+    stages = [
+        Outcome(chosen=replace(NOW, instances=n), changed=value < 1, ratio=value, reason=name)
+        for n, (name, value) in enumerate([("first", first), ("second", second)], 2)
+    ]
+    found = both_stages(*stages, TuningSettings(figure="p50", callers=3))
+    assert found.ratio == pytest.approx(ratio) and found.changed is (ratio < 1)
+    assert found.chosen == stages[second < 1].chosen
+    assert all(words in found.reason for words in said)
