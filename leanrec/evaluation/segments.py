@@ -19,13 +19,16 @@ COLD_SHARE = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """NDCG@10 and AUC of a part; None where the part is empty or holds labels of one kind only."""
+    """The figures of a part; None where it is empty, and AUC also where it holds labels of one kind only."""
 
     name: str
     num_requests: int
     num_pairs: int
     ndcg: float | None
     auc: float | None
+    log_loss: float | None
+    ece: float | None
+    """Expected calibration error of P(like)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,11 +117,14 @@ def _cold(protocol: Protocol) -> tuple[Bools, Bools]:
 def _segment(part: Part, item_index: Ints, like: Floats, protocol: Protocol) -> Segment:
     ndcg = ndcg_in(part, item_index, protocol)
     liked = protocol.pairs.liked[part.pairs]
+    score = np.asarray(like)[part.pairs]
     both = 0 < liked.sum() < liked.size
     return Segment(
         name=part.name,
         num_requests=int(ndcg.size),
         num_pairs=int(liked.size),
         ndcg=float(ndcg.mean()) if ndcg.size else None,
-        auc=metrics.auc(liked, np.asarray(like)[part.pairs]) if both else None,
+        auc=metrics.auc(liked, score) if both else None,
+        log_loss=metrics.log_loss(liked, score) if liked.size else None,
+        ece=metrics.expected_calibration_error(liked, score) if liked.size else None,
     )

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from leanrec.evaluation.lists import best_items
-from leanrec.evaluation.protocol import evaluate_lists, load_protocol
-from leanrec.evaluation.segments import cold_items, evaluate_segments, head_items
+from leanrec.evaluation.protocol import evaluate_lists, evaluate_scores, load_protocol
+from leanrec.evaluation.segments import cold_items, evaluate_segments, head_items, parts_of
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,29 @@ def test_an_empty_segment_is_named_and_null(protocol, answers):
     segments = {segment.name: segment for segment in evaluate_segments(*answers, protocol)}
     assert segments["other users"].num_requests == 0
     assert segments["other users"].ndcg is None and segments["other users"].auc is None
+    assert segments["other users"].log_loss is None and segments["other users"].ece is None
     json.dumps([asdict(segment) for segment in segments.values()], allow_nan=False)
 
 
-def test_a_part_with_labels_of_one_kind_has_no_auc(protocol, answers):
+def test_a_part_with_labels_of_one_kind_has_no_auc_but_is_calibrated_or_not(protocol, answers):
     all_liked = replace(protocol, pairs=replace(protocol.pairs, liked=np.ones_like(protocol.pairs.liked)))
-    assert {segment.auc for segment in evaluate_segments(*answers, all_liked)} == {None}
+    like = answers[1]
+    for segment, part in zip(evaluate_segments(*answers, all_liked), parts_of(all_liked), strict=True):
+        assert segment.auc is None
+        if segment.num_pairs:
+            assert segment.log_loss == pytest.approx(-np.log(like[part.pairs]).mean())
+            assert segment.ece == pytest.approx(1 - like[part.pairs].mean())
+
+
+def test_log_loss_and_calibration_of_the_parts_add_up_and_show_where_scores_are_too_high(protocol, answers):
+    liked, lists = protocol.pairs.liked, answers[0]
+    honest = np.full(liked.size, liked.mean())
+    head, tail = (part.pairs for part in parts_of(protocol)[2:4])
+    flattered = np.where(tail, 0.99, liked[head].mean())
+    segments = {segment.name: segment for segment in evaluate_segments(lists, flattered, protocol)}
+    before = {segment.name: segment for segment in evaluate_segments(lists, honest, protocol)}
+    assert segments["head items"].ece == pytest.approx(0, abs=1e-9)
+    assert segments["tail items"].ece == pytest.approx(0.99 - liked[tail].mean())
+    assert segments["tail items"].log_loss > before["tail items"].log_loss
+    whole = sum(before[name].log_loss * before[name].num_pairs for name in ("head items", "tail items"))
+    assert whole / liked.size == pytest.approx(evaluate_scores(honest, honest, protocol)["log_loss"])

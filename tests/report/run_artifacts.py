@@ -117,8 +117,14 @@ def front() -> dict:
                 "resident_bytes": 83_000_000, "bit_equal": True,
             } if recipe in ("fp32", "int8") else None,
             "segments": [
-                {"name": "cold users", "num_requests": 200, "num_pairs": 600, "ndcg": 0.1234, "auc": 0.751},
-                {"name": "cold items", "num_requests": 0, "num_pairs": 0, "ndcg": None, "auc": None},
+                {
+                    "name": "cold users", "num_requests": 200, "num_pairs": 600,
+                    "ndcg": 0.1234, "auc": 0.751, "log_loss": 0.5874, "ece": 0.0456,
+                },
+                {
+                    "name": "cold items", "num_requests": 0, "num_pairs": 0,
+                    "ndcg": None, "auc": None, "log_loss": None, "ece": None,
+                },
             ],
         }
         for recipe, size, p50, auc_loss, ndcg_loss, objective, within, why_not in rows

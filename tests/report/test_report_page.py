@@ -220,6 +220,7 @@ def test_the_front_shows_triton_and_the_segments_of_those_measured(whole):
     assert "The best of the front in the real Triton" in words
     assert words.count("ONNX Runtime's, bit for bit") == 2
     assert "cold users" in words and "0.123 · 0.751" in words and "– · –" in words
+    assert "Log loss and calibration error by segment" in words and "0.587 · 0.046" in words
 
 
 def test_what_tuning_measured_is_shown(whole_run, tmp_path):
