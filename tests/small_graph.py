@@ -6,6 +6,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from leanrec.export.graph_file import write_graph
+from leanrec.export.runtime import GraphSession
+
 ROWS, DIM, HIDDEN = 200, 32, 64
 
 
@@ -45,6 +48,24 @@ def small_graph(nodes, constants, outputs) -> onnx.ModelProto:
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def table_graph(table: np.ndarray) -> onnx.ModelProto:
+    """The rows of one table, gathered."""
+    return small_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["rows"], axis=0)],
+        {"table": table},
+        {"rows": [None, None, table.shape[1]]},
+    )
+
+
+def answer(graph: onnx.ModelProto, ids: np.ndarray, folder) -> np.ndarray:
+    """What `graph` answers to `ids` in ONNX Runtime, from a file in `folder`."""
+    path = folder / "model.onnx"
+    write_graph(graph, path)
+    onnx.checker.check_model(path, full_check=True)
+    (output,) = GraphSession(path).run({"ids": ids}).values()
+    return output
 
 
 def requests() -> dict[str, np.ndarray]:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
-from small_graph import DIM, HIDDEN, ROWS, requests, small_graph, small_model
+from small_graph import DIM, HIDDEN, ROWS, answer, requests, small_graph, small_model, table_graph
 
-from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS, fp16, int4, int8_tables
+from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS, int4, int8_tables
 from leanrec.compression.methods.product_quantized_tables import Codebook, num_codes
 from leanrec.compression.recipes import RECIPES, cook
 from leanrec.config import CompressionSettings, Recipe
 from leanrec.config.methods import GRAPH, Int4Tables, ProductQuantizedTables
 from leanrec.config.methods import METHODS as METHOD_SETTINGS
 from leanrec.errors import CompressionError, ConfigError
-from leanrec.export.graph_file import write_graph
-from leanrec.export.runtime import GraphSession
 
 METHODS = GRAPH_METHODS
 LARGEST_SCORE_ERROR = {
@@ -40,23 +34,6 @@ LARGEST_SCORE_ERROR = {
 SETTINGS = {"prune_rows": {"share": 0.5}, "factorize_tables": {"energy": 0.95}}
 """Where the method as it comes would not change a model as small as this one."""
 FULL_RANK = np.random.default_rng(5).normal(size=(ROWS, DIM)).astype(np.float32)
-
-
-def table_graph(table: np.ndarray) -> onnx.ModelProto:
-    """The rows of one table, gathered."""
-    return small_graph(
-        [helper.make_node("Gather", ["table", "ids"], ["rows"], axis=0)],
-        {"table": table},
-        {"rows": [None, None, table.shape[1]]},
-    )
-
-
-def answer(graph: onnx.ModelProto, ids: np.ndarray, folder) -> np.ndarray:
-    path = folder / "model.onnx"
-    write_graph(graph, path)
-    onnx.checker.check_model(path, full_check=True)
-    (output,) = GraphSession(path).run({"ids": ids}).values()
-    return output
 
 
 def apply(name: str, graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -96,45 +73,6 @@ class TestEveryMethod:
 def test_tables_that_would_not_become_smaller_are_refused(name, own):
     with pytest.raises(CompressionError, match=f"{name}: no table would become smaller"):
         METHODS[name].apply(table_graph(FULL_RANK), METHOD_SETTINGS[name](**own), requests)
-
-
-def tables():
-    shape = st.tuples(st.integers(130, 160), st.integers(4, 9))
-    scale = st.sampled_from([1e-6, 1e-2, 1.0, 1e3])
-    values = shape.flatmap(lambda s: hnp.arrays(np.float32, s, elements=st.floats(-1, 1, width=32)))
-    return st.tuples(values, scale).map(lambda pair: (pair[0] * np.float32(pair[1])).astype(np.float32))
-
-
-@settings(max_examples=50, deadline=None)
-@given(tables())
-def test_an_8_bit_table_is_off_by_half_a_step_at_most(table):
-    quantized = int8_tables.quantize(table)
-    error = np.abs(quantized.restored().astype(np.float64) - table)
-    assert (error <= quantized.largest_error()).all()
-    assert quantized.rows.dtype == np.int8 and np.abs(quantized.rows.astype(int)).max() <= 127
-
-
-@settings(max_examples=50, deadline=None)
-@given(tables(), st.sampled_from([0, 1, 3, 4]))
-def test_a_4_bit_table_is_off_by_half_a_step_at_most(table, block):
-    quantized = int4.quantize(table, block)
-    error = np.abs(quantized.restored().astype(np.float64) - table)
-    assert (error <= quantized.largest_error()).all()
-
-
-@settings(max_examples=50, deadline=None)
-@given(tables())
-def test_a_bfloat16_table_is_off_by_2_to_the_minus_8_at_most(table):
-    normal = np.where(np.abs(table) < np.finfo(np.float32).tiny, 0, table)
-    error = np.abs(normal.astype(ml_dtypes.bfloat16).astype(np.float64) - normal)
-    assert (error <= fp16.RELATIVE_ERROR_BF16 * np.abs(normal)).all()
-
-
-@settings(max_examples=50, deadline=None)
-@given(tables())
-def test_a_half_precision_table_is_off_by_2_to_the_minus_11_at_most(table):
-    error = np.abs(table.astype(np.float16).astype(np.float64) - table)
-    assert (error <= fp16.largest_error(table)).all()
 
 
 @pytest.mark.parametrize("spread", [1.0, 100.0])

@@ -1,0 +1,131 @@
+"""How far rounding may move a table: bounds from theory, computed here, against what a server answers.
+
+A method's own statement of its error (`largest_error`) is held, too; alone it would let a scale pass that is
+ten times too large, for it is made of that scale.
+"""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from small_graph import answer, table_graph
+
+from leanrec.compression.methods import GRAPH_METHODS, fp16, int4, int8_tables
+from leanrec.config.methods import METHODS
+
+EPS, TINY = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
+EVENED_WHEN_BETTER = 0.8
+"""Columns get scales of their own where that leaves less than this share of the squared error."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("graphs")
+
+
+def tables():
+    shape = st.tuples(st.integers(130, 160), st.integers(4, 9))
+    scale = st.sampled_from([1e-6, 1e-2, 1.0, 1e3])
+    values = shape.flatmap(lambda s: hnp.arrays(np.float32, s, elements=st.floats(-1, 1, width=32)))
+    return st.tuples(values, scale).map(lambda pair: (pair[0] * np.float32(pair[1])).astype(np.float32))
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables())
+def test_an_8_bit_table_is_off_by_half_a_step_at_most(table):
+    quantized = int8_tables.quantize(table)
+    error = np.abs(quantized.restored().astype(np.float64) - table)
+    assert (error <= quantized.largest_error()).all()
+    assert quantized.rows.dtype == np.int8 and np.abs(quantized.rows.astype(int)).max() <= 127
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables(), st.sampled_from([0, 1, 3, 4]))
+def test_a_4_bit_table_is_off_by_half_a_step_at_most(table, block):
+    quantized = int4.quantize(table, block)
+    error = np.abs(quantized.restored().astype(np.float64) - table)
+    assert (error <= quantized.largest_error()).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables())
+def test_a_bfloat16_table_is_off_by_2_to_the_minus_8_at_most(table):
+    normal = np.where(np.abs(table) < np.finfo(np.float32).tiny, 0, table)
+    error = np.abs(normal.astype(ml_dtypes.bfloat16).astype(np.float64) - normal)
+    assert (error <= fp16.RELATIVE_ERROR_BF16 * np.abs(normal)).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables())
+def test_a_half_precision_table_is_off_by_2_to_the_minus_11_at_most(table):
+    error = np.abs(table.astype(np.float16).astype(np.float64) - table)
+    assert (error <= fp16.largest_error(table)).all()
+
+
+def served(method: str, table: np.ndarray, folder, **own) -> np.ndarray:
+    """All rows of `table` [N, D] as ONNX Runtime answers them after `method`, in float64."""
+    graph = GRAPH_METHODS[method].apply(table_graph(table), METHODS[method](**own))
+    return answer(graph, np.arange(len(table))[None], folder)[0].astype(np.float64)
+
+
+def assert_as_good_as_the_better_of(plain: np.ndarray, evened: np.ndarray, error: np.ndarray) -> None:
+    """Of the bounds [N, D] without and with scales of columns one holds, and the sum is the better one's."""
+    assert (error <= np.maximum(plain, evened)).all()
+    best = min(np.square(plain).sum(), np.square(evened).sum() / EVENED_WHEN_BETTER)
+    assert np.square(error).sum() <= best
+
+
+def column_scales(table: np.ndarray) -> np.ndarray:
+    """The largest number of each column, [D], in float64; 1 for a column of zeros."""
+    largest = np.abs(table).max(axis=0).astype(np.float64)
+    return np.where(largest >= TINY, largest, 1.0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(table=tables())
+def test_8_bits_are_off_by_the_rows_largest_over_254(table, folder):
+    def bound(values: np.ndarray) -> np.ndarray:
+        largest = np.abs(values).max(axis=1, keepdims=True)
+        # 127 steps to each side, half a step; numbers too small for a scale become zeros.
+        return np.broadcast_to(largest * (1 / 254 + 4 * EPS) + 128 * TINY, values.shape)
+
+    exact, columns = table.astype(np.float64), column_scales(table)
+    error = np.abs(served("int8_tables", table, folder) - exact)
+    assert_as_good_as_the_better_of(bound(exact), bound(exact / columns) * columns + TINY, error)
+
+
+@settings(max_examples=50, deadline=None)
+@given(table=tables(), block=st.sampled_from([0, 1, 3, 4]))
+def test_4_bits_are_off_by_the_blocks_span_over_30(table, block, folder):
+    half, smallest = 2.0**-10, 2.0**-24  # what a half rounds away in one direction
+
+    def bound(values: np.ndarray) -> np.ndarray:
+        width = values.shape[1]
+        bounds = np.empty_like(values)
+        for at in range(0, width, block or width):
+            part = values[:, at : at + (block or width)]
+            low, high = part.min(axis=1, keepdims=True), part.max(axis=1, keepdims=True)
+            least = np.abs(low) * half + smallest  # how far the least value may lie below `low`
+            step = np.maximum((high - low + least) / 15 * (1 + half) + smallest, 2.0**-14)
+            roundings = 4 * EPS * (np.abs(low) + least + 15 * step)
+            bounds[:, at : at + (block or width)] = step / 2 + roundings
+        return bounds
+
+    exact, columns = table.astype(np.float64), column_scales(table)
+    error = np.abs(served("int4_tables", table, folder, block=block) - exact)
+    assert_as_good_as_the_better_of(bound(exact), bound(exact / columns) * columns + TINY, error)
+
+
+@pytest.mark.parametrize(
+    ("method", "relative", "absolute"), [("fp16", 2.0**-11, 2.0**-25), ("bf16", 2.0**-8, 2.0**-134)]
+)
+@settings(max_examples=50, deadline=None)
+@given(table=tables())
+def test_16_bits_are_off_by_half_of_their_last_digit(method, relative, absolute, table, folder):
+    exact = table.astype(np.float64)
+    error = np.abs(served(method, table, folder) - exact)
+    assert (error <= np.maximum(relative * np.abs(exact), absolute)).all()
