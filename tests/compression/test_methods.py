@@ -158,6 +158,23 @@ def test_who_shares_the_batch_decides_only_where_the_method_says_so(name, tmp_pa
     assert np.array_equal(together, alone) is not METHOD_SETTINGS[name].scales_by_batch
 
 
+def test_int8_static_refuses_requests_that_do_not_stand_for_the_traffic():
+    """Half of the requests fixes the ranges; a mean over one row alone is larger than one over seven."""
+    ids = np.random.default_rng(4).integers(1, ROWS, (400, 7))
+    drifted = np.where(np.arange(400)[:, None] < 200, ids, ids[:, :1])
+    apply_to = GRAPH_METHODS["int8_static"].apply
+    strict, lenient = METHOD_SETTINGS["int8_static"](), METHOD_SETTINGS["int8_static"](max_clipped=1.0)
+    sentence = (
+        r"int8_static: .*% of the values at active lie outside .* at most 1.00% may; .* raise num_requests"
+    )
+    with pytest.raises(CompressionError, match=sentence):
+        apply_to(small_model(), strict, lambda: {"ids": drifted})
+    assert apply_to(small_model(), lenient, lambda: {"ids": drifted}).ByteSize()
+    assert apply_to(
+        small_model(), strict, lambda: {"ids": np.random.default_rng(5).permutation(ids)}
+    ).ByteSize()
+
+
 @pytest.mark.parametrize("name", ["int8_static", "int8_mlp"])
 def test_layers_in_8_bits_are_exact_on_every_processor(name, tmp_path):
     # All weights and inputs as large as they come: two products added in 16 bits are beyond them with 8-bit
