@@ -87,10 +87,9 @@ def counted(client: TestClient, route: str, outcome: str) -> float:
     return metrics.requests.labels(route, "2", "candidate", outcome)._value.get()
 
 
-def feedback_of(client: TestClient, release: str) -> float:
-    """Impressions and clicks that credit `release`."""
-    feedback = client.app.state.gateway.metrics.feedback  # type: ignore[attr-defined]
-    return sum(feedback.labels(release, kind)._value.get() for kind in ("impression", "click"))
+def impressions_of(client: TestClient, release: str) -> float:
+    metrics = client.app.state.gateway.metrics  # type: ignore[attr-defined]
+    return metrics.feedback.labels(release, "impression")._value.get()
 
 
 def test_a_candidate_that_answers_is_what_its_users_get(client: TestClient) -> None:
@@ -116,18 +115,18 @@ def test_a_candidate_that_answers_is_what_its_users_get(client: TestClient) -> N
         ("down", "/v1/rank", {"user_id": "ann", "item_ids": ["i4"]}, None),
     ],
 )
-def test_clicks_credit_a_release_whose_model_answered_and_which_nobody_chose(
+def test_feedback_credits_a_release_whose_model_answered_and_which_nobody_chose(
     client: TestClient, fault: str, route: str, asked: dict, credited: int | None
 ) -> None:
     gateway = client.app.state.gateway  # type: ignore[attr-defined]
     gateway.releases._triton = gateway.triton = TritonByHand(fault)
     answer = client.post(route, json=asked).json()
-    counters = {name: feedback_of(client, name) for name in ("1", "2", "none")}
-    event = {"user_id": asked["user_id"], "item_id": "i4", "request_id": answer["request_id"]}
-    events = [{**event, "event_id": uuid4().hex, "type": kind} for kind in ("impression", "click")]
-    assert client.post("/v1/events", json={"events": events}).json()["accepted"] == 2
-    grown = {name: feedback_of(client, name) - before for name, before in counters.items()}
-    assert grown == {"1": 0, "2": 0, "none": 0} | {str(credited or "none"): 2}
+    counters = {name: impressions_of(client, name) for name in ("1", "2", "none")}
+    shown = {"event_id": uuid4().hex, "user_id": asked["user_id"], "item_id": "i4", "type": "impression"}
+    events = [{**shown, "request_id": answer["request_id"]}]
+    assert client.post("/v1/events", json={"events": events}).json()["accepted"] == 1
+    grown = {name: impressions_of(client, name) - before for name, before in counters.items()}
+    assert grown == {"1": 0, "2": 0, "none": 0} | {str(credited or "none"): 1}
     assert release_of(answer["request_id"], gateway.request_id_key) == answer["release"]
 
 
