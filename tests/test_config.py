@@ -67,7 +67,6 @@ def test_the_configuration_that_people_copy_shows_every_bound_of_a_rollout_with_
         ),
         ({"training": {"retriever": {"hidden": [-5]}}}, r"'training.retriever.hidden.0': .*seen: -5"),
         ({"training": {"ranker": {"learning_rate": float("inf")}}}, "ranker.learning_rate': .*finite number"),
-        ({"training": {"train_job": {"num_gpus": 8}}}, "num_gpus 8 and num_processes_per_node 1 differ"),
         (
             {"training": {"retriever": {"model": "sasrec", "dim": 9}}},
             "setting 'training.retriever': dim 9 cannot be shared out to sasrec.heads 2; make it a multiple$",

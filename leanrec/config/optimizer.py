@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from leanrec.config.section import Section
 
 
 class OptimizerSettings(Section):
     """The optimizers, the course of the learning rates, precision."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     dense: Literal["adamw", "adam", "adagrad"] = "adamw"
     """Of all weights but the tables'. AdamW decouples the weight decay, the others take it as L2."""

@@ -79,7 +79,9 @@ class RunSettings(Section):
 
     @model_validator(mode="after")
     def _recipes_suit_the_models(self) -> Self:
-        """As configured: a search may still change widths, and the methods look again."""
+        """As configured: where a search may change what is trained, the methods alone look, when applied."""
+        if "parameters" in self.search.model_fields_set:
+            return self
         for recipe in self.compression.recipes:
             check_fit(recipe, self.training)
         return self

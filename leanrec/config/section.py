@@ -18,7 +18,7 @@ Widths = tuple[Annotated[int, Field(ge=1)], ...]
 class Section(BaseModel):
     """Settings that cannot change and take no key they do not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:

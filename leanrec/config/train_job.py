@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from leanrec.config.section import Section
 
@@ -42,12 +40,3 @@ class TrainJobSettings(Section):
     """Seconds after which Trainer ends the job."""
     poll_s: float = Field(default=5.0, gt=0)
     """Seconds between two looks at the job."""
-
-    @model_validator(mode="after")
-    def _a_process_a_gpu(self) -> Self:
-        if self.num_gpus not in (0, self.num_processes_per_node):
-            raise ValueError(
-                f"num_gpus {self.num_gpus} and num_processes_per_node {self.num_processes_per_node} differ, "
-                "and each process trains on a GPU of its own; set both alike"
-            )
-        return self

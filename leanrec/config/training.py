@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.config.section import Section, Widths
@@ -34,6 +34,8 @@ from leanrec.errors import ConfigError
 
 class ModelSettings(Section):
     """A model of the zoo: what nobody set is what suits the model that is named."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     model: str
     defaults: ClassVar[dict[str, dict[str, Any]]]

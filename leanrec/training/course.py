@@ -47,6 +47,8 @@ class Course:
     """How batches are shared out over the processes: "equal" or "measured"."""
     prefetch: bool
     """Whether the next batch is made while the present one is learnt from."""
+    to_go_on: str
+    """What to do, at a lower rate, with the last checkpoint."""
     watch: Watch
     log: Callable[[str], None]
     sums: dict[str, Tensor] | None = None
@@ -80,13 +82,19 @@ def refuse_no_numbers(course: Course, when: str, sharded: ShardedModel) -> None:
             raise TrainingError(
                 f"the {course.name}'s weights {name} hold what is no number after {when}; "
                 f"the last checkpoint is kept: lower training.{course.name}.learning_rate or "
-                "table_learning_rate and set training.resume: other_pace to go on from it"
+                f"table_learning_rate and {course.to_go_on}"
             )
 
 
 def _is_finite(part: Tensor) -> bool:
     """Whether all of its numbers are finite; nothing of its size is made for it."""
     return not part.numel() or bool(torch.stack(part.aminmax()).isfinite().all())
+
+
+def is_finished(progress: Progress, settings: RetrieverSettings | RankerSettings) -> bool:
+    """Whether all epochs are done, or patience is out."""
+    since_best = progress.epochs_done - 1 - progress.best_epoch
+    return since_best >= settings.patience or progress.epochs_done >= settings.epochs
 
 
 def save(course: Course, state: State, sharded: ShardedModel, random: dict[str, Tensor]) -> None:
@@ -100,6 +108,7 @@ def take_up(course: Course, number: int, sharded: ShardedModel) -> State:
     best, best_sums = copied(sharded.weights()), copied(sharded.sums())
     into = _of_now(sharded) | _named("best", best) | _named("best_sums", best_sums)
     progress, held = course.checkpoints.load(number, into)
+    progress.finished = is_finished(progress, course.settings)  # it may have been made at another pace
     sharded.load_sums(_group("sums", held))
     sharded.load_dense_state(_group("dense", held))
     return State(progress, _group("best", held), _group("best_sums", held), _group("random", held))

@@ -128,8 +128,7 @@ def _no_number(course: Course, loss: float, epoch: int, done: int, rows: Tensor)
     return (
         f"the {course.name}'s loss is {loss} in epoch {epoch + 1}, step {done + 1}, on a batch that begins "
         f"with rows {shown} of its training data; the last checkpoint is kept: look at these rows, or lower "
-        f"training.{course.name}.learning_rate or table_learning_rate and set training.resume: other_pace to "
-        "go on from it"
+        f"training.{course.name}.learning_rate or table_learning_rate and {course.to_go_on}"
     )
 
 

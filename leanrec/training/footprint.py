@@ -135,7 +135,8 @@ def plan_training(
         kept.append([KEPT * FLOAT * sum(t.weights_a_rank.get(rank, 0) for t in planned) for rank in ranks])
         weights = sum(p.numel() for p in model.parameters()) - _table_weights(model)
         dense.append(weights * FLOAT * COPIES)
-        vector = sum(vector_bytes(settings.exchange, model.sparse.dim))
+        exchange = settings.exchange if num_processes > 1 else "fp32"  # one sends nothing
+        vector = sum(vector_bytes(exchange, model.sparse.dim))
         sent.append(_sent(model, own, spec, num_processes, vector, weights))
     return TrainingPlan(
         num_processes=num_processes,

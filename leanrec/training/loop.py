@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from leanrec.errors import TrainingError
 from leanrec.training.batches import measured_speeds, parts_by_speed
 from leanrec.training.checkpoint import Progress
-from leanrec.training.course import Course, State, refuse_no_numbers, save, take_up
+from leanrec.training.course import Course, State, is_finished, refuse_no_numbers, save, take_up
 from leanrec.training.epoch import train_epoch
 from leanrec.training.exchange import as_exchanged
 from leanrec.training.sharded_model import ShardedModel, fill
@@ -68,8 +68,7 @@ def fit(objective: Any, course: Course) -> Fitted:
             state.keep_as_best(sharded)
         progress.curves.append(curve | figures)
         progress.epochs_done, progress.step, progress.loss_sum, progress.seconds = epoch + 1, 0, 0.0, 0.0
-        too_long = epoch - progress.best_epoch >= settings.patience
-        progress.finished = too_long or progress.epochs_done >= settings.epochs
+        progress.finished = is_finished(progress, settings)
         save(course, state, sharded, {})
         course.watch.close_epoch(progress.curves[-1])
         course.log(_line(course, progress.curves[-1]))

@@ -46,6 +46,7 @@ def search_settings(
     A trial whose training stops (a loss that is not a number) counts as failed and the search goes on. Raises
     a ConfigError for a parameter that training does not know, and a TrainingError when every trial failed.
     """
+    training = training.model_copy(update={"resume": "same"})  # of another trial nothing is taken up
     parameters = parameters_of(settings, training)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)

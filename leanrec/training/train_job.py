@@ -21,7 +21,7 @@ from typing import Any
 
 from leanrec.config import TrainingSettings
 from leanrec.config.train_job import TrainJobSettings
-from leanrec.errors import LeanRecError, TrainingError
+from leanrec.errors import ConfigError, LeanRecError, TrainingError
 from leanrec.files import atomic_directory, atomic_file, read_json, sha256_of
 from leanrec.training.job import ERROR_FILE, PROGRESS_FILE, SUMMARY_FILE, Job, last_word
 
@@ -47,6 +47,7 @@ def train_on_cluster(
     Raises a TrainingError with one sentence when the job cannot be created, fails or is lost; `output` is
     then as it was, and the checkpoints stay in the shared folder for the next attempt.
     """
+    _refuse_idle_gpus(cluster)
     inputs = {"features": Path(features), "training_set": Path(training_set)}
     if warm_start is not None:
         inputs["warm_start"] = Path(warm_start)
@@ -59,6 +60,16 @@ def train_on_cluster(
         shutil.copytree(shared / "output", fresh, dirs_exist_ok=True)
     shutil.rmtree(shared, ignore_errors=True)
     return summary
+
+
+def _refuse_idle_gpus(cluster: TrainJobSettings) -> None:
+    """A ConfigError where a pod has other GPUs than processes, each of which trains on one of its own."""
+    if cluster.num_gpus not in (0, cluster.num_processes_per_node):
+        raise ConfigError(
+            f"training.train_job: num_gpus {cluster.num_gpus} and num_processes_per_node "
+            f"{cluster.num_processes_per_node} differ, and each process trains on a GPU of its own; set both "
+            "alike"
+        )
 
 
 def train_job(cluster: TrainJobSettings, *, name: str, job: Path) -> dict[str, Any]:

@@ -51,8 +51,11 @@ ELSEWHERE = (
 )
 """Settings that say where it is learnt, not what."""
 PACE = ("learning_rate", "table_learning_rate", "weight_decay", "epochs", "patience")
-HELD_BY_OPTIMIZER = ("dense", "tables")
-"""Settings of a model that say how fast it is learnt, and those of its optimizer that do not."""
+PACE_OF_OPTIMIZER = (
+    *("schedule", "warmup_steps", "step_epochs", "step_factor"),
+    *("clip_norm", "precision", "table_weight_decay"),
+)
+"""Settings of a model, and of its optimizer, that say how fast it is learnt."""
 
 
 def main(path: str) -> int:
@@ -145,6 +148,7 @@ def train(settings: TrainingSettings, job: Job) -> None:
         "examples": learnt_from,
         "probe": held_out.take(torch.arange(min(PROBE_EVENTS, len(held_out)))),
         "log": partial(_log, job.progress),
+        "to_go_on": _to_go_on(settings, job),
     }
     # How many processes train, and where the state is kept, does not change what is learnt.
     learning = {name: value for name, value in job.settings.items() if name not in ELSEWHERE}
@@ -176,12 +180,22 @@ def train(settings: TrainingSettings, job: Job) -> None:
         _write(recommender, holdout, fitted, job)
 
 
+def _to_go_on(settings: TrainingSettings, job: Job) -> str:
+    """What to do about a rate that was too high; a TrainJob's folder is another one at another rate."""
+    if settings.train_job is not None:
+        return "begin anew"
+    return f"go on from it with training.checkpoint: {job.checkpoints} and training.resume: other_pace"
+
+
 def _but_the_pace(learning: dict[str, Any]) -> dict[str, Any]:
     """`learning` without what may change between a checkpoint and the run that goes on from it."""
     parts = {}
     for part in ("retriever", "ranker"):
         own = {name: value for name, value in learning[part].items() if name not in PACE}
-        parts[part] = {**own, "optimizer": {name: own["optimizer"][name] for name in HELD_BY_OPTIMIZER}}
+        optimizer = {
+            name: own["optimizer"][name] for name in own["optimizer"] if name not in PACE_OF_OPTIMIZER
+        }
+        parts[part] = {**own, "optimizer": optimizer}
     return {**learning, **parts}
 
 

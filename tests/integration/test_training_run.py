@@ -237,7 +237,10 @@ def test_after_a_loss_that_is_no_number_training_goes_on_from_the_checkpoint_at_
         ranker = TWO.ranker.model_copy(update={"table_learning_rate": rate})
         return often.model_copy(update={"ranker": ranker, "checkpoint_every_s": 0})
 
-    said = r"ranker's loss is (nan|inf) in epoch \d, step \d+, .*resume: other_pace to go on from it"
+    said = (
+        r"ranker's loss is (nan|inf) in epoch \d, step \d+, .* and go on from it with training.checkpoint: "
+        r".*model.checkpoint and training.resume: other_pace$"
+    )
     with pytest.raises(TrainingError, match=said):
         train(tmp_path, at(1e30))
     assert set(kept) <= {path.name for path in checkpoints.glob("[0-9]*")}
