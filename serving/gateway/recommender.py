@@ -3,7 +3,7 @@
 What fails falls back, in this order, and the answer says so:
 
     the store is gone          a row past its time (stale_row); without one, popular items
-    the candidate fails        the stable release answers
+    the candidate fails        the stable release answers; it is asked beside one that is slow
     Triton does not serve the  the one about to be stable, or one that was stable lately; while releases
     stable release (yet)       change, Triton serves one of them
     no Triton answers in time  popular items of the stable release, filtered alike (popular_items)
@@ -39,7 +39,7 @@ from serving.gateway.api import (
     Timings,
 )
 from serving.gateway.failures import Failures
-from serving.gateway.fallback import Failed, first_answer
+from serving.gateway.fallback import Asked, Failed, First, first_answer
 from serving.gateway.faults import FaultError, shown
 from serving.gateway.filters import Filter, Scored, diversify
 from serving.gateway.metrics import PHASES, counted_route
@@ -73,6 +73,8 @@ class Recommender:
         self._gateway = gateway
         self._metrics = gateway.metrics
         self._failures = Failures(gateway.metrics)
+        self._late: set[asyncio.Task] = set()
+        """Candidates' answers that nobody waits for."""
 
     async def recommend(self, request: RecommendationRequest) -> tuple[RecommendationAnswer, User]:
         """The answer, and the user as he was known. A FaultError when `k` or `release` cannot be had."""
@@ -122,11 +124,11 @@ class Recommender:
 
         # Whom the store cannot tell of is no stranger: the figures of one would be wrong.
         asked = [t for t in targets if not t.is_older or _knows(t, request.item_ids)]
-        first, failed = await first_answer(
-            asked if degraded != "popular_items" else (), ranked, self.deadline()
-        )
+        ends = self.deadline()
+        first, failed = await first_answer(asked if degraded != "popular_items" else (), ranked, ends)
         if first is not None:
             self._note(failed, "/v1/rank")
+            self._follow_late(first, "/v1/rank", ends)
             if isinstance(first.answer, FaultError):
                 raise first.answer
             figures = zip(*(first.answer[name].tolist() for name in ("score", "like", "rating")), strict=True)
@@ -181,13 +183,13 @@ class Recommender:
     ) -> Found:
         if user.row is not None:
             route = counted_route("/v1/recommendations", pinned=request.release is not None)
+            ends = self.deadline()
             first, failed = await first_answer(
-                targets,
-                lambda target, ends: self.from_model(target, request, user, ends),
-                self.deadline(),
+                targets, lambda target, ends: self.from_model(target, request, user, ends), ends
             )
             if first is not None:
                 self._note(failed, route)
+                self._follow_late(first, route, ends)
                 if first.answer and request.release is None:
                     version = str(first.target.release.version)
                     self._metrics.score.labels(version).observe(first.answer[0][1])
@@ -213,6 +215,32 @@ class Recommender:
         for target, error in failed:
             if blamed in (None, target):
                 self._failures.note(route, target, error)
+
+    def _follow_late(self, first: First, route: str, ends: float) -> None:
+        """Count what becomes of a candidate that still has time when another has answered in its place.
+
+        An answer counts with the time that it took: one that is slow shall be found by its p99, and would not
+        be if its fast answers alone were known.
+        """
+        if first.late is None:
+            return
+
+        def count(late: asyncio.Task[Asked]) -> None:
+            self._late.discard(late)
+            if late.cancelled():  # the gateway ends
+                return
+            answered, failed = late.result()
+            self._note(failed, route)
+            if answered is not None:
+                target = answered.target
+                version, outcome = str(target.release.version), "ok" if answered.answer else "empty"
+                seconds = asyncio.get_running_loop().time() - begun
+                self._metrics.requests.labels(route, version, target.stage, outcome).inc()
+                self._metrics.seconds.labels(route, version, outcome).observe(seconds)
+
+        begun = ends - self._gateway.settings.gateway.deadline_ms / 1e3
+        self._late.add(first.late)
+        first.late.add_done_callback(count)
 
     async def _more(
         self,

@@ -45,7 +45,10 @@ class TritonByHand:
         fault = self.fault if request.model_name.endswith("_candidate") else ""
         if fault == "not served":
             raise NotServedError("not here")
-        if fault == "silent":
+        if fault in ("slow", "hanging"):  # slow: not within half of the time
+            left = ends - asyncio.get_running_loop().time()
+            await asyncio.sleep(left if fault == "hanging" else 0.75 * left)
+        if fault in ("silent", "hanging"):
             raise ServingError("no answer within 1 s")
         if request.model_name.startswith("ranker"):
             bias = np.linspace(0, 1, SPEC.num_items, dtype=np.float32)[inputs["candidates"]]
@@ -152,8 +155,8 @@ def test_where_the_candidate_fails_the_stable_release_answers_and_the_failure_is
     ("fault", "given_s"),
     [
         # 20 s for all; what is asked answers, or fails, at once.
-        ("", {"recommender_candidate": 10, "ranker_candidate": 10}),
-        ("silent", {"recommender_candidate": 10, "recommender": 20, "ranker": 20}),
+        ("", {"recommender_candidate": 20, "ranker_candidate": 20}),
+        ("silent", {"recommender_candidate": 20, "recommender": 20, "ranker": 20}),
     ],
 )
 def test_all_that_is_asked_for_one_request_ends_within_one_deadline(
@@ -166,6 +169,23 @@ def test_all_that_is_asked_for_one_request_ends_within_one_deadline(
     assert all(seconds <= most for seconds, most in zip(left, given_s.values(), strict=True))
     # The same end, and not one a question: what comes later has less left.
     assert left[-1] < left[-2]
+
+
+@pytest.mark.parametrize(("fault", "outcome"), [("slow", "ok"), ("hanging", "error")])
+def test_the_stable_release_answers_before_a_slow_candidate_whose_answer_counts_as_what_it_is(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, fault: str, outcome: str
+) -> None:
+    gateway = client.app.state.gateway  # type: ignore[attr-defined]
+    gateway.triton = TritonByHand(fault)
+    monkeypatch.setattr(gateway.recommender, "deadline", lambda: asyncio.get_running_loop().time() + 1)
+    for route, asked in ((ASK, {"k": 3}), ("/v1/rank", {"item_ids": ["i20"]})):
+        before = {name: counted(client, route, name) for name in ("ok", "error")}
+        answer = client.post(route, json={"user_id": "ann", **asked}).json()
+        assert (answer["release"], answer["stage"], answer["degraded"]) == (1, "stable", None)
+        wait_for(lambda: counted(client, route, outcome) == before[outcome] + 1)  # noqa: B023
+        assert {name: counted(client, route, name) for name in before} == before | {
+            outcome: before[outcome] + 1
+        }
 
 
 def test_a_candidate_s_failure_counts_though_the_stable_release_does_not_know_the_item(

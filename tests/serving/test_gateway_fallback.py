@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import selectors
+from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +18,32 @@ from serving.gateway.fallback import first_answer
 LACKS, FAILS = "lacks", "fails"
 
 
+class Clock(selectors.DefaultSelector):
+    """Nobody waits: where nothing is left to do, the time of the next timer has come."""
+
+    now = 100.0
+
+    def select(self, timeout: float | None = None) -> list:
+        self.now += timeout or 0
+        return super().select(0)
+
+
+def run(course: Coroutine[Any, Any, None]) -> None:
+    """`course` in a loop whose time begins at 100 and passes at once."""
+    clock = Clock()
+
+    def loop() -> asyncio.AbstractEventLoop:
+        made = asyncio.SelectorEventLoop(clock)
+        made.time = lambda: clock.now  # type: ignore[method-assign]
+        return made
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(course)
+
+
 def target(name: str) -> Any:
-    return SimpleNamespace(name=name, is_older=name.startswith("older"))
+    stage = "candidate" if name == "candidate" else "stable"
+    return SimpleNamespace(name=name, stage=stage, is_older=name.startswith("older"))
 
 
 @pytest.mark.parametrize(
@@ -62,32 +88,71 @@ def test_targets_are_asked_in_their_order_until_one_answers(
 
 
 @pytest.mark.parametrize(
-    ("names", "left_s"),
+    ("takes_s", "asked_at", "answered", "failed"),
     [
-        (["stable"], [8]),
-        (["candidate", "stable"], [4, 4]),
-        (["candidate", "candidate by another name", "stable"], [4, 2, 2]),
-        (["candidate", "stable", "older"], [4, 4]),
+        # Of two that are stable, as in every transition, the first has all the time.
+        ({"stable": 7, "wanted": 1}, {"stable": 100}, ("stable", 107), []),
+        ({"stable": 60, "wanted": 1}, {"stable": 100, "wanted": 108}, None, ["stable", "wanted"]),
+        ({"candidate": 7}, {"candidate": 100}, ("candidate", 107), []),
+        ({"candidate": 3, "stable": 1}, {"candidate": 100}, ("candidate", 103), []),
+        # From half of the time on, the stable one is asked beside a candidate.
+        ({"candidate": 5, "stable": 2}, {"candidate": 100, "stable": 104}, ("candidate", 105), []),
+        ({"candidate": 6, "stable": 1}, {"candidate": 100, "stable": 104}, ("stable", 105), []),
+        ({"candidate": 6, "stable": 60}, {"candidate": 100, "stable": 104}, ("candidate", 106), []),
+        ({"candidate": 60, "stable": 1}, {"candidate": 100, "stable": 104}, ("stable", 105), ["candidate"]),
+        (
+            {"candidate": 60, "stable": 60, "older": 1},
+            {"candidate": 100, "stable": 104},
+            None,
+            ["candidate", "stable"],
+        ),
     ],
 )
-def test_whoever_is_asked_in_turn_ends_at_one_time_and_leaves_some_of_it_to_those_behind(
-    names: list[str], left_s: list[float]
+def test_all_have_all_the_time_and_nobody_waits_for_a_candidate_alone(
+    takes_s: dict[str, float], asked_at: dict[str, float], answered: tuple | None, failed: list[str]
 ) -> None:
-    given: list[float] = []
+    """`failed`: also what is found out of a candidate after the stable one has answered."""
+    asked: dict[str, float] = {}
 
-    async def run() -> None:
+    async def ask(target: Any, ends: float) -> str:
         loop = asyncio.get_running_loop()
-        now = 100.0
-        loop.time = lambda: now  # type: ignore[method-assign]
+        assert ends == 108
+        asked[target.name] = pytest.approx(loop.time(), abs=0.01)
+        if takes_s[target.name] > ends - loop.time():
+            await asyncio.sleep(ends - loop.time())
+            raise ServingError("no answer in time")
+        await asyncio.sleep(takes_s[target.name])
+        return "yes"
 
-        async def hang(_target: Any, ends: float) -> str:
-            nonlocal now
-            given.append(ends - now)
-            now = ends
-            raise ServingError("it does not answer")
+    async def course() -> None:
+        first, found = await first_answer([target(name) for name in takes_s], ask, ends=108)
+        now = asyncio.get_running_loop().time()
+        assert (first and (first.target.name, pytest.approx(now, abs=0.01))) == answered
+        if first and first.late:
+            found = found + (await first.late)[1]
+            assert asyncio.get_running_loop().time() <= 108.01
+        assert asked == asked_at
+        assert [target.name for target, _ in found] == failed
 
-        assert (await first_answer([target(name) for name in names], hang, ends=108.0))[0] is None
-        assert now == 108
+    run(course())
 
-    asyncio.run(run())
-    assert given == left_s
+
+def test_who_no_longer_wants_an_answer_ends_every_question() -> None:
+    cancelled: list[str] = []
+
+    async def ask(target: Any, _ends: float) -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(target.name)
+            raise
+        return "yes"
+
+    async def course() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(6):
+                await first_answer([target("candidate"), target("stable")], ask, ends=108)
+        await asyncio.sleep(0)
+        assert sorted(cancelled) == ["candidate", "stable"]
+
+    run(course())
