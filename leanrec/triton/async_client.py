@@ -28,6 +28,10 @@ class NotServedError(ServingError):
     """Triton answers, and does not serve this version of the model (any more, or yet)."""
 
 
+class GoneError(ServingError):
+    """No connection, or cut off: another try may meet a server."""
+
+
 class AsyncTritonClient:
     """The replicas behind `names` (host:port of their gRPC interfaces); needs a running loop.
 
@@ -156,11 +160,7 @@ class AsyncTritonClient:
 
 def _may_be_answered(failure: ServingError, others: Sequence[Replica]) -> bool:
     """By another try: replicas load and unload a version one after the other, never all at once."""
-    return isinstance(failure, _GoneError) or (isinstance(failure, NotServedError) and bool(others))
-
-
-class _GoneError(ServingError):
-    """No connection, or cut off: another try may meet a server."""
+    return isinstance(failure, GoneError) or (isinstance(failure, NotServedError) and bool(others))
 
 
 def _is_answered(attempt: asyncio.Task[Answer]) -> bool:
@@ -181,6 +181,6 @@ def _explained(error: grpc.aio.AioRpcError, address: str, given_s: float) -> Ser
         return ServingError(f"{address}: no answer within {given_s:.3g} s; look at Triton's load")
     if error.code() in _REFUSALS:
         return ServingError(f"{address}: Triton refused the request: {error.details()}")
-    return _GoneError(
+    return GoneError(
         f"nothing answers at {address} ({error.code().name}); start a server with `leanrec serve`"
     )

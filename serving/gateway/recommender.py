@@ -24,7 +24,7 @@ from leanrec.data.pseudonyms import pseudonym_of
 from leanrec.errors import FeatureStoreError, ServingError
 from leanrec.features.rows import UserRow, unknown_user
 from leanrec.schema import RANKER, RECOMMENDER
-from leanrec.triton.async_client import NotServedError
+from leanrec.triton.async_client import GoneError, NotServedError
 from leanrec.triton.client import Answer
 from leanrec.triton.messages import encode_request
 from serving.gateway import request_id
@@ -208,12 +208,14 @@ class Recommender:
         return next((target for target in targets if target.release is stable), targets[-1])
 
     def _note(self, failed: Failed, route: str, *, blamed: Target | None = None) -> None:
-        """Count failures of a route; of `blamed` alone where no release answered.
+        """Count failures of a route; where no release answered, those of `blamed` and of a candidate.
 
-        Where the stable release does not answer either, a candidate is not to blame.
+        Where there is no Triton to answer for any release, or none that serves one (yet), a candidate is not
+        to blame; its own silence is its fault, whatever becomes of the stable release.
         """
+        is_gone = all(isinstance(error, GoneError | NotServedError) for _, error in failed)
         for target, error in failed:
-            if blamed in (None, target):
+            if blamed in (None, target) or (target.stage == "candidate" and not is_gone):
                 self._failures.note(route, target, error)
 
     def _follow_late(self, first: First, route: str, ends: float) -> None:

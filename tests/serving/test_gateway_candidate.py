@@ -18,7 +18,7 @@ from leanrec.data.pseudonyms import KEY_VARIABLE
 from leanrec.errors import ServingError
 from leanrec.release.promote import advance, offer, rollback
 from leanrec.triton import Answer
-from leanrec.triton.async_client import NotServedError
+from leanrec.triton.async_client import GoneError, NotServedError
 from leanrec.triton.replicas import Served
 from serving.gateway.app import create_app
 from serving.gateway.request_id import release_of
@@ -41,7 +41,11 @@ class TritonByHand:
             for tensor, content in zip(request.inputs, request.raw_input_contents, strict=True)
         }
         if self.fault == "down":
-            raise ServingError("nobody listens")
+            raise GoneError("nobody listens")
+        if self.fault == "starting":
+            raise NotServedError("not yet")
+        if self.fault == "stalled":
+            raise ServingError("no answer within 1 s")
         fault = self.fault if request.model_name.endswith("_candidate") else ""
         if fault == "not served":
             raise NotServedError("not here")
@@ -219,16 +223,19 @@ def test_without_the_store_rank_answers_likes_and_no_figures_of_a_stranger(
     assert [(item["score"], item["like"]) for item in ranked["items"]] == [(0.2, None), (1.0, None)]
 
 
-def test_a_triton_that_answers_nobody_is_not_the_candidate_s_fault(client: TestClient) -> None:
+@pytest.mark.parametrize(("fault", "blamed"), [("down", 0), ("starting", 0), ("stalled", 1)])
+def test_where_none_answers_a_candidate_is_to_blame_for_its_silence_and_for_no_triton_that_is_gone(
+    client: TestClient, fault: str, blamed: int
+) -> None:
     gateway = client.app.state.gateway  # type: ignore[attr-defined]
-    gateway.releases._triton = gateway.triton = TritonByHand("down")
+    gateway.releases._triton = gateway.triton = TritonByHand(fault)
     for route, asked in ((ASK, {"k": 3}), ("/v1/rank", {"item_ids": ["i20"]})):
         before = counted(client, route, "error")
         stable = gateway.metrics.requests.labels(route, "1", "stable", "error")
         errors = stable._value.get()
         answer = client.post(route, json={"user_id": "ann", **asked}).json()
         assert (answer["release"], answer["degraded"]) == (1, "popular_items")
-        assert counted(client, route, "error") == before
+        assert counted(client, route, "error") == before + blamed
         assert stable._value.get() == errors + 1
 
 
