@@ -97,7 +97,7 @@ class AsyncTritonClient:
             replica.answered()
             return answer
         except grpc.aio.AioRpcError as error:
-            failure = self._noted(error, replica, served, given_s)
+            failure = self._noted(error, replica, served, given_s, given_s)
             if second is None and _may_be_answered(failure, others):
                 second = ask(others or [replica])
             if second is None:
@@ -137,21 +137,22 @@ class AsyncTritonClient:
                 replica.answered()
                 return answer
             except grpc.aio.AioRpcError as error:
-                failure = self._noted(error, replica, served, given_s)
+                failure = self._noted(error, replica, served, given_s, left)
                 if number == len(replicas) or not _may_be_answered(failure, replicas[number:]):
                     raise failure from None
         raise AssertionError("there is always a replica to ask")
 
     def _noted(
-        self, error: grpc.aio.AioRpcError, replica: Replica, served: Served, given_s: float
+        self, error: grpc.aio.AioRpcError, replica: Replica, served: Served, given_s: float, had_s: float
     ) -> ServingError:
-        """What went wrong with a request that had `given_s` seconds, remembered of the replica."""
+        """What went wrong with a request that had `given_s` seconds, `had_s` of them at this replica, which
+        remembers it."""
         failure = _explained(error, replica.address, given_s)
         if isinstance(failure, NotServedError):
             replica.lacks(served)
         elif error.code() == grpc.StatusCode.UNAVAILABLE:
             replica.failed()
-        elif error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and given_s >= min(
+        elif error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and had_s >= min(
             self._hedge_after_s, self._deadline_s
         ):  # with less, because others took the time, it is not the replica that is late
             replica.was_late()

@@ -201,6 +201,21 @@ def test_a_replica_that_was_given_too_little_time_is_not_the_late_one(
     run(World("answer", "answer"), story)
 
 
+def test_a_replica_that_is_asked_late_in_a_request_is_not_the_late_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    late = []
+    monkeypatch.setattr("leanrec.triton.replicas.Replica.was_late", lambda self: late.append(self.address))
+
+    async def story(world: World) -> None:
+        with pytest.raises(ServingError):
+            await world.client.infer(REQUEST, SERVED, asyncio.get_running_loop().time() + 0.5)
+        assert [replica.num_asked for replica in world.replicas] == [1, 1]
+        assert late == [world.replicas[0].address]
+
+    run(World("hang", "hang"), story, hedge_after_s=0.3)
+
+
 def test_replicas_come_and_go_with_the_name_and_a_name_that_nobody_knows_changes_nothing() -> None:
     async def until(world: World, replicas: list[Replica]) -> None:
         async with asyncio.timeout(60):
