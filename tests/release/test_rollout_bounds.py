@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from leanrec.config import RolloutSettings
 from leanrec.release.rollout.bounds import (
     clicks_are_lost,
+    is_more_for_sure,
     missed_at_the_end,
     missed_for_sure,
     psi_noise,
@@ -46,13 +47,23 @@ def candidate(**figures: object) -> Traffic:
         ({"errors": 7}, None, "failed requests"),
         ({"errors": 40}, "failed requests", "failed requests"),
         ({"requests": 5, "errors": 5}, "failed requests", "failed requests"),
-        ({"requests": 1, "errors": 1, "empty": 0}, "failed requests", "failed requests"),
+        # One or two may be chance, whatever share of a few requests they are.
+        ({"requests": 1, "errors": 1, "empty": 0}, None, "failed requests"),
+        ({"requests": 25, "errors": 1, "empty": 0}, None, "failed requests"),
+        ({"requests": 2, "errors": 2, "empty": 0}, None, "failed requests"),
+        ({"requests": 3, "errors": 3, "empty": 0}, "failed requests", "failed requests"),
+        ({"requests": 25, "errors": 3, "empty": 0}, "failed requests", "failed requests"),
+        ({"requests": 9, "errors": 0, "empty": 2}, None, "empty answers"),
+        ({"requests": 9, "errors": 0, "empty": 3}, "empty answers", "empty answers"),
         ({"empty": 7}, None, "empty answers"),
         ({"empty": 1000}, "empty answers", "empty answers"),
         ({"seconds": Counter({0.002: 950, 0.008: 50})}, None, "p99 latency"),
         ({"seconds": Counter({0.002: 950, 0.016: 2, 0.032: 13})}, None, "p99 latency"),
         ({"seconds": Counter({0.002: 900, 0.016: 50, 0.032: 50})}, "p99 latency", "p99 latency"),
         ({"seconds": Counter({0.002: 1, 0.016: 1, 0.032: 4})}, "p99 latency", "p99 latency"),
+        ({"seconds": Counter({0.002: 9, 0.016: 1, 0.032: 1})}, None, "p99 latency"),
+        ({"seconds": Counter({0.002: 9, 0.016: 1, 0.032: 2})}, None, "p99 latency"),
+        ({"seconds": Counter({0.002: 9, 0.016: 1, 0.032: 3})}, "p99 latency", "p99 latency"),
         ({"seconds": Counter()}, None, None),
         ({"scores": Counter({1.0: 1000})}, None, "drift of scores"),
         ({"scores": Counter()}, None, None),
@@ -81,7 +92,11 @@ RANKED = Answers(requests=9000, errors=9, seconds=Counter({0.02: 950, 0.04: 50})
         (Answers(requests=1000, errors=1, seconds=RANKED.seconds), None, None),
         (Answers(requests=1000, errors=7, seconds=RANKED.seconds), None, "failed requests"),
         (Answers(requests=1000, errors=40, seconds=RANKED.seconds), "failed requests", "failed requests"),
-        (Answers(requests=2, errors=2), "failed requests", "failed requests"),
+        (Answers(requests=2, errors=2), None, None),
+        (Answers(requests=3, errors=3), "failed requests", "failed requests"),
+        (Answers(requests=25, errors=1, seconds=Counter({0.02: 24})), None, None),
+        (Answers(requests=10, seconds=Counter({0.02: 8, 0.16: 1, 0.32: 1})), None, None),
+        (Answers(requests=10, seconds=Counter({0.02: 6, 0.16: 1, 0.32: 3})), "p99 latency", "p99 latency"),
         (Answers(requests=1000, seconds=Counter({0.02: 950, 0.08: 50})), None, "p99 latency"),
         (
             Answers(requests=1000, seconds=Counter({0.02: 900, 0.16: 50, 0.32: 50})),
@@ -115,6 +130,32 @@ def test_a_ranker_that_fails_is_found_among_ever_so_many_recommendations() -> No
 def test_a_stable_version_without_traffic_lends_the_candidate_no_excuse() -> None:
     assert missed_for_sure(SETTINGS, Traffic(), candidate(errors=100)) is not None
     assert missed_at_the_end(SETTINGS, Traffic(), candidate(), same_users=True) is None
+
+
+@pytest.mark.parametrize(
+    ("stable", "is_sure"),
+    [(Answers(), True), (Answers(requests=5000), True), (Answers(requests=40, errors=1), False)],
+)
+def test_a_few_requests_of_the_stable_version_prove_no_difference(stable: Answers, is_sure: bool) -> None:
+    figures = candidate(requests=100, errors=6, empty=0)
+    stable = Traffic(requests=stable.requests, errors=stable.errors)
+    assert (missed_for_sure(SETTINGS, stable, figures) is not None) == is_sure
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.002, 0.004])
+def test_looking_at_every_request_sends_back_few_candidates_that_fail_as_seldom_as_the_stable_version(
+    rate: float,
+) -> None:
+    stable = Answers(requests=5000, errors=round(5000 * rate))
+
+    def is_sent_back(seed: int) -> bool:
+        failed = np.flatnonzero(np.random.default_rng(seed).random(1000) < rate)  # surest just at a failure
+        return any(
+            is_more_for_sure(stable.error_rate, 5000, errors / (at + 1), at + 1, allowed=0.005)
+            for errors, at in enumerate(failed, 1)
+        )
+
+    assert sum(map(is_sent_back, range(2000))) <= 20
 
 
 def test_a_missed_bound_names_the_figure_the_value_and_the_bound() -> None:

@@ -13,6 +13,12 @@ from leanrec.release.rollout.traffic import Answers, Buckets, Traffic, quantile
 
 CONFIDENT_Z = 2.326
 """One-sided 99 % of the normal distribution."""
+MIN_MISSES = 3
+"""Failed, empty or slow answers without which nothing is beyond doubt.
+
+One or two are no ground for an interval that rests on the normal distribution. A candidate that is as good as
+the stable version has them by chance early in some stages of a hundred, for it is looked at again and again.
+"""
 NUM_SCORE_BINS = 10
 CHI_SQUARED_9 = 21.666
 """99 % quantile of the chi-squared distribution with `NUM_SCORE_BINS` - 1 degrees of freedom."""
@@ -35,12 +41,13 @@ def missed_for_sure(settings: RolloutSettings, stable: Traffic, candidate: Traff
 
     Each route is held against the same route of the stable version, so that no candidate hides behind the one
     that is called more. A share counts as missed when even the lower end of its 99 % Wilson interval is above
-    what is allowed; latency when that of the requests slower than the bound, for the slowest p99 that the
-    stable version may have, is above one in a hundred; clicks when the sequential test decides.
+    the upper end of the stable version's by more than is allowed; latency when that of the requests slower
+    than the bound, for the slowest p99 that the stable version may have, is above one in a hundred; neither
+    with fewer than `MIN_MISSES`; clicks when the sequential test decides.
     """
     for route, before, now in _routes(stable, candidate):
         for figure, share, base, allowed in _shares(settings, before, now):
-            if now.requests and wilson_lower(share, now.requests) > _number(base) + allowed:
+            if is_more_for_sure(base, before.requests, share, now.requests, allowed=allowed):
                 return Missed(figure=route + figure, value=share - _number(base), bound=allowed)
         if is_slow_for_sure(before.seconds, now.seconds, max_ratio=settings.max_p99_ratio):
             return _slow(settings, route, before, now)
@@ -102,6 +109,19 @@ def wilson_lower(share: float, total: float, z: float = CONFIDENT_Z) -> float:
     return wilson_interval(share, total, z)[0]
 
 
+def is_more_for_sure(
+    stable: float, num_stable: float, candidate: float, num_candidate: float, *, allowed: float
+) -> bool:
+    """Whether the candidate's share is more than `allowed` above the stable one's, by 99 % intervals of both.
+
+    A stable version without requests counts as one that never failed: it lends no excuse.
+    """
+    if not num_candidate or round(candidate * num_candidate) < MIN_MISSES:
+        return False
+    most = wilson_interval(stable, num_stable, CONFIDENT_Z)[1] if num_stable else 0.0
+    return wilson_lower(candidate, num_candidate) > most + allowed
+
+
 def is_slow_for_sure(stable: Buckets, candidate: Buckets, *, max_ratio: float) -> bool:
     """Whether the candidate's p99 is beyond `max_ratio` times the stable one's, by 99 % intervals of both.
 
@@ -113,7 +133,7 @@ def is_slow_for_sure(stable: Buckets, candidate: Buckets, *, max_ratio: float) -
     limit = max_ratio * quantile(stable, slowest)
     bounds = sorted(stable.keys() | candidate.keys())
     slow = sum(candidate[bound] for lower, bound in itertools.pairwise([0.0, *bounds]) if lower >= limit > 0)
-    return wilson_lower(slow / candidate.total(), candidate.total()) > 0.01
+    return slow >= MIN_MISSES and wilson_lower(slow / candidate.total(), candidate.total()) > 0.01
 
 
 def score_psi(stable: Buckets, candidate: Buckets) -> float:
