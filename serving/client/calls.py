@@ -114,12 +114,11 @@ def rank(user_id: str, item_ids: Iterable[str]) -> Call[RankAnswer]:
     return Call(answer=RankAnswer, path="/v1/rank", body=body)
 
 
-def similar(item_id: str, k: int) -> Call[SimilarAnswer]:
+def similar(item_id: str, k: int | None) -> Call[SimilarAnswer]:
     """GET /v1/items/similar: the id in the query, for "." and ".." would lead to another path."""
-    query: dict[str, str | int] = {
-        "item_id": values.identifier("item_id", item_id),
-        "k": values.whole("k", k),
-    }
+    query: dict[str, str | int] = {"item_id": values.identifier("item_id", item_id)}
+    if k is not None:
+        query["k"] = values.whole("k", k)
     return Call(answer=SimilarAnswer, path="/v1/items/similar", query=query)
 
 

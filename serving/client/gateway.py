@@ -56,8 +56,8 @@ class GatewayClient:
         """Figures for each of `item_ids`, in that order."""
         return self._send(calls.rank(user_id, item_ids))
 
-    def similar(self, item_id: str, k: int = 10) -> SimilarAnswer:
-        """The `k` items nearest to an item."""
+    def similar(self, item_id: str, k: int | None = None) -> SimilarAnswer:
+        """The `k` items nearest to an item; without `k` ten, or all where there are fewer."""
         return self._send(calls.similar(item_id, k))
 
     def search_items(self, words: str = "", limit: int = 20) -> ItemsAnswer:
@@ -110,8 +110,8 @@ class AsyncGatewayClient:
         """Figures for each of `item_ids`, in that order."""
         return await self._send(calls.rank(user_id, item_ids))
 
-    async def similar(self, item_id: str, k: int = 10) -> SimilarAnswer:
-        """The `k` items nearest to an item."""
+    async def similar(self, item_id: str, k: int | None = None) -> SimilarAnswer:
+        """The `k` items nearest to an item; without `k` ten, or all where there are fewer."""
         return await self._send(calls.similar(item_id, k))
 
     async def search_items(self, words: str = "", limit: int = 20) -> ItemsAnswer:

@@ -39,7 +39,8 @@ PathId = Annotated[str, Path(min_length=1, max_length=MAX_ID_LENGTH, pattern=NO_
 """An id in a path, there by the converter `path`: servers turn %2F into a slash before anybody sees it."""
 QueryId = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH, pattern=NO_CONTROL_CHARACTERS)]
 """Any id: in a path, browsers and proxies take "." and ".." for steps, however they are escaped."""
-Nearest = Annotated[int, Query(ge=1, le=1000)]
+Nearest = Annotated[int | None, Query(ge=1, le=1000, description="10, or all there are, where none is sent")]
+NEAREST = 10
 
 
 def model_routes(gateway: Gateway) -> APIRouter:
@@ -67,21 +68,21 @@ def catalogue_routes(gateway: Gateway) -> APIRouter:
     router = APIRouter(prefix="/v1", responses=ERRORS, tags=["look up"])
 
     @router.get("/items/similar", response_model=SimilarAnswer)
-    async def similar_to(item_id: QueryId, request: Request, k: Nearest = 10) -> Response:
+    async def similar_to(item_id: QueryId, request: Request, k: Nearest = None) -> Response:
         """Items near an item, whatever its id."""
         return await similar(item_id, request, k)
 
     @router.get("/items/{item_id:path}/similar", response_model=SimilarAnswer)
-    async def similar(item_id: PathId, request: Request, k: Nearest = 10) -> Response:
+    async def similar(item_id: PathId, request: Request, k: Nearest = None) -> Response:
         """Items near an item."""
         release = gateway.releases.stable
         item = release.catalogue.index_of.get(item_id)
         if item is None:
             raise FaultError(404, f"release {release.version} does not know item {shown(item_id)}")
         most = len(release.catalogue.item_ids) - 2  # without the item itself, and index 0, which is none
-        if k > most:
+        if k is not None and k > most:
             raise FaultError(422, f"field 'k' is {k}; this release answers 1 to {most} items")
-        nearest = await asyncio.to_thread(release.catalogue.similar, item, k)
+        nearest = await asyncio.to_thread(release.catalogue.similar, item, k or min(NEAREST, most))
         items = [
             SimilarItem(rank=rank, score=score, **_facts_of(release, other))
             for rank, (other, score) in enumerate(nearest, 1)

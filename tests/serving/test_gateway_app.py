@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -88,6 +89,21 @@ def test_items_are_found_by_title_and_by_nearness(client: TestClient) -> None:
     assert len(ids(similar)) == 2
     assert "i1" not in ids(similar)
     assert len(ids(client.get("/v1/items/i1/similar", params={"k": 19}).json())) == 19
+
+
+def test_a_small_catalogue_answers_all_its_other_items_where_no_number_is_asked_for(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "/v1/items/similar?item_id=i1"
+    assert len(ids(client.get(url).json())) == 10
+    releases = client.app.state.gateway.releases  # type: ignore[attr-defined]
+    whole = releases.stable.catalogue
+    for num_items, most in ((7, 5), (2, 0)):
+        few = replace(whole, item_ids=whole.item_ids[:num_items], vectors=whole.vectors[:num_items])
+        monkeypatch.setattr(releases, "stable", replace(releases.stable, catalogue=few))
+        assert len(ids(client.get(url).json())) == most
+        refused = client.get(f"{url}&k={most + 1}")
+        assert (refused.status_code, f"'k' is {most + 1}" in refused.text) == (422, True)
 
 
 def test_the_page_is_told_what_a_rating_may_be(client: TestClient) -> None:

@@ -61,7 +61,7 @@ export async function recommend(question, signal) {
 }
 
 export const user = (id, signal) => askJson(`/v1/users?user_id=${encodeURIComponent(id)}`, { signal });
-export const similar = (item) => askJson(`/v1/items/similar?item_id=${encodeURIComponent(item)}&k=10`);
+export const similar = (item) => askJson(`/v1/items/similar?item_id=${encodeURIComponent(item)}`);
 export const releases = () => askJson("/v1/releases");
 export const metrics = () => ask("/metrics");
 
