@@ -31,26 +31,15 @@ def make(release: int, key: bytes, *, is_credited: bool = True) -> str:
     return f"{body}.{_code(body, key)}"
 
 
-def release_of(request_id: str, key: bytes) -> int | None:
-    """The release that answered; None when the id is not one of ours, or no release did."""
-    return _read(request_id, key)[0]
-
-
 def credited_release(request_id: str, key: bytes) -> int | None:
-    """The release that feedback on the answer credits; None also where it is to credit none."""
-    release, is_credited = _read(request_id, key)
-    return release if is_credited else None
-
-
-def _read(request_id: str, key: bytes) -> tuple[int | None, bool]:
-    """The release that answered, and whether it is credited."""
+    """The release that feedback on the answer credits; None where it is none of ours or credits none."""
     form = _FORM.fullmatch(request_id)
     if form is None:
-        return None, False
+        return None
     body, code = request_id.rsplit(".", 1)
-    if not hmac.compare_digest(code, _code(body, key)):
-        return None, False
-    return int(form[1]) or None, form[2] is None
+    if form[2] or not hmac.compare_digest(code, _code(body, key)):
+        return None
+    return int(form[1]) or None
 
 
 def _code(body: str, key: bytes) -> str:

@@ -21,7 +21,7 @@ from leanrec.triton import Answer
 from leanrec.triton.async_client import GoneError, NotServedError
 from leanrec.triton.replicas import Served
 from serving.gateway.app import create_app
-from serving.gateway.request_id import release_of
+from serving.gateway.request_id import credited_release
 
 
 class TritonByHand:
@@ -134,7 +134,8 @@ def test_feedback_credits_a_release_whose_model_answered_and_which_nobody_chose(
     assert client.post("/v1/events", json={"events": events}).json()["accepted"] == 1
     grown = {name: impressions_of(client, name) - before for name, before in counters.items()}
     assert grown == {"1": 0, "2": 0, "none": 0} | {str(credited or "none"): 1}
-    assert release_of(answer["request_id"], gateway.request_id_key) == answer["release"]
+    assert credited_release(answer["request_id"], gateway.request_id_key) == credited
+    assert answer["request_id"].startswith(f"{answer['release']}.")
 
 
 @pytest.mark.parametrize("fault", ["not served", "silent", "not finite", "another version"])
