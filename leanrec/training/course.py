@@ -108,7 +108,6 @@ def take_up(course: Course, number: int, sharded: ShardedModel) -> State:
     best, best_sums = copied(sharded.weights()), copied(sharded.sums())
     into = _of_now(sharded) | _named("best", best) | _named("best_sums", best_sums)
     progress, held = course.checkpoints.load(number, into)
-    progress.finished = is_finished(progress, course.settings)  # it may have been made at another pace
     sharded.load_sums(_group("sums", held))
     sharded.load_dense_state(_group("dense", held))
     return State(progress, _group("best", held), _group("best_sums", held), _group("random", held))

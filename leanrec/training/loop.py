@@ -137,6 +137,7 @@ def _start(sharded: ShardedModel, objective: Any, course: Course) -> State:
     if number is not None:
         state = take_up(course, number, sharded)
         progress = state.progress
+        progress.finished = is_finished(progress, course.settings)  # it may have been made at another pace
         step = f" and {progress.step} steps" if progress.step else ""
         course.log(f"{course.name}: going on after epoch {progress.epochs_done}{step} of an earlier run")
         return state
