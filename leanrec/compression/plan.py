@@ -17,7 +17,7 @@ from typing import Any
 from leanrec.compression.footprint import FOOTPRINTS, RESTORED_AT_LOAD, Footprint, Weight, as_float
 from leanrec.compression.method import DENSE, MIN_BYTES, MIN_BYTES_RESTORED, TABLES
 from leanrec.config import Recipe, TrainingSettings
-from leanrec.config.fit import KNOWN, check_fit, reshaped
+from leanrec.config.fit import KNOWN, RESHAPING, check_fit, reshaped
 from leanrec.config.methods import GRAPH, METHODS, MODEL
 from leanrec.errors import CompressionError
 from leanrec.schema import ITEM_STATISTICS, USER_STATISTICS, ModelSpec
@@ -26,8 +26,6 @@ NODES, NAMES = 9_000, 250
 """Bytes that describe a graph, and further bytes for each weight that a method rewrites."""
 RUNTIME = 6_000_000
 """Resident bytes of one loaded graph without weights."""
-FORESEEN = ("distil", "prune_dimensions", "prune_cross_layers")
-"""Methods on the model whose settings say all of what they leave; of others only training decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +122,10 @@ def weigh_release(spec: ModelSpec, settings: TrainingSettings) -> Weigh:
             raise CompressionError(f"compress plan: {error}") from None
         small = settings
         for step in recipe.of_kind(MODEL):
-            if step.method not in FORESEEN:
+            method = step.parsed()
+            if not isinstance(method, RESHAPING):
                 return None
-            small = reshaped(step.parsed(), small)
+            small = reshaped(method, small)
         return weights_of_release(spec, small)
 
     return weigh

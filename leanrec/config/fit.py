@@ -22,6 +22,8 @@ from leanrec.config.training import TrainingSettings
 RETRIEVER, RANKER = "retriever", "ranker"
 KNOWN = {RETRIEVER: "two_tower", RANKER: "dcn_v2"}
 """Part -> the one architecture whose inside methods know."""
+RESHAPING = (Distil, PruneDimensions, PruneCrossLayers)
+"""Settings of methods which say all of the shape that these leave; of others only training decides."""
 
 
 def check_fit(recipe: Recipe, training: TrainingSettings) -> None:
@@ -48,7 +50,7 @@ def misfit_of(method: str, settings: FineTuningSettings, training: TrainingSetti
 
 def reshaped(settings: FineTuningSettings, training: TrainingSettings) -> TrainingSettings:
     """`training` with the widths that a method leaves, so far as its settings say them."""
-    if not isinstance(settings, Distil | PruneDimensions | PruneCrossLayers):
+    if not isinstance(settings, RESHAPING):
         return training
     names = {
         RETRIEVER: {"dim": "retriever_dim", "hidden": "retriever_hidden"},

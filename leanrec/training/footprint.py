@@ -182,9 +182,10 @@ def nearest_that_fits(
     of_device = device is not None and plan.on_device > device
     for tried, how in ((settings, ""), (_a_sum_a_row(settings), " with optimizer.tables: rowwise_adagrad")):
         for number in (plan.num_processes, *sorted(numbers - {plan.num_processes})):
-            other = plan_training(tried, spec, items, num_processes=number, device=plan.device)
-            changes = bool(how) or number != plan.num_processes
-            if changes and misfit(other, **room) is None:
+            other = plan
+            if how or number != plan.num_processes:
+                other = plan_training(tried, spec, items, num_processes=number, device=plan.device)
+            if other is not plan and misfit(other, **room) is None:
                 return f"training.num_processes: {number}{how} fits"
             if of_device and misfit(replace(other, plain_on_host=True), **room) is None:
                 return f"training.num_processes: {number}{how}{' and' if how else ''}{spared} fits"

@@ -192,9 +192,7 @@ def _but_the_pace(learning: dict[str, Any]) -> dict[str, Any]:
     parts = {}
     for part in ("retriever", "ranker"):
         own = {name: value for name, value in learning[part].items() if name not in PACE}
-        optimizer = {
-            name: own["optimizer"][name] for name in own["optimizer"] if name not in PACE_OF_OPTIMIZER
-        }
+        optimizer = {n: value for n, value in own["optimizer"].items() if n not in PACE_OF_OPTIMIZER}
         parts[part] = {**own, "optimizer": optimizer}
     return {**learning, **parts}
 
