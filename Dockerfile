@@ -1,6 +1,6 @@
 # Three images out of one file:
 #   pipeline      every step of the pipeline, and Triton beside it for the parity gate
-#   serving-cpu   Triton from the nvidia-pytriton wheel with our backend, and redis-server for the online store
+#   serving-cpu   Triton from the nvidia-pytriton wheel with our compiled backend, and redis-server for the online store
 #   gateway       the HTTP gateway: Feast's online store, the item tables, a gRPC client
 # `make images` builds them. None holds CUDA, a build host's pip configuration, or a package cache.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
@@ -19,6 +19,11 @@ RUN python -m venv --without-pip /opt/leanrec/serving \
  # The wheel carries Python stubs for other Pythons than this image's.
  && cd /opt/leanrec/serving/lib/python3.11/site-packages/pytriton/tritonserver/python_backend_stubs \
  && find . -mindepth 1 -maxdepth 1 ! -name 3.11 -exec rm -r {} +
+# The backend that runs graphs inside Triton; the compiler stays behind in this stage.
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends g++
+COPY leanrec/__init__.py leanrec/errors.py leanrec/files.py /build/leanrec/
+COPY serving /build/serving
+RUN cd /build && /opt/leanrec/serving/bin/python -m serving.build_backend --python /opt/leanrec/serving/bin/python
 
 FROM base AS pipeline-environment
 COPY requirements/pipeline.lock /requirements/

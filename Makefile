@@ -7,14 +7,15 @@ BIN := .venv/bin
 WORKERS ?= 2
 # The CPU build, where pip finds one; on a GPU host pip takes the CUDA build of the same version.
 TORCH := torch==2.13.0
+CPP_STYLE := {BasedOnStyle: Google, ColumnLimit: 110}
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench lock images test-images clean
+.PHONY: help setup run test system-packages lint bench lock images test-images clean
 
 help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.ready .venv-serving/.ready ## Create both environments from the locks
+setup: .venv/.ready .venv-serving/.ready .venv-serving/.backend ## Create both environments from the locks
 
 .venv/.ready: requirements/dev.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -28,17 +29,24 @@ setup: .venv/.ready .venv-serving/.ready ## Create both environments from the lo
 	.venv-serving/bin/python -m pip install -q --no-deps --require-hashes -r requirements/serving.lock
 	@touch $@
 
+# Without a C++ compiler Triton serves by Python; the next `make setup` tries again.
+.venv-serving/.backend: .venv-serving/.ready .venv/.ready $(wildcard serving/backends/onnxruntime/native/*)
+	@$(BIN)/python -m serving.build_backend --python .venv-serving/bin/python && touch $@ || true
+
 run: setup ## Take MovieLens-100K to recommendations answered by Triton
 	$(BIN)/leanrec run $(CONFIG)
 
-test: setup ## Run the tests, with real servers
-	tools/system-packages.sh
+test: system-packages setup ## Run the tests, with real servers
 	OMP_NUM_THREADS=1 OMP_THREAD_LIMIT=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+system-packages:
+	tools/system-packages.sh
 
 lint: setup ## Check style, types and prose rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --style="$(CPP_STYLE)" --dry-run --Werror serving/backends/onnxruntime/native/*.*
 
 bench: setup ## Measure us beside a peer (NAME=...)
 	$(BIN)/leanrec bench $(NAME)

@@ -123,7 +123,9 @@ def _serving_environment() -> Iterator[Finding]:
     probe = (
         "import numpy, onnxruntime, pathlib, importlib.util as u;"
         "root = pathlib.Path(u.find_spec('pytriton').origin).parent / 'tritonserver';"
-        "print(numpy.__version__, onnxruntime.__version__, (root / 'bin' / 'tritonserver').exists())"
+        "built = list(root.parent.parent.glob('leanrec_native_backend/*/libtriton_onnxruntime.so'));"
+        "found = (root / 'bin' / 'tritonserver').exists();"
+        "print(numpy.__version__, onnxruntime.__version__, found, bool(built))"
     )
     named = os.environ.get(SERVING_VARIABLE)
     beside = Path(__file__).parent.parent / SERVING_PYTHON
@@ -139,7 +141,7 @@ def _serving_environment() -> Iterator[Finding]:
         last = (answer.stderr.strip().splitlines() or ["no answer"])[-1]
         yield Finding(subject="Triton", state="error", seen=last, mend="`make setup` installs it again")
         return
-    numpy_version, runtime_version, found = answer.stdout.split()
+    numpy_version, runtime_version, found, built = answer.stdout.split()
     fits = numpy_version.startswith("1.")
     yield Finding(
         subject="Triton's numpy",
@@ -152,6 +154,13 @@ def _serving_environment() -> Iterator[Finding]:
         state="ok" if found == "True" else "error",
         seen=f"binary {'found' if found == 'True' else 'missing'}, onnxruntime {runtime_version}",
         mend="" if found == "True" else "`make setup` installs the nvidia-pytriton wheel again",
+    )
+    slower = "graphs are served through Python, slower; with a C++ compiler `make setup` builds the backend"
+    yield Finding(
+        subject="Triton's backend",
+        state="ok" if built == "True" else "warning",
+        seen="native" if built == "True" else "Python",
+        mend="" if built == "True" else slower,
     )
 
 

@@ -1,8 +1,8 @@
 """Run the real Triton on one model repository: `python -m serving.embedded --repository DIR`.
 
-The launcher finds tritonserver in the serving environment, proves that tensors arrive as sent, prints
-the addresses as one line of JSON, follows the repository's release.json, and ends with everything that
-it started. It needs the standard library only.
+The launcher finds tritonserver in the serving environment, proves that tensors arrive as sent where Python
+serves them, prints the addresses as one line of JSON, follows the repository's release.json, and ends with
+everything that it started. It needs the standard library only.
 
 Exit status: 0 after SIGINT or SIGTERM, 2 with one sentence when it cannot serve.
 """
@@ -69,18 +69,21 @@ def serve(options: argparse.Namespace, stopping: threading.Event) -> None:
             f"{repository}: it holds no model; publish a release first, or wait for one with --allow-empty"
         )
     environment = find_environment(options.python)
+    native = _choose_backend(environment, options.backend)
     ports = reserve_ports(
         options.host, http=options.http_port, grpc=options.grpc_port, metrics=options.metrics_port
     )
     with _work_folder() as work:
         triton = Triton(ports, None if options.verbose else work / "triton.log")
-        announcement = Announcement(options.announce, ports)
+        announcement = Announcement(options.announce, ports, native=native)
         try:
             reloader = Reloader(repository, triton.ask, announcement.update)
-            triton.start(_command(environment, work, repository, options), environment.variables())
+            command = _command(environment, work, repository, options, native=native)
+            triton.start(command, environment.variables())
             if not triton.wait_until_live(options.timeout_s, stopping):
                 return
-            _prove_round_trip(triton)
+            if not native:
+                _prove_round_trip(triton)
             reloader.check_started()
             announcement.publish()
             reloader.start()
@@ -98,9 +101,10 @@ class Announcement:
     The file also says which versions are loaded, and `problem` says why the newest state is not.
     """
 
-    def __init__(self, file: Path | None, ports: Ports) -> None:
+    def __init__(self, file: Path | None, ports: Ports, *, native: bool) -> None:
         self._file = file
-        self._facts: dict[str, Any] = {**ports.addresses(), "pid": os.getpid()}
+        backend = "native" if native else "python"
+        self._facts: dict[str, Any] = {**ports.addresses(), "pid": os.getpid(), "backend": backend}
         self._public = False
 
     def publish(self) -> None:
@@ -142,6 +146,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one")
     parser.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
     parser.add_argument("--python", type=Path, help="python of the serving environment")
+    parser.add_argument(
+        "--backend",
+        choices=["native", "python"],
+        help="what runs the graphs: the compiled backend (the default where it is built), or Python",
+    )
     parser.add_argument("--announce", type=Path, help="file that gets the addresses once Triton is ready")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input is closed")
     parser.add_argument("--allow-empty", action="store_true", help="start before the first release")
@@ -164,24 +173,43 @@ def _await_eof(stopping: threading.Event) -> None:
     stopping.set()
 
 
+def _choose_backend(environment: ServingEnvironment, asked: str | None) -> bool:
+    """Whether the compiled backend serves; a ServingError when it is asked for and is not there."""
+    if asked == "native" and not environment.native:
+        raise ServingError(
+            f"{environment.packages}: the native backend was not built; `make setup` builds it where"
+            " there is a C++ compiler, or leave --backend out"
+        )
+    return environment.native and asked != "python"
+
+
 def _command(
-    environment: ServingEnvironment, work: Path, repository: Path, options: argparse.Namespace
+    environment: ServingEnvironment,
+    work: Path,
+    repository: Path,
+    options: argparse.Namespace,
+    *,
+    native: bool,
 ) -> list[str]:
-    backends = work / "backends"
-    environment.lay_out_backends(backends)
-    (work / "checks" / "echo" / "1").mkdir(parents=True)
-    (work / "checks" / "echo" / "config.pbtxt").write_text(ECHO, encoding="utf-8")
-    shutil.copy2(BACKENDS / "echo" / "model.py", work / "checks" / "echo" / "1" / "model.py")
+    backends, checks = work / "backends", work / "checks"
+    environment.lay_out_backends(backends, native=native)
+    checks.mkdir()
+    models = models_to_start_with(repository)
+    if not native:
+        (checks / "echo" / "1").mkdir(parents=True)
+        (checks / "echo" / "config.pbtxt").write_text(ECHO, encoding="utf-8")
+        shutil.copy2(BACKENDS / "echo" / "model.py", checks / "echo" / "1" / "model.py")
+        models = [*models, "echo"]
     return [
         str(environment.binary),
         f"--model-repository={repository}",
-        f"--model-repository={work / 'checks'}",
+        f"--model-repository={checks}",
         f"--backend-directory={backends}",
         f"--backend-config=python,shm-region-prefix-name={work.name}",
         "--model-control-mode=explicit",
         # The launcher looks at each model itself (check_started) and says what is wrong in one sentence.
         "--exit-on-error=false",
-        *(f"--load-model={name}" for name in (*models_to_start_with(repository), "echo")),
+        *(f"--load-model={name}" for name in models),
         "--exit-timeout-secs=5",
         "--allow-gpu-metrics=false",
         f"--log-info={str(options.verbose).lower()}",

@@ -1,7 +1,8 @@
 """The serving environment: where Triton, its Python stub and their libraries lie, and whether they fit.
 
 Triton's binary comes in the wheel nvidia-pytriton. Its Python stub is built for one Python minor version
-and for numpy 1, so it has a virtual environment of its own (requirements/serving.lock).
+and for numpy 1, so it has a virtual environment of its own (requirements/serving.lock). Graphs are served by
+the backend that was compiled into it (serving.build_backend); without it, by Python through the stub.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanrec.errors import HostError
+from serving import native_backend
 
 PYTHON_VARIABLE = "LEANREC_SERVING_PYTHON"
 DEFAULT_PYTHON = Path(".venv-serving/bin/python")
@@ -59,6 +61,11 @@ class ServingEnvironment:
         """The tritonserver program."""
         return self.triton / "bin" / "tritonserver"
 
+    @property
+    def native(self) -> bool:
+        """Whether the backend was compiled into this environment."""
+        return native_backend.library_path(self.packages, self.versions).exists()
+
     def variables(self) -> dict[str, str]:
         """The environment variables that Triton and its Python stubs run with."""
         libraries = [str(self.packages / "nvidia_pytriton.libs"), str(self.libraries)]
@@ -73,8 +80,11 @@ class ServingEnvironment:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
-    def lay_out_backends(self, folder: Path) -> None:
-        """Fill `folder` as Triton's backend directory: python/ with its stub, onnxruntime/ with ours."""
+    def lay_out_backends(self, folder: Path, *, native: bool) -> None:
+        """Fill `folder` as Triton's backend directory: python/ with its stub, onnxruntime/ with ours.
+
+        `native`: the compiled one, which must be there; else the one in Python.
+        """
         source = self.triton / "backends" / "python"
         python = folder / "python"
         python.mkdir(parents=True)
@@ -83,8 +93,13 @@ class ServingEnvironment:
         stub = self.triton / "python_backend_stubs" / self.python / "triton_python_backend_stub"
         shutil.copy2(stub, python / stub.name)
         (python / stub.name).chmod(0o755)
-        (folder / "onnxruntime").mkdir()
-        shutil.copy2(BACKENDS / "onnxruntime" / "model.py", folder / "onnxruntime" / "model.py")
+        graphs = folder / "onnxruntime"
+        graphs.mkdir()
+        if native:
+            library = native_backend.library_path(self.packages, self.versions)
+            native_backend.lay_out(library, self.packages, graphs)
+        else:
+            shutil.copy2(BACKENDS / "onnxruntime" / "model.py", graphs / "model.py")
 
 
 def find_environment(python: Path | None = None) -> ServingEnvironment:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need from Debian: a real redis-server, a headless Chromium, Node with npm for the example client.
+# What the tests need from Debian: a real redis-server, a headless Chromium, Node with npm for the example client,
+# a C++ compiler for the serving backend.
 # Does nothing where they are.
 set -euo pipefail
 missing=()
@@ -7,6 +8,7 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+command -v "${CXX:-c++}" >/dev/null || missing+=(g++)
 if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
 sudo=""
 if [ "$(id -u)" -ne 0 ]; then sudo="sudo"; fi

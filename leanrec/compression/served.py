@@ -1,7 +1,7 @@
 """Candidates in the real Triton: latency at one and at eight callers, resident memory, and the same answers.
 
 All of them stand in one repository of one server, each under a name of its own and configured as a release of
-it would be, and are asked in turns.
+it would be, and are asked in turns. Memory is that of a server for each, which holds nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from leanrec.compression.measure import Candidate
 from leanrec.export.runtime import Tensors, rows_of
 from leanrec.schema import RECOMMENDER, ModelSpec
 from leanrec.triton import TritonClient
-from leanrec.triton.embedded_server import EmbeddedServer, embedded_server
+from leanrec.triton.embedded_server import embedded_server
 from leanrec.triton.load import Load, in_turns
 from leanrec.triton.model_configuration import ModelConfiguration
 from leanrec.triton.staging import stage_model
@@ -39,8 +39,8 @@ class Served:
     """p50, p95, p99 at one caller, gRPC included."""
     latency_many_ms: dict[str, float]
     """The same at eight."""
-    resident_bytes: int | None
-    """Of the process that holds `recommender`, the runtime included; None where it could not be found."""
+    resident_bytes: int
+    """Of a server that holds this candidate's `recommender` alone, Triton and the runtime included."""
     bit_equal: bool
     """Whether Triton's answers are those of ONNX Runtime in this process, bit for bit."""
 
@@ -71,11 +71,14 @@ def measure_in_triton(
             equal = {c.recipe: _bit_equal(c, triton, names[c.recipe], requests) for c in candidates}
             few = in_turns(asks, requests, callers=FEW, num_requests=NUM_REQUESTS)
             many = in_turns(asks, requests, callers=MANY, num_requests=NUM_REQUESTS)
-            resident = {recipe: _resident_bytes(server, name) for recipe, name in names.items()}
+        resident = {
+            candidate.recipe: _resident_bytes(candidate, Path(work) / f"alone_{n}", spec, requests)
+            for n, candidate in enumerate(candidates)
+        }
     return {recipe: _served(few[recipe], many[recipe], resident[recipe], equal[recipe]) for recipe in names}
 
 
-def _served(few: Load, many: Load, resident: int | None, bit_equal: bool) -> Served:
+def _served(few: Load, many: Load, resident: int, bit_equal: bool) -> Served:
     return Served(
         latency_ms=few.percentiles(),
         latency_many_ms=many.percentiles(),
@@ -98,13 +101,15 @@ def _bit_equal(candidate: Candidate, triton: TritonClient, name: str, requests: 
     return True
 
 
-def _resident_bytes(server: EmbeddedServer, name: str) -> int | None:
-    """Triton's python backend gives each model a process, whose command line names the model's folder."""
-    sizes = []
-    for process in psutil.Process(server.pid).children(recursive=True):
-        try:
-            if any(f"/{name}/" in part or part.endswith(f"/{name}") for part in process.cmdline()):
-                sizes.append(process.memory_info().rss)
-        except psutil.Error:  # it has ended meanwhile
-            continue
-    return max(sizes, default=None)
+def _resident_bytes(candidate: Candidate, work: Path, spec: ModelSpec, requests: Tensors) -> int:
+    """What all processes of a Triton hold that serves the candidate alone and has answered for it."""
+    models = work / "models"
+    _stage(models, RECOMMENDER, candidate, spec, merge=False)
+    with (
+        embedded_server(models, work / "announcement.json") as server,
+        TritonClient(server.grpc, timeout_s=60) as triton,
+    ):
+        for row in range(min(WARM_UP, len(requests["user_index"]))):
+            triton.infer(RECOMMENDER, rows_of(requests, slice(row, row + 1)))
+        below = psutil.Process(server.pid).children(recursive=True)
+        return sum(process.memory_info().rss for process in below)

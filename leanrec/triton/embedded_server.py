@@ -38,13 +38,14 @@ class EmbeddedServer:
 
 @contextmanager
 def embedded_server(
-    repository: Path, announcement: Path, *, response_cache_bytes: int = 0
+    repository: Path, announcement: Path, *, response_cache_bytes: int = 0, backend: str | None = None
 ) -> Iterator[EmbeddedServer]:
     """Start Triton on `repository` with free ports, and end it with the block, whatever happens.
 
     `announcement` is a file that the launcher keeps while it runs; its folder must exist. The launcher
     also ends when this process dies, because its standard input closes then. `response_cache_bytes` is
-    the memory for answers to repeated requests (`ModelConfiguration.response_cache`), 0: none.
+    the memory for answers to repeated requests (`ModelConfiguration.response_cache`), 0: none. `backend` is
+    what runs the graphs, native or python; None: the native one where it is built.
 
     Raises ServingError, with the launcher's own sentence, when Triton does not start.
     """
@@ -52,6 +53,7 @@ def embedded_server(
     command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     command += ["--announce", str(announcement), "--until-eof"]
     command += ["--response-cache-bytes", str(response_cache_bytes)]
+    command += ["--backend", backend] if backend else []
     with tempfile.TemporaryFile("w+", encoding="utf-8") as complaints:
         launcher = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +30,8 @@ from serving.environment import find_environment
 from serving.server import Triton, reserve_ports
 
 pytestmark = pytest.mark.integration
+
+SERVE = ("--http-port=0", "--grpc-port=0", "--metrics-port=0", "--repository")
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +75,18 @@ def refused(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT", "eof"])
-def test_however_the_launcher_ends_no_process_is_left(repository: Path, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(("backend", "processes"), [("native", 1), ("python", 3)])
+def test_however_the_launcher_ends_no_process_is_left(
+    repository: Path, tmp_path: Path, backend: str, processes: int, how: str
+) -> None:
+    """Triton alone, or with a stub of Python's for each model."""
     announcement = tmp_path / "server.json"
-    with launched(repository, "--announce", str(announcement), "--until-eof") as (launcher, facts):
+    options = ["--announce", str(announcement), "--until-eof", "--backend", backend]
+    with launched(repository, *options) as (launcher, facts):
         below = descendants(launcher.pid)
-        assert len(below) >= 3, "Triton and one Python stub for each model"
+        assert len(below) >= processes
+        assert (len(below) == 1) == (backend == "native")
+        assert facts["backend"] == backend
         assert json.loads(announcement.read_text())["pid"] == launcher.pid == facts["pid"]
         if how == "eof":
             assert launcher.stdin
@@ -94,7 +104,7 @@ def test_what_a_killed_launcher_left_on_disk_and_in_memory_goes_with_the_next_la
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # of their own: other launchers clean up the shared one
-    with launched(repository) as (launcher, _):
+    with launched(repository, "--backend", "python") as (launcher, _):
         below = descendants(launcher.pid)
         launcher.kill()
         launcher.wait()
@@ -120,14 +130,13 @@ def test_when_triton_dies_the_launcher_says_so_and_ends(repository: Path) -> Non
 
 
 def test_ctrl_c_during_the_start_ends_it_and_leaves_nothing(repository: Path) -> None:
-    command = [sys.executable, "-m", "serving.embedded", "--repository", str(repository)]
-    command += ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
+    """With the Python backend, whose models take long enough to start that it is met before it serves."""
+    command = [sys.executable, "-m", "serving.embedded", *SERVE, str(repository), "--backend", "python"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as launcher:
         deadline = time.monotonic() + 30
         while not descendants(launcher.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
-        while len(below := descendants(launcher.pid)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        below = descendants(launcher.pid)
         launcher.send_signal(signal.SIGINT)
         said, _ = launcher.communicate(timeout=120)
         assert (launcher.returncode, said) == (0, b"")
@@ -157,14 +166,60 @@ def test_a_python_without_triton_is_named(repository: Path) -> None:
     assert "no such program" in refused("--repository", str(repository), "--python", "/nowhere/python")
 
 
+@pytest.mark.parametrize("backend", ["native", "python"])
 def test_a_model_that_cannot_be_served_ends_the_start_with_tritons_own_reason(
-    repository: Path, tmp_path: Path
+    repository: Path, tmp_path: Path, backend: str
 ) -> None:
     (tmp_path / "ranker" / "1").mkdir(parents=True)
     (tmp_path / "ranker" / "1" / "model.onnx").write_bytes(b"not a graph")
     (tmp_path / "ranker" / "config.pbtxt").write_text((repository / "ranker" / "config.pbtxt").read_text())
-    said = refused("--repository", str(tmp_path), "--http-port=0", "--grpc-port=0", "--metrics-port=0")
+    said = refused(*SERVE, str(tmp_path), "--backend", backend)
     assert "model ranker cannot be served" in said and "ONNX Runtime refuses it" in said
+
+
+@pytest.mark.parametrize("backend", ["native", "python"])
+@pytest.mark.parametrize(
+    ("written", "instead", "said"),
+    [
+        ('name: "candidates"', 'name: "candidate"', "config.pbtxt names ['candidate', "),
+        ('name: "score"', 'name: "points"', "config.pbtxt names ['like', 'points', 'rating']"),
+        ('string_value: "1"', 'string_value: "two"', "parameter intra_op_thread_count is 'two'"),
+    ],
+)
+def test_a_configuration_unlike_the_graph_ends_the_start_with_what_differs(
+    repository: Path, tmp_path: Path, backend: str, written: str, instead: str, said: str
+) -> None:
+    answer = refused_with(repository, tmp_path, backend, written, instead)
+    assert said in answer
+
+
+def test_the_native_backend_names_an_element_type_that_is_not_the_graphs(
+    repository: Path, tmp_path: Path
+) -> None:
+    said = refused_with(repository, tmp_path, "native", "data_type: TYPE_FP32", "data_type: TYPE_FP64")
+    assert "is of TYPE_FP32, config.pbtxt says TYPE_FP64" in said
+
+
+def refused_with(repository: Path, models: Path, backend: str, written: str, instead: str) -> str:
+    """Why a ranker is refused whose configuration says `instead` of what is `written`."""
+    shutil.copytree(repository / "ranker", models / "ranker")
+    configuration = models / "ranker" / "config.pbtxt"
+    text = configuration.read_text()
+    assert written in text
+    configuration.write_text(text.replace(written, instead))
+    answer = refused(*SERVE, str(models), "--backend", backend)
+    assert "model ranker cannot be served" in answer
+    return answer
+
+
+def test_a_native_backend_that_was_not_built_is_not_taken_for_one_that_was() -> None:
+    environment = find_environment()
+    unbuilt = replace(environment, versions={**environment.versions, "onnxruntime": "of another build"})
+    assert embedded._choose_backend(environment, None) is True
+    assert embedded._choose_backend(environment, "python") is False
+    assert embedded._choose_backend(unbuilt, None) is False
+    with pytest.raises(ServingError, match="the native backend was not built; `make setup` builds it"):
+        embedded._choose_backend(unbuilt, "native")
 
 
 @pytest.fixture
@@ -192,7 +247,8 @@ def test_the_start_up_round_trip_notices_tensors_that_arrive_wrong(tmp_path: Pat
     work = tmp_path / "leanrec-test-numpy-2"
     try:
         options = embedded._parse(["--repository", str(tmp_path)])
-        triton.start(embedded._command(environment, work, tmp_path, options), environment.variables())
+        command = embedded._command(environment, work, tmp_path, options, native=False)
+        triton.start(command, environment.variables())
         triton.wait_until_live(60, threading.Event())
         with pytest.raises(ServingError, match=r"sent \[1, 2, 3\] and received"):
             embedded._prove_round_trip(triton)

@@ -33,9 +33,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "models"
 
 
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[EmbeddedServer]:
-    with embedded_server(repository, repository.parent / "server.json") as running:
+@pytest.fixture(scope="module", params=["native", "python"])
+def server(repository: Path, request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
+    with embedded_server(repository, repository.parent / "server.json", backend=request.param) as running:
         yield running
 
 
