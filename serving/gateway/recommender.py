@@ -24,7 +24,7 @@ from leanrec.data.pseudonyms import pseudonym_of
 from leanrec.errors import FeatureStoreError, ServingError
 from leanrec.features.rows import UserRow, unknown_user
 from leanrec.schema import RANKER, RECOMMENDER
-from leanrec.triton.async_client import GoneError, NotServedError
+from leanrec.triton.async_client import NotServedError
 from leanrec.triton.client import Answer
 from leanrec.triton.messages import encode_request
 from serving.gateway import request_id
@@ -39,7 +39,7 @@ from serving.gateway.api import (
     Timings,
 )
 from serving.gateway.failures import Failures
-from serving.gateway.fallback import Asked, Failed, First, first_answer
+from serving.gateway.fallback import first_answer
 from serving.gateway.faults import FaultError, shown
 from serving.gateway.filters import Filter, Scored, diversify
 from serving.gateway.metrics import PHASES, counted_route
@@ -49,6 +49,7 @@ from serving.gateway.users import User
 if TYPE_CHECKING:
     from serving.gateway.gateway import Gateway
 
+RECOMMENDATIONS, RANK = "/v1/recommendations", "/v1/rank"
 MAX_CANDIDATES = 500
 """Items of the categories asked for that the ranker looks at when the recommender's list holds too few."""
 MAX_HIDDEN = 50_000
@@ -73,8 +74,6 @@ class Recommender:
         self._gateway = gateway
         self._metrics = gateway.metrics
         self._failures = Failures(gateway.metrics)
-        self._late: set[asyncio.Task] = set()
-        """Candidates' answers that nobody waits for."""
 
     async def recommend(self, request: RecommendationRequest) -> tuple[RecommendationAnswer, User]:
         """The answer, and the user as he was known. A FaultError when `k` or `release` cannot be had."""
@@ -124,17 +123,17 @@ class Recommender:
 
         # Whom the store cannot tell of is no stranger: the figures of one would be wrong.
         asked = [t for t in targets if not t.is_older or _knows(t, request.item_ids)]
-        ends = self.deadline()
+        begun, ends = _now(), self.deadline()
         first, failed = await first_answer(asked if degraded != "popular_items" else (), ranked, ends)
         if first is not None:
-            self._note(failed, "/v1/rank")
-            self._follow_late(first, "/v1/rank", ends)
+            self._failures.note(RANK, failed)
+            self._failures.follow_late(RANK, first, begun)
             if isinstance(first.answer, FaultError):
                 raise first.answer
             figures = zip(*(first.answer[name].tolist() for name in ("score", "like", "rating")), strict=True)
             return self._rank_answer(first.target, request, user, degraded, list(figures))
         target = self._last_resort(targets)
-        self._note(failed, "/v1/rank", blamed=target)
+        self._failures.note(RANK, failed, blamed=target)
         catalogue = target.release.catalogue
         likes = [catalogue.popularity(item) for item in _indices(target.release, request.item_ids)]
         return self._rank_answer(
@@ -143,7 +142,7 @@ class Recommender:
 
     def deadline(self) -> float:
         """The loop's time by which Triton must have answered all that one request asks from now on."""
-        return asyncio.get_running_loop().time() + self._gateway.settings.gateway.deadline_ms / 1e3
+        return _now() + self._gateway.settings.gateway.deadline_ms / 1e3
 
     async def from_model(
         self, target: Target, request: RecommendationRequest, user: User, ends: float
@@ -182,19 +181,19 @@ class Recommender:
         self, request: RecommendationRequest, user: User, targets: list[Target], degraded: Degraded | None
     ) -> Found:
         if user.row is not None:
-            route = counted_route("/v1/recommendations", pinned=request.release is not None)
-            ends = self.deadline()
+            route = counted_route(RECOMMENDATIONS, pinned=request.release is not None)
+            begun, ends = _now(), self.deadline()
             first, failed = await first_answer(
                 targets, lambda target, ends: self.from_model(target, request, user, ends), ends
             )
             if first is not None:
-                self._note(failed, route)
-                self._follow_late(first, route, ends)
+                self._failures.note(route, failed)
+                self._failures.follow_late(route, first, begun)
                 if first.answer and request.release is None:
                     version = str(first.target.release.version)
                     self._metrics.score.labels(version).observe(first.answer[0][1])
                 return Found(target=first.target, items=first.answer, degraded=degraded)
-            self._note(failed, route, blamed=self._last_resort(targets))
+            self._failures.note(route, failed, blamed=self._last_resort(targets))
             degraded = "popular_items"
         target = self._last_resort(targets) if degraded else targets[0]
         return Found(target=target, items=_popular(target.release, request, user), degraded=degraded)
@@ -206,43 +205,6 @@ class Recommender:
         """The release whose popular items are shown where no model answers: the stable or the pinned one."""
         stable = self._gateway.releases.stable
         return next((target for target in targets if target.release is stable), targets[-1])
-
-    def _note(self, failed: Failed, route: str, *, blamed: Target | None = None) -> None:
-        """Count failures of a route; where no release answered, those of `blamed` and of a candidate.
-
-        Where there is no Triton to answer for any release, or none that serves one (yet), a candidate is not
-        to blame; its own silence is its fault, whatever becomes of the stable release.
-        """
-        is_gone = all(isinstance(error, GoneError | NotServedError) for _, error in failed)
-        for target, error in failed:
-            if blamed in (None, target) or (target.stage == "candidate" and not is_gone):
-                self._failures.note(route, target, error)
-
-    def _follow_late(self, first: First, route: str, ends: float) -> None:
-        """Count what becomes of a candidate that still has time when another has answered in its place.
-
-        An answer counts with the time that it took: one that is slow shall be found by its p99, and would not
-        be if its fast answers alone were known.
-        """
-        if first.late is None:
-            return
-
-        def count(late: asyncio.Task[Asked]) -> None:
-            self._late.discard(late)
-            if late.cancelled():  # the gateway ends
-                return
-            answered, failed = late.result()
-            self._note(failed, route)
-            if answered is not None:
-                target = answered.target
-                version, outcome = str(target.release.version), "ok" if answered.answer else "empty"
-                seconds = asyncio.get_running_loop().time() - begun
-                self._metrics.requests.labels(route, version, target.stage, outcome).inc()
-                self._metrics.seconds.labels(route, version, outcome).observe(seconds)
-
-        begun = ends - self._gateway.settings.gateway.deadline_ms / 1e3
-        self._late.add(first.late)
-        first.late.add_done_callback(count)
 
     async def _more(
         self,
@@ -326,6 +288,11 @@ class Recommender:
                 for item_id, (score, like, rating) in zip(request.item_ids, figures, strict=True)
             ],
         )
+
+
+def _now() -> float:
+    """The loop's time."""
+    return asyncio.get_running_loop().time()
 
 
 def liked_items(row: UserRow, threshold: float) -> list[int]:

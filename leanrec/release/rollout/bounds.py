@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from leanrec.config.rollout import RolloutSettings
 from leanrec.evaluation.wilson import wilson_interval
+from leanrec.release.rollout.observation import RANK_ROUTE
 from leanrec.release.rollout.traffic import Answers, Buckets, Traffic, quantile
 
 CONFIDENT_Z = 2.326
@@ -191,7 +192,7 @@ def clicks_are_lost(
 def _routes(stable: Traffic, candidate: Traffic) -> Iterator[tuple[str, Answers, Answers]]:
     """What the figures of a route begin with, and what both versions answered there."""
     yield "", stable, candidate
-    yield "/v1/rank: ", stable.rank, candidate.rank
+    yield f"{RANK_ROUTE}: ", stable.rank, candidate.rank
 
 
 def _slow(settings: RolloutSettings, route: str, stable: Answers, candidate: Answers) -> Missed:
