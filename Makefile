@@ -10,12 +10,14 @@ TORCH := torch==2.13.0
 CPP_STYLE := {BasedOnStyle: Google, ColumnLimit: 110}
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test system-packages lint bench lock images test-images clean
+# Everything here is one thing after another: packages before what is built with them.
+.NOTPARALLEL:
+.PHONY: help setup native-backend run test system-packages lint bench lock images test-images clean
 
 help: ## Show what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.ready .venv-serving/.ready .venv-serving/.backend ## Create both environments from the locks
+setup: .venv/.ready .venv-serving/.ready native-backend ## Create both environments from the locks
 
 .venv/.ready: requirements/dev.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -29,9 +31,9 @@ setup: .venv/.ready .venv-serving/.ready .venv-serving/.backend ## Create both e
 	.venv-serving/bin/python -m pip install -q --no-deps --require-hashes -r requirements/serving.lock
 	@touch $@
 
-# Without a C++ compiler Triton serves by Python; the next `make setup` tries again.
-.venv-serving/.backend: .venv-serving/.ready .venv/.ready $(wildcard serving/backends/onnxruntime/native/*)
-	@$(BIN)/python -m serving.build_backend --python .venv-serving/bin/python && touch $@ || true
+# Without a C++ compiler Triton serves through Python. What is built already costs a moment.
+native-backend: .venv/.ready .venv-serving/.ready
+	@$(BIN)/python -m serving.build_backend --python .venv-serving/bin/python || true
 
 run: setup ## Take MovieLens-100K to recommendations answered by Triton
 	$(BIN)/leanrec run $(CONFIG)

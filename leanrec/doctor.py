@@ -123,9 +123,7 @@ def _serving_environment() -> Iterator[Finding]:
     probe = (
         "import numpy, onnxruntime, pathlib, importlib.util as u;"
         "root = pathlib.Path(u.find_spec('pytriton').origin).parent / 'tritonserver';"
-        "built = list(root.parent.parent.glob('leanrec_native_backend/*/libtriton_onnxruntime.so'));"
-        "found = (root / 'bin' / 'tritonserver').exists();"
-        "print(numpy.__version__, onnxruntime.__version__, found, bool(built))"
+        "print(numpy.__version__, onnxruntime.__version__, (root / 'bin' / 'tritonserver').exists())"
     )
     named = os.environ.get(SERVING_VARIABLE)
     beside = Path(__file__).parent.parent / SERVING_PYTHON
@@ -141,7 +139,7 @@ def _serving_environment() -> Iterator[Finding]:
         last = (answer.stderr.strip().splitlines() or ["no answer"])[-1]
         yield Finding(subject="Triton", state="error", seen=last, mend="`make setup` installs it again")
         return
-    numpy_version, runtime_version, found, built = answer.stdout.split()
+    numpy_version, runtime_version, found = answer.stdout.split()
     fits = numpy_version.startswith("1.")
     yield Finding(
         subject="Triton's numpy",
@@ -155,12 +153,14 @@ def _serving_environment() -> Iterator[Finding]:
         seen=f"binary {'found' if found == 'True' else 'missing'}, onnxruntime {runtime_version}",
         mend="" if found == "True" else "`make setup` installs the nvidia-pytriton wheel again",
     )
-    slower = "graphs are served through Python, slower; with a C++ compiler `make setup` builds the backend"
+    check = [sys.executable, "-m", "serving.build_backend", "--check", "--python", str(python)]
+    is_native = subprocess.run(check, capture_output=True, check=False).returncode == 0
+    slower = "graphs run in Python, more slowly; with a C++ compiler `make setup` builds the native one"
     yield Finding(
         subject="Triton's backend",
-        state="ok" if built == "True" else "warning",
-        seen="native" if built == "True" else "Python",
-        mend="" if built == "True" else slower,
+        state="ok" if is_native else "warning",
+        seen="native" if is_native else "Python",
+        mend="" if is_native else slower,
     )
 
 

@@ -4,7 +4,7 @@ The wheels of that environment carry Triton, ONNX Runtime's library and the JSON
 the host's (CXX, else c++). Where there is none, Triton serves by the Python backend, more slowly. It needs
 the standard library only.
 
-Exit status: 0 when the backend is there, 2 with one sentence when it cannot be built.
+Exit status: 0 when the backend is there, 2 with one sentence when it cannot be built (--check: is not).
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from pathlib import Path
 
 from leanrec.errors import HostError, LeanRecError
 from serving.environment import ServingEnvironment, find_environment
-from serving.native_backend import LIBRARY, SOURCES, library_path, runtime_library
-
-OPTIONS = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden"]
-BESIDE_ITSELF = "-Wl,-rpath,$ORIGIN"
-"""The loader looks for ONNX Runtime in the backend's own folder."""
+from serving.native_backend import (
+    BESIDE_ITSELF,
+    LIBRARY,
+    MODULE,
+    OPTIONS,
+    SOURCES,
+    library_path,
+    runtime_library,
+)
 
 
 def build(environment: ServingEnvironment) -> Path:
@@ -38,16 +42,22 @@ def build(environment: ServingEnvironment) -> Path:
             f"{environment.packages}: nlohmann-json is missing; install requirements/serving.lock afresh"
         )
     compiler, runtime = _compiler(), runtime_library(environment.packages)
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as work:
-        made = Path(work) / LIBRARY
-        sources = sorted(str(file) for file in SOURCES.glob("*.cpp"))
-        command = [*compiler, *OPTIONS, f"-I{header}", *sources, str(runtime), BESIDE_ITSELF, "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise HostError(f"{compiler[0]} cannot compile {SOURCES}:\n{done.stderr.strip()[-2000:]}")
-        made.rename(library)
-    _remove_older(library)
+    sources = sorted(str(file) for file in SOURCES.glob("*.cpp"))
+    command = [*compiler, *OPTIONS, f"-I{header}", *sources, str(runtime), *BESIDE_ITSELF]
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as work:
+            made = Path(work) / LIBRARY
+            done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                reason = done.stderr.strip()[-2000:] or f"it ends with status {done.returncode}"
+                raise HostError(f"{compiler[0]} cannot compile {SOURCES}: {reason}")
+            made.rename(library)
+    except OSError as error:
+        raise HostError(
+            f"{library}: it cannot be written ({error.strerror}); build it where the serving environment may"
+            f" be changed, by {MODULE}"
+        ) from None
     return library
 
 
@@ -58,15 +68,9 @@ def _compiler() -> list[str]:
     if not command or shutil.which(command[0]) is None:
         raise HostError(
             f"there is no C++ compiler on PATH ({asked}), so Triton will serve by its Python backend, more"
-            " slowly; install one (Debian: apt-get install g++) and run `make setup` again"
+            f" slowly; install one (Debian: apt-get install g++), then {MODULE}"
         )
     return command
-
-
-def _remove_older(library: Path) -> None:
-    for folder in library.parent.parent.iterdir():
-        if folder != library.parent:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:
@@ -75,8 +79,14 @@ def main() -> int:
         prog="python -m serving.build_backend", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--python", type=Path, help="python of the serving environment")
+    parser.add_argument("--check", action="store_true", help="only say whether it is there")
+    options = parser.parse_args()
     try:
-        build(find_environment(parser.parse_args().python))
+        environment = find_environment(options.python)
+        if not options.check:
+            build(environment)
+        elif not environment.native:
+            raise HostError(f"{environment.packages}: the native backend was not built; {MODULE} builds it")
     except LeanRecError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status

@@ -26,6 +26,7 @@ from typing import Any
 from leanrec.errors import LeanRecError, ServingError
 from leanrec.files import write_json
 from serving.environment import BACKENDS, ServingEnvironment, find_environment
+from serving.native_backend import MODULE
 from serving.reloader import Reloader, configured_models, models_to_start_with
 from serving.server import Ports, Triton, reserve_ports
 
@@ -130,7 +131,8 @@ class Announcement:
         """For a person at a terminal."""
         models = self._facts.get("models") or {}
         served = ", ".join(f"{name} {max(versions)}" for name, versions in models.items() if versions)
-        lines = [f"Triton serves {served or 'no release yet'}; Ctrl-C stops it."]
+        way = "" if self._facts["backend"] == "native" else " through Python, more slowly than it could"
+        lines = [f"Triton serves {served or 'no release yet'}{way}; Ctrl-C stops it."]
         return "\n".join(lines + [f"  {name:<8}{self._facts[name]}" for name in ("grpc", "http", "metrics")])
 
     def _write(self) -> None:
@@ -177,8 +179,8 @@ def _choose_backend(environment: ServingEnvironment, asked: str | None) -> bool:
     """Whether the compiled backend serves; a ServingError when it is asked for and is not there."""
     if asked == "native" and not environment.native:
         raise ServingError(
-            f"{environment.packages}: the native backend was not built; `make setup` builds it where"
-            " there is a C++ compiler, or leave --backend out"
+            f"{environment.packages}: the native backend was not built; {MODULE} builds it where there is a"
+            " C++ compiler, or leave --backend out"
         )
     return environment.native and asked != "python"
 

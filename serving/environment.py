@@ -37,7 +37,9 @@ print(json.dumps({
     "libraries": sysconfig.get_config_var("LIBDIR"),
     "libpython": sysconfig.get_config_var("INSTSONAME"),
     "pytriton": spec.submodule_search_locations[0] if spec else None,
-    "versions": {name: version(name) for name in ("nvidia-pytriton", "numpy", "onnxruntime")},
+    "versions": {
+        name: version(name) for name in ("nvidia-pytriton", "numpy", "onnxruntime", "nlohmann-json")
+    },
 }))
 """
 
@@ -54,7 +56,7 @@ class ServingEnvironment:
     libraries: Path
     triton: Path
     """Folder of the wheel that holds bin/, backends/ and python_backend_stubs/."""
-    versions: dict[str, str]
+    versions: dict[str, str | None]
 
     @property
     def binary(self) -> Path:

@@ -1,7 +1,7 @@
 """The ONNX Runtime backend that runs inside Triton's own process: where it lies once it is built.
 
-`serving.build_backend` compiles it into the serving environment. The folder is named after the sources and
-the version of ONNX Runtime, so that a library made of others is never taken for it.
+`serving.build_backend` compiles it into the serving environment. The folder is named after all that it is
+made of, so that a library made of anything else is never taken for it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,19 @@ LIBRARY = "libtriton_onnxruntime.so"
 RUNTIME = "libonnxruntime.so.1"
 """The name by which the backend looks for ONNX Runtime, beside itself."""
 BUILT = "leanrec_native_backend"
+OPTIONS = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden"]
+# Old tags: ONNX Runtime beside the backend goes before any other that LD_LIBRARY_PATH leads to.
+BESIDE_ITSELF = ["-Wl,-rpath,$ORIGIN", "-Wl,--disable-new-dtags"]
+MODULE = "`python -m serving.build_backend`"
+MADE_WITH = ("onnxruntime", "nlohmann-json")
 
 
 def library_path(packages: Path, versions: Mapping[str, str | None]) -> Path:
     """Where the backend of these very sources lies in the environment's `packages`, built or not yet."""
-    digest = hashlib.sha256(f"{versions['onnxruntime']} {os.uname().machine}".encode())
-    for file in sorted(SOURCES.iterdir()):
-        digest.update(file.read_bytes())
+    given = [OPTIONS, BESIDE_ITSELF, os.uname().machine, *(versions.get(name) for name in MADE_WITH)]
+    digest = hashlib.sha256(repr(given).encode())
+    for file in sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h")]):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return packages / BUILT / digest.hexdigest()[:16] / LIBRARY
 
 

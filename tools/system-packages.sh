@@ -8,7 +8,8 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
-command -v "${CXX:-c++}" >/dev/null || missing+=(g++)
+cxx=${CXX:-c++}
+command -v "${cxx%% *}" >/dev/null || missing+=(g++)
 if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
 sudo=""
 if [ "$(id -u)" -ne 0 ]; then sudo="sudo"; fi

@@ -218,7 +218,7 @@ def test_a_native_backend_that_was_not_built_is_not_taken_for_one_that_was() -> 
     assert embedded._choose_backend(environment, None) is True
     assert embedded._choose_backend(environment, "python") is False
     assert embedded._choose_backend(unbuilt, None) is False
-    with pytest.raises(ServingError, match="the native backend was not built; `make setup` builds it"):
+    with pytest.raises(ServingError, match="the native backend was not built"):
         embedded._choose_backend(unbuilt, "native")
 
 

@@ -1,12 +1,13 @@
 // Triton's backend named `onnxruntime`: it serves `<version>/model.onnx` inside the server's own process.
 //
-// A repository written for NVIDIA's backend of this name serves unchanged. It reads that backend's parameters
-// `intra_op_thread_count` and `inter_op_thread_count`. The instances of a model share one session, so its
-// weights are held once; without the first parameter they share the cores of this host, too.
+// What LeanRec publishes is served by NVIDIA's backend of this name, too. Of that one's parameters this one
+// reads `intra_op_thread_count` and `inter_op_thread_count`, threads of each instance; without the first the
+// instances share the cores of this host. They share one session, so a model's weights are held once.
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <map>
+#include <set>
 
 #include "configuration.h"
 #include "element_types.h"
@@ -25,14 +26,9 @@ uint64_t Now() {
                                    .count());
 }
 
-// No exception may leave for Triton, which is not built to catch it.
-template <typename Do>
-TritonError Guarded(Do action) {
-  try {
-    action();
-    return nullptr;
-  } catch (const std::exception& error) {
-    return TRITONSERVER_ErrorNew(kTritonInvalidArgument, error.what());
+void CheckIsOfTheHost(int memory_kind) {
+  if (memory_kind != kTritonMemoryCpu && memory_kind != kTritonMemoryPinned) {
+    throw BadRequest("tensors in a device's memory are not served");
   }
 }
 
@@ -67,11 +63,12 @@ struct Received {
       int kind = kTritonMemoryCpu;
       int64_t device = 0;
       Check(TRITONBACKEND_InputBuffer(input, piece, &data, &length, &kind, &device));
-      if (kind == kTritonMemoryGpu) throw std::runtime_error("an input lies in a GPU's memory");
+      CheckIsOfTheHost(kind);
       if (length > bytes - copied) throw std::runtime_error("an input's pieces are longer than the input");
       if (length != 0) std::memcpy(target + copied, data, length);
       copied += length;
     }
+    if (copied != bytes) throw std::runtime_error("an input's pieces are shorter than the input");
   }
 };
 
@@ -83,7 +80,8 @@ struct Ask {
   std::vector<Received> received;
   Outputs outputs;
   int64_t first_row = 0, rows = 0, all_rows = 0;
-  std::string error;
+  OwnedError error;
+  bool answered = false;
 };
 
 class Model {
@@ -99,6 +97,9 @@ class Model {
     }
     CheckPorts(configuration, "input", configuration.inputs, graph_->inputs());
     CheckPorts(configuration, "output", configuration.outputs, graph_->outputs());
+    std::set<std::string> names;
+    for (const auto& [name, type] : configuration.outputs) names.insert(name);
+    graph_->KeepOutputs(names);
   }
 
   // Answers every request; those of one shape run as one batch, and a fault fails its request only.
@@ -109,8 +110,8 @@ class Model {
     for (uint32_t index = 0; index < count; ++index) {
       Ask& ask = asks[index];
       ask.request = requests[index];
-      Noting(ask, [&] { Read(ask); });
-      if (ask.error.empty()) groups[KindOf(ask, index)].push_back(&ask);
+      ask.error = Guarded([&] { Read(ask); });
+      if (ask.error == nullptr) groups[KindOf(ask, index)].push_back(&ask);
     }
     const uint64_t compute_start = Now();
     for (const auto& [kind, members] : groups) RunTogether(members);
@@ -120,7 +121,7 @@ class Model {
     uint64_t rows = 0;
     for (Ask& ask : asks) {
       rows += batches_ ? static_cast<uint64_t>(ask.rows) : 1;
-      Ignore(TRITONBACKEND_ModelInstanceReportStatistics(instance, ask.request, ask.error.empty(), start,
+      Ignore(TRITONBACKEND_ModelInstanceReportStatistics(instance, ask.request, ask.answered, start,
                                                          compute_start, compute_end, end));
       Ignore(TRITONBACKEND_RequestRelease(ask.request, kTritonReleaseAll));
     }
@@ -129,16 +130,6 @@ class Model {
   }
 
  private:
-  // Does something for a request; what goes wrong is noted as its answer.
-  template <typename Do>
-  static void Noting(Ask& ask, Do action) {
-    try {
-      action();
-    } catch (const std::exception& error) {
-      ask.error = error.what();
-    }
-  }
-
   void Read(Ask& ask) const {
     for (const Port& port : graph_->inputs()) {
       Received received{};
@@ -151,12 +142,11 @@ class Model {
       received.shape.assign(shape, shape + rank);
       const ElementType& expected = OnnxType(port.type);
       if (type != expected.triton || received.bytes != BytesOf(received.shape, expected)) {
-        throw std::runtime_error("input " + port.name + " has " + std::to_string(received.bytes) +
-                                 " bytes, not the " + std::to_string(BytesOf(received.shape, expected)) +
-                                 " of its shape in " + expected.configured);
+        throw BadRequest("input " + port.name + " has " + std::to_string(received.bytes) +
+                         " bytes, not the " + std::to_string(BytesOf(received.shape, expected)) +
+                         " of its shape in " + expected.configured);
       }
-      if (batches_ && rank == 0)
-        throw std::runtime_error("input " + port.name + " has no dimension for its rows");
+      if (batches_ && rank == 0) throw BadRequest("input " + port.name + " has no dimension for its rows");
       ask.received.push_back(std::move(received));
     }
     ask.rows = batches_ && !ask.received.empty() ? ask.received.front().shape.at(0) : 1;
@@ -173,13 +163,11 @@ class Model {
 
   // Runs the requests as one batch; where that fails, each one alone.
   void RunTogether(const std::vector<Ask*>& asks) const {
-    try {
-      Run(asks);
-    } catch (const std::exception& error) {
-      if (asks.size() == 1) {
-        asks.front()->error = error.what();
-        return;
-      }
+    OwnedError error = Guarded([&] { Run(asks); });
+    if (error == nullptr) return;
+    if (asks.size() == 1) {
+      asks.front()->error = std::move(error);
+    } else {
       for (Ask* ask : asks) RunTogether({ask});
     }
   }
@@ -219,20 +207,14 @@ class Model {
     }
   }
 
-  void Send(Ask& ask) const {
+  // Nothing may fail from here on: Triton would answer and release the requests a second time.
+  void Send(Ask& ask) const noexcept {
     TRITONBACKEND_Response* response = nullptr;
-    if (TritonError error = TRITONBACKEND_ResponseNew(&response, ask.request)) {
-      ask.error = TRITONSERVER_ErrorMessage(error);
-      return Ignore(error);
-    }
-    if (ask.error.empty()) Noting(ask, [&] { Fill(response, ask); });
-    TritonError error = nullptr;
-    if (!ask.error.empty()) {
-      error =
-          TRITONSERVER_ErrorNew(kTritonInvalidArgument, (std::string(kModelFile) + ": " + ask.error).c_str());
-    }
-    Ignore(TRITONBACKEND_ResponseSend(response, kTritonFinal, error));
-    Ignore(error);
+    const OwnedError impossible(TRITONBACKEND_ResponseNew(&response, ask.request));
+    if (impossible != nullptr) return;
+    if (ask.error == nullptr) ask.error = Guarded([&] { Fill(response, ask); });
+    ask.answered = ask.error == nullptr;
+    Ignore(TRITONBACKEND_ResponseSend(response, kTritonFinal, ask.error.get()));
   }
 
   // Gives a request the rows that are its own, of the outputs that it asked for.
@@ -261,7 +243,7 @@ class Model {
       Check(TRITONBACKEND_ResponseOutput(response, &output, name, type.triton, shape.data(),
                                          static_cast<uint32_t>(shape.size())));
       Check(TRITONBACKEND_OutputBuffer(output, &target, bytes, &kind, &device));
-      if (kind == kTritonMemoryGpu) throw std::runtime_error("the answer is wanted in a GPU's memory");
+      CheckIsOfTheHost(kind);
       if (bytes != 0) std::memcpy(target, static_cast<const char*>(whole.data) + skipped, bytes);
     }
   }
@@ -273,10 +255,16 @@ class Model {
 }  // namespace
 }  // namespace leanrec
 
+// Does something for Triton, which owns the error from then on.
+template <typename Do>
+TritonError Released(Do action) {
+  return leanrec::Guarded(action).release();
+}
+
 #define LEANREC_EXPORTED extern "C" __attribute__((visibility("default")))
 
 LEANREC_EXPORTED TritonError TRITONBACKEND_Initialize(TRITONBACKEND_Backend*) {
-  return leanrec::Guarded([] {
+  return Released([] {
     uint32_t major = 0, minor = 0;
     leanrec::Check(TRITONBACKEND_ApiVersion(&major, &minor));
     if (major != kTritonMajor) {
@@ -287,7 +275,7 @@ LEANREC_EXPORTED TritonError TRITONBACKEND_Initialize(TRITONBACKEND_Backend*) {
 }
 
 LEANREC_EXPORTED TritonError TRITONBACKEND_ModelInitialize(TRITONBACKEND_Model* model) {
-  return leanrec::Guarded([&] {
+  return Released([&] {
     auto served = std::make_unique<leanrec::Model>(model);
     leanrec::Check(TRITONBACKEND_ModelSetState(model, served.get()));
     served.release();
@@ -295,7 +283,7 @@ LEANREC_EXPORTED TritonError TRITONBACKEND_ModelInitialize(TRITONBACKEND_Model* 
 }
 
 LEANREC_EXPORTED TritonError TRITONBACKEND_ModelFinalize(TRITONBACKEND_Model* model) {
-  return leanrec::Guarded([&] {
+  return Released([&] {
     void* state = nullptr;
     leanrec::Check(TRITONBACKEND_ModelState(model, &state));
     delete static_cast<leanrec::Model*>(state);
@@ -305,7 +293,7 @@ LEANREC_EXPORTED TritonError TRITONBACKEND_ModelFinalize(TRITONBACKEND_Model* mo
 LEANREC_EXPORTED TritonError TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstance* instance,
                                                                 TRITONBACKEND_Request** requests,
                                                                 uint32_t count) {
-  return leanrec::Guarded([&] {
+  return Released([&] {
     TRITONBACKEND_Model* model = nullptr;
     void* state = nullptr;
     leanrec::Check(TRITONBACKEND_ModelInstanceModel(instance, &model));

@@ -41,13 +41,17 @@ std::string FileOf(TRITONBACKEND_Model* model) {
   return file.string();
 }
 
-int ThreadsPerInstance(const Json& configuration) {
+int Instances(const Json& configuration) {
   int instances = 0;
-  for (const Json& group : configuration.value("instance_group", Json::array()))
+  for (const Json& group : configuration.value("instance_group", Json::array())) {
     instances += group.value("count", 1);
+  }
+  return std::max(1, instances);
+}
+
+int Cores() {
   cpu_set_t cores;
-  const int count = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
-  return std::max(1, count / std::max(1, instances));
+  return sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
 }
 
 int Threads(const Json& configuration, const char* parameter, int otherwise) {
@@ -68,6 +72,10 @@ std::string Listed(const std::set<std::string>& names) {
   return "[" + text + "]";
 }
 
+// An instance computes on its own thread and on its share of the session's: for n threads to each of them the
+// session has n - 1 more for each, and ONNX Runtime counts the caller's as one.
+int SharedThreads(int instances, int of_each) { return instances * (of_each - 1) + 1; }
+
 Tensors Named(const Json& entries) {
   Tensors types;
   for (const Json& entry : entries) types[entry.at("name")] = entry.at("data_type");
@@ -78,10 +86,13 @@ Tensors Named(const Json& entries) {
 
 Configuration ReadConfiguration(TRITONBACKEND_Model* model) {
   const Json json = Read(model);
+  const int instances = Instances(json);
+  const int intra = Threads(json, "intra_op_thread_count", std::max(1, Cores() / instances));
+  const int inter = Threads(json, "inter_op_thread_count", 1);
   return {FileOf(model),
           json.value("max_batch_size", 0) > 0,
-          Threads(json, "intra_op_thread_count", ThreadsPerInstance(json)),
-          Threads(json, "inter_op_thread_count", 1),
+          SharedThreads(instances, intra),
+          SharedThreads(instances, inter),
           Named(json.at("input")),
           Named(json.at("output"))};
 }
@@ -97,11 +108,13 @@ void CheckPorts(const Configuration& configuration, const std::string& kind, con
                              ", config.pbtxt names " + Listed(wanted));
   }
   for (const Port& port : ports) {
-    const std::string type = OnnxType(port.type).configured;
     const auto said = configured.find(port.name);
-    if (said != configured.end() && said->second != type) {
+    if (said == configured.end()) continue;
+    const ElementType* type = FindOnnxType(port.type);
+    const std::string name = type == nullptr ? "a type that is not served" : type->configured;
+    if (said->second != name) {
       throw std::runtime_error(configuration.file + ": the graph's " + kind + " " + port.name + " is of " +
-                               type + ", config.pbtxt says " + said->second);
+                               name + ", config.pbtxt says " + said->second);
     }
   }
 }

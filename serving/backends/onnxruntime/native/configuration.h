@@ -16,9 +16,9 @@ constexpr char kModelFile[] = "model.onnx";
 using Tensors = std::map<std::string, std::string>;
 
 struct Configuration {
-  std::string file;  // the graph's
-  bool batches;      // whether the first dimension counts rows
-  int intra_op_threads, inter_op_threads;
+  std::string file;                        // the graph's
+  bool batches;                            // whether the first dimension counts rows
+  int intra_op_threads, inter_op_threads;  // of the session that all instances share
   Tensors inputs, outputs;
 };
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "faults.h"
 #include "onnxruntime_api.h"
 #include "triton_api.h"
 
@@ -26,11 +27,19 @@ constexpr ElementType kElementTypes[] = {
     {"TYPE_BF16", 14, 16, 2},
 };
 
-inline const ElementType& OnnxType(OrtElementType onnx) {
+// Null where such tensors are not served.
+inline const ElementType* FindOnnxType(OrtElementType onnx) {
   for (const ElementType& type : kElementTypes) {
-    if (type.onnx == onnx) return type;
+    if (type.onnx == onnx) return &type;
   }
-  throw std::runtime_error("tensors of ONNX's element type " + std::to_string(onnx) + " are not served");
+  return nullptr;
+}
+
+inline const ElementType& OnnxType(OrtElementType onnx) {
+  const ElementType* type = FindOnnxType(onnx);
+  if (type == nullptr)
+    throw std::runtime_error("ONNX's element type " + std::to_string(onnx) + " is not served");
+  return *type;
 }
 
 // Bytes of a tensor; a shape whose size does not fit 63 bits, or with a negative dimension, is refused.
@@ -38,7 +47,7 @@ inline uint64_t BytesOf(const std::vector<int64_t>& shape, const ElementType& ty
   int64_t bytes = static_cast<int64_t>(type.bytes);
   for (const int64_t dimension : shape) {
     if (dimension < 0 || __builtin_mul_overflow(bytes, dimension, &bytes)) {
-      throw std::runtime_error("a tensor's shape is out of range");
+      throw BadRequest("a tensor's shape is out of range");
     }
   }
   return static_cast<uint64_t>(bytes);

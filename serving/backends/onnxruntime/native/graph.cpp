@@ -1,7 +1,10 @@
 #include "graph.h"
 
+#include <algorithm>
 #include <mutex>
 #include <stdexcept>
+
+#include "faults.h"
 
 namespace leanrec {
 namespace {
@@ -26,7 +29,9 @@ const OrtFunctions& Ort() {
 void Check(OrtStatus* status) {
   if (status == nullptr) return;
   const std::string words = Ort().GetErrorMessage(status);
+  const bool is_the_callers = Ort().GetErrorCode(status) == kOrtInvalidArgument;
   Ort().ReleaseStatus(status);
+  if (is_the_callers) throw BadRequest(words);
   throw std::runtime_error(words);
 }
 
@@ -117,6 +122,12 @@ Graph::Graph(const std::string& file, int intra_op_threads, int inter_op_threads
   outputs_ = Ports(session_.get(), Ort().SessionGetOutputCount, Ort().SessionGetOutputName,
                    Ort().SessionGetOutputTypeInfo);
   input_names_ = Names(inputs_);
+  output_names_ = Names(outputs_);
+}
+
+void Graph::KeepOutputs(const std::set<std::string>& names) {
+  const auto others = [&](const Port& port) { return names.count(port.name) == 0; };
+  outputs_.erase(std::remove_if(outputs_.begin(), outputs_.end(), others), outputs_.end());
   output_names_ = Names(outputs_);
 }
 

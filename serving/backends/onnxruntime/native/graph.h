@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,13 +31,17 @@ struct Result {
   TensorView view;
 };
 
-// One session. Several threads may run it at once; it throws std::runtime_error with ONNX Runtime's words.
+// One session. Several threads may run it at once; it throws BadRequest or std::runtime_error with ONNX
+// Runtime's words.
 class Graph {
  public:
   Graph(const std::string& file, int intra_op_threads, int inter_op_threads);
 
   const std::vector<Port>& inputs() const { return inputs_; }
   const std::vector<Port>& outputs() const { return outputs_; }
+
+  // Leaves out the other outputs from here on.
+  void KeepOutputs(const std::set<std::string>& names);
 
   // Takes the inputs in the order of inputs() and gives the outputs in the order of outputs().
   std::vector<Result> Run(const std::vector<TensorView>& inputs) const;

@@ -3,7 +3,7 @@
 // The wheel `onnxruntime` carries the library and no header. The library hands out one table of functions
 // whose order never changes: new ones are only ever added at its end. Each row below names a place in it.
 //
-// Source: onnxruntime.ai/docs/api/c, struct OrtApi (places 0 to 101 since version 1, 130 since version 4).
+// Source: onnxruntime.ai/docs/api/c, struct OrtApi (places 0 to 101 since version 1, 130 since version 5).
 #pragma once
 
 #include <cstddef>
@@ -22,12 +22,14 @@ struct OrtValue;
 
 using OrtElementType = int;  // ONNX's own numbers, TensorProto.DataType
 constexpr int kOrtLogErrors = 3;
+constexpr int kOrtInvalidArgument = 2;  // of error codes
 constexpr int kOrtArenaAllocator = 1;
 constexpr int kOrtMemTypeDefault = 0;
 constexpr uint32_t kOrtApiVersion = 11;
 
 // F(place, what it returns, name, parameters)
 #define LEANREC_ORT_FUNCTIONS(F)                                                                             \
+  F(1, int, GetErrorCode, (const OrtStatus*))                                                                \
   F(2, const char*, GetErrorMessage, (const OrtStatus*))                                                     \
   F(3, OrtStatus*, CreateEnv, (int severity, const char* name, OrtEnv**))                                    \
   F(7, OrtStatus*, CreateSession, (const OrtEnv*, const char* path, const OrtSessionOptions*, OrtSession**)) \

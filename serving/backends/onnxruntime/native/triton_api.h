@@ -20,9 +20,10 @@ struct TRITONBACKEND_Request;
 struct TRITONBACKEND_Response;
 
 constexpr uint32_t kTritonMajor = 1;  // a server of another major version has another interface
+constexpr int kTritonInternal = 1;
 constexpr int kTritonInvalidArgument = 3;
 constexpr int kTritonMemoryCpu = 0;
-constexpr int kTritonMemoryGpu = 1;
+constexpr int kTritonMemoryPinned = 1;  // of the host, too
 constexpr uint32_t kTritonReleaseAll = 1;
 constexpr uint32_t kTritonFinal = 1;
 using TritonDataType = int;
@@ -31,6 +32,7 @@ extern "C" {
 using TritonError = TRITONSERVER_Error*;
 
 TritonError TRITONSERVER_ErrorNew(int code, const char* message);
+int TRITONSERVER_ErrorCode(TritonError);
 const char* TRITONSERVER_ErrorMessage(TritonError);
 void TRITONSERVER_ErrorDelete(TritonError);
 TritonError TRITONSERVER_MessageSerializeToJson(TRITONSERVER_Message*, const char** text, size_t* length);
