@@ -141,7 +141,7 @@ _LEAST: tuple[Any, ...] = (
     {"prune_dimensions": {"retriever_dim": 12, "ranker_dim": 16, **_AS_IT_WAS}},
     {"prune_cross_layers": {"cross_layers": 1, **_AS_IT_WAS}},
     {"share_items": _AS_IT_WAS},
-    {"low_rank": {"cross_rank": 8, "deep_rank": 8, "rate": 0.5, "retriever_epochs": 2, "ranker_epochs": 2}},
+    {"low_rank": {"cross_rank": 8, "deep_rank": 8, "rate": 1, "retriever_epochs": 2, "ranker_epochs": 2}},
 )
 
 _EXACT = {"factorize_tables": {"energy": 0.9999}}
