@@ -2,9 +2,10 @@
 
 A ranker is trained on a made-up catalogue of `NUM_USERS` people; its user tables are then made longer, up to
 10 M rows, by rows drawn as the trained ones are spread. Ours: `RECIPE`, fine-tuned on those events, its large
-tables product-quantized. Baseline: the trained ranker in eager float32 PyTorch. Times are those of users from
-all over the table; the AUC lost is that of the held-out ratings of people who were trained on, both served by
-Triton out of the long tables. These are made, quantized and written piece by piece.
+tables product-quantized; beside it `SMALLEST`, the same layers with tables in as few bits as AUC bears.
+Baseline: the trained ranker in eager float32 PyTorch. Times are those of users from all over the table; the
+AUC lost is that of the held-out ratings of people who were trained on, all served by Triton out of the long
+tables. These are made, quantized and written piece by piece.
 """
 
 from __future__ import annotations
@@ -56,24 +57,32 @@ from leanrec.triton.model_configuration import ModelConfiguration
 NUM_ROWS, PIECE = 10_000_000, 200_000
 NUM_USERS, NUM_ITEMS, NUM_EVENTS = 5_000, 4_000, 75_000
 NUM_REQUESTS, PAIRS_AT_ONCE = 200, 256
-BITS = 3.875
+BITS, FEWEST_BITS = 3.875, 0.875
 USER_TABLE = "sparse.tables.user.weight"
+BASELINE = ONE_THREAD + RANKER
 _LATER = {"retriever_epochs": 0, "ranker_epochs": 0}
 _TUNED = {"retriever_epochs": 0, "ranker_epochs": 3}
-RECIPE = Recipe.parse(
-    {
-        "name": "large",
-        "steps": [
-            {"prune_cross_layers": {"cross_layers": 1, **_LATER}},
-            {"prune_neurons": {"share": 0.75, "parts": ["ranker"], **_LATER}},
-            {"share_items": {"retriever": False, **_LATER}},
-            # Taught by the trained ranker alone: its P(like) is overfitted by more of the same events.
-            {"low_rank": {"cross_rank": 16, "deep_rank": 16, "teacher_weight": 1, **_TUNED}},
-            {"product_quantized_tables": {"bits": BITS, "min_rows": NUM_USERS}},
-            "int8_dense",
-        ],
-    }
+_LAYERS: tuple[Any, ...] = (
+    {"prune_cross_layers": {"cross_layers": 1, **_LATER}},
+    {"prune_neurons": {"share": 0.75, "parts": ["ranker"], **_LATER}},
+    {"share_items": {"retriever": False, **_LATER}},
+    # Taught by the trained ranker alone: its P(like) is overfitted by more of the same events.
+    {"low_rank": {"cross_rank": 16, "deep_rank": 16, "teacher_weight": 1, **_TUNED}},
 )
+RECIPE, SMALLEST = (
+    Recipe.parse(
+        {
+            "name": name,
+            "steps": [
+                *_LAYERS,
+                {"product_quantized_tables": {"bits": bits, "min_rows": NUM_USERS}},
+                "int8_dense",
+            ],
+        }
+    )
+    for name, bits in ((RANKER, BITS), ("smallest", FEWEST_BITS))
+)
+"""What is served, and the least that still answers well; models in Triton are called like them."""
 
 
 def measure(num_rows: int = NUM_ROWS) -> dict[str, Any]:
@@ -92,7 +101,7 @@ def measure(num_rows: int = NUM_ROWS) -> dict[str, Any]:
         )
         protocol = load_protocol(source.features, source.training_set)
         long = replace(source.recommender.spec, num_users=num_rows)
-        ours = _write_ours(models, source, long)
+        ours, smallest = (_write_ours(models, source, long, recipe) for recipe in (RECIPE, SMALLEST))
         trained = _write_trained(Path(name) / "long", source, long)
         # One thread: where other work runs beside it, PyTorch's threads wait for each other.
         stage_eager(models, trained, long, RANKER, threads=1)
@@ -102,26 +111,36 @@ def measure(num_rows: int = NUM_ROWS) -> dict[str, Any]:
             TritonClient(server.grpc, timeout_s=120) as triton,
         ):
             requests = _requests(protocol, long)
-            for model in (RANKER, ONE_THREAD + RANKER):
+            asked = (RECIPE.name, SMALLEST.name, BASELINE)
+            for model in asked:
                 _check_length(triton, model, requests, NUM_USERS)
-            times = ask_in_turns(triton, requests, (RANKER, EMPTY, ONE_THREAD + RANKER), NUM_REQUESTS)
-            auc = {name: _auc(triton, name, protocol) for name in (RANKER, ONE_THREAD + RANKER)}
-        held, baseline_bytes = size_in_bytes(ours), size_in_bytes(models / (ONE_THREAD + RANKER) / "1")
+            times = ask_in_turns(triton, requests, (*asked, EMPTY), NUM_REQUESTS)
+            auc = {model: _auc(triton, model, protocol) for model in asked}
+        folders = (ours, smallest, models / BASELINE / "1")
+        held = dict(zip(asked, map(size_in_bytes, folders), strict=True))
+
+    def lost(recipe: Recipe) -> dict[str, Any]:
+        """What `recipe` is, and what it holds and loses."""
+        return {
+            "recipe": recipe.model_dump(mode="json")["steps"],
+            "bytes": held[recipe.name],
+            "bytes_ratio": held[BASELINE] / held[recipe.name],
+            "auc_loss": auc[BASELINE] - auc[recipe.name],
+        }
+
     return {
         "name": "compression-large",
-        "ours": float(np.median(times[RANKER])),
-        "baseline": float(np.median(times[ONE_THREAD + RANKER])),
-        "ratio": float(np.median(times[ONE_THREAD + RANKER] / times[RANKER])),
+        "ours": float(np.median(times[RECIPE.name])),
+        "baseline": float(np.median(times[BASELINE])),
+        "ratio": float(np.median(times[BASELINE] / times[RECIPE.name])),
         "unit": f"ms at the median, one user x {NUM_CANDIDATES} candidates, one caller, gRPC",
-        "ceiling": ceiling(times[EMPTY], times[ONE_THREAD + RANKER]),
+        "ceiling": ceiling(times[EMPTY], times[BASELINE]),
         "settings": {
             "rows": num_rows,
-            "recipe": RECIPE.model_dump(mode="json")["steps"],
-            "bytes": held,
-            "baseline_bytes": baseline_bytes,
-            "bytes_ratio": baseline_bytes / held,
-            "auc": auc[ONE_THREAD + RANKER],
-            "auc_loss": auc[ONE_THREAD + RANKER] - auc[RANKER],
+            **lost(RECIPE),
+            "smallest": {**lost(SMALLEST), "ms": float(np.median(times[SMALLEST.name]))},
+            "baseline_bytes": held[BASELINE],
+            "auc": auc[BASELINE],
             "pairs": len(protocol.pairs.liked),
             "baseline_versions": versions_in(python),
         },
@@ -211,17 +230,18 @@ def _write_trained(folder: Path, source: CompressionSource, spec: ModelSpec) -> 
     return folder
 
 
-def _write_ours(models: Path, source: CompressionSource, spec: ModelSpec) -> Path:
-    """The compressed ranker with the long tables; its version folder."""
-    model = change_model(RECIPE, source)
+def _write_ours(models: Path, source: CompressionSource, spec: ModelSpec, recipe: Recipe) -> Path:
+    """The ranker compressed by `recipe`, called like it, with the long tables; its version folder."""
+    model = change_model(recipe, source)
     assert model is not None
     graph = export_graph(model, RANKER)
-    for step in RECIPE.of_kind(GRAPH):  # not `cook`, which makes names short: by them tables are found here
+    for step in recipe.of_kind(GRAPH):  # not `cook`, which makes names short: by them tables are found here
         graph = GRAPH_METHODS[step.method].apply(graph, step.parsed())
     restore_small_tables(graph.graph, max_rows=NUM_USERS)
     short = model.spec.num_users
-    folder = models / RANKER / "1"
+    folder = models / recipe.name / "1"
     folder.mkdir(parents=True)
+    bits = next(step.parsed().bits for step in recipe.steps if step.method == "product_quantized_tables")
     kept = [tensor for tensor in graph.graph.initializer if list(tensor.dims)[:1] != [short]]
     grown = [t.name.removesuffix("/codes") for t in graph.graph.initializer if t not in kept]
     _let_indices_grow(kept, short, spec.num_users)
@@ -232,12 +252,10 @@ def _write_ours(models: Path, source: CompressionSource, spec: ModelSpec) -> Pat
     with (folder / WEIGHTS_FILE).open("wb") as stream:
         for name in grown:
             trained = model.state_dict()[name.removeprefix("recommender.")].numpy()
-            _write_table(stream, graph.graph, name, trained, spec.num_users)
+            _write_table(stream, graph.graph, name, trained, spec.num_users, bits)
     (folder / GRAPH_FILE).write_bytes(graph.SerializeToString())
-    write_text(
-        models / RANKER / "config.pbtxt",
-        ModelConfiguration.of_model(RANKER, spec, (1,), merge=False).to_pbtxt(),
-    )
+    configuration = ModelConfiguration.of_model(RANKER, spec, (1,), merge=False)
+    write_text(models / recipe.name / "config.pbtxt", replace(configuration, name=recipe.name).to_pbtxt())
     return folder
 
 
@@ -254,17 +272,19 @@ def _let_indices_grow(constants: list[TensorProto], short: int, num_rows: int) -
     ends[0].CopyFrom(numpy_helper.from_array(np.where(limits == short, num_rows, limits), ends[0].name))
 
 
-def _write_table(stream: Any, graph: onnx.GraphProto, name: str, trained: np.ndarray, num_rows: int) -> None:
+def _write_table(
+    stream: Any, graph: onnx.GraphProto, name: str, trained: np.ndarray, num_rows: int, bits: float
+) -> None:
     """Append a table's codes to `stream`, and refer to them in `graph`; codebooks are of the first piece."""
     start, codebook, width = stream.tell(), None, trained.shape[1]
     for piece in _pieces(trained, num_rows):
-        codebook = codebook or Codebook.learn(piece, BITS)
+        codebook = codebook or Codebook.learn(piece, bits)
         stream.write(codebook.encode(piece).tobytes())
     assert codebook is not None
-    shared = codebook.stored(np.empty((0, num_codes(width, BITS)), np.uint8)).shared
+    shared = codebook.stored(np.empty((0, num_codes(width, bits)), np.uint8)).shared
     graph.initializer.append(numpy_helper.from_array(shared["codebook"], f"{name}/codebook"))
     codes = TensorProto(
-        name=f"{name}/codes", data_type=TensorProto.UINT8, dims=[num_rows, num_codes(width, BITS)]
+        name=f"{name}/codes", data_type=TensorProto.UINT8, dims=[num_rows, num_codes(width, bits)]
     )
     codes.data_location = TensorProto.EXTERNAL
     for key, value in (("location", WEIGHTS_FILE), ("offset", start), ("length", stream.tell() - start)):
