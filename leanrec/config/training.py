@@ -207,7 +207,7 @@ class RankerSettings(ModelSettings):
         return self
 
 
-ShardingName = Literal["table_wise", "row_wise", "column_wise"]
+ShardingName = Literal["table_wise", "row_wise", "column_wise", "grid"]
 
 
 class TrainingSettings(Section):
@@ -218,7 +218,8 @@ class TrainingSettings(Section):
     num_processes: int = Field(default=2, ge=1)
     """torchrun processes (GPUs on a GPU host)."""
     sharding: dict[str, ShardingName] = Field(default_factory=dict)
-    """Table (both models') -> how it is sharded over the processes; those not named are the planner's."""
+    """Table (both models') -> how it is sharded over the processes; those not named are the planner's, which
+    cuts none into a grid (blocks of rows and columns)."""
     balance: Literal["equal", "measured"] = "equal"
     """How a batch is shared out: equal parts, or by each process's speed, measured before every epoch."""
     exchange: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
@@ -267,6 +268,16 @@ class TrainingSettings(Section):
     def _top_k_fits(self) -> Self:
         if self.top_k > self.num_candidates:
             raise ValueError(f"top_k {self.top_k} is above num_candidates {self.num_candidates}")
+        return self
+
+    @model_validator(mode="after")
+    def _vectors_are_packed_whole(self) -> Self:
+        cut = [table for table, sharding in self.sharding.items() if sharding == "grid"]
+        if self.exchange == "int8" and cut:
+            raise ValueError(
+                f"exchange 'int8' packs vectors whole, and sharding 'grid' of {cut[0]!r} cuts them; set "
+                "exchange: fp16, or another sharding"
+            )
         return self
 
     @model_validator(mode="after")

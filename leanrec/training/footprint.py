@@ -29,7 +29,7 @@ from leanrec.models.recommender import Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.schema import USER_STATISTICS, ModelSpec
 from leanrec.training.exchange import vector_bytes
-from leanrec.training.sharding import refuse_unknown_tables, sharding_of, with_sharded_tables
+from leanrec.training.sharding import refuse_unknown_tables, sharding_of
 
 FLOAT, INDEX = 4, 8
 """Bytes of a weight and of an index."""
@@ -54,6 +54,8 @@ class PlannedTable:
     dim: int
     sharding: str
     ranks: tuple[int, ...]
+    columns: int
+    """Into how many parts its columns are cut: an index travels to each of them."""
     weights_a_rank: dict[int, int]
     """Rank -> weights of its part."""
     bytes_a_rank: dict[int, int]
@@ -137,7 +139,8 @@ def plan_training(
         dense.append(weights * FLOAT * COPIES)
         exchange = settings.exchange if num_processes > 1 else "fp32"  # one sends nothing
         vector = sum(vector_bytes(exchange, model.sparse.dim))
-        sent.append(_sent(model, own, spec, num_processes, vector, weights))
+        columns = {table.table: table.columns for table in planned}
+        sent.append(_sent(model, own, spec, num_processes, vector, columns, weights))
     return TrainingPlan(
         num_processes=num_processes,
         device=device,
@@ -231,20 +234,20 @@ def _tables_of(
         dim=model.sparse.dim,
         exchange=training.exchange,
     )
-    plan = sharding.plan(with_sharded_tables(_Holder(model)))
-    (found,) = plan.plan.values()
+    plan = sharding.plan(sharding.with_sharded_tables(_Holder(model)))
     return [
         PlannedTable(
             model=name,
             table=table,
             rows=model.sparse.num_rows[table],
             dim=model.sparse.dim,
-            sharding=placed.sharding_type,
+            sharding=placed.sharding,
             ranks=tuple(sorted(set(placed.ranks))),
-            weights_a_rank=_weights_by_rank(placed.sharding_spec.shards),
-            bytes_a_rank=_bytes_by_rank(placed.sharding_spec.shards, settings.optimizer.tables),
+            columns=placed.columns,
+            weights_a_rank=_weights_by_rank(placed.shards),
+            bytes_a_rank=_bytes_by_rank(placed.shards, settings.optimizer.tables),
         )
-        for table, placed in found.items()
+        for table, placed in sharding.placed(plan).items()
     ]
 
 
@@ -287,11 +290,13 @@ def _sent(
     spec: ModelSpec,
     num_processes: int,
     vector: int,
+    columns: dict[str, int],
     weights: int,
 ) -> int:
     """Bytes that one process sends a step at most: indices, vectors, their gradients, dense gradients.
 
-    `vector`: bytes of a vector and its gradient on their way; `weights`: how many the dense part has.
+    `vector`: bytes of a vector and its gradient on their way; `columns`: table -> parts of its columns;
+    `weights`: how many the dense part has.
     """
     share = settings.batch_size / num_processes
     elsewhere = (num_processes - 1) / num_processes
@@ -308,8 +313,11 @@ def _sent(
     num_items = _items_a_step(settings, spec, share)
     for feature, index in model.item_indices(torch.zeros(1, dtype=torch.long)).items():
         lookups[model.sparse.features[feature]] += round(num_items * index.numel())
-    distinct = sum(min(count, model.sparse.num_rows[table]) for table, count in lookups.items())
-    return round(elsewhere * (distinct * (INDEX + vector) + 2 * weights * FLOAT))
+    rows = sum(
+        min(count, model.sparse.num_rows[table]) * (INDEX * columns[table] + vector)
+        for table, count in lookups.items()
+    )
+    return round(elsewhere * (rows + 2 * weights * FLOAT))
 
 
 def _items_a_step(settings: Settings, spec: ModelSpec, share: float) -> float:

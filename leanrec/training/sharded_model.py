@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -22,12 +23,22 @@ from leanrec.config.optimizer import OptimizerSettings
 from leanrec.training.cpu_tables import look_up_as_bags
 from leanrec.training.half_precision import LOSS_SCALE, unscale
 from leanrec.training.optimizers import dense_optimizer
-from leanrec.training.sharding import sharding_of, with_sharded_tables
-from leanrec.training.sparse import Held, Parts, gather, hold, parts_of, take_back, take_over
+from leanrec.training.sharding import sharding_of
+from leanrec.training.sparse import (
+    Held,
+    Parts,
+    ShardedSparseArch,
+    as_one,
+    gather,
+    hold,
+    parts_of,
+    parts_within,
+    take_back,
+    take_over,
+)
 from leanrec.training.watching import EpochWatch
 
-TABLE = "model.sparse.collection.embeddings."
-PLAIN_TABLE = "sparse.tables."
+TABLE = re.compile(r"model\.sparse\.collections\.\d+\.embeddings\.(.+)\.weight")
 PRODUCTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -62,7 +73,7 @@ class ShardedModel:
             dim=model.sparse.dim,
             exchange=exchange,
         )
-        plain = with_sharded_tables(objective)
+        plain = sharding.with_sharded_tables(objective)
         self._loss_scale = LOSS_SCALE if optimizer.precision == "fp16" else 1.0
         plain.model.sparse.loss_scale = self._loss_scale
         plain.model.sparse.weight_decay = optimizer.table_weight_decay
@@ -70,20 +81,23 @@ class ShardedModel:
         """Steps that the dense part did not make, for gradients left the range of half precision."""
         group = dist.GroupMember.WORLD
         assert group is not None
-        self.plan = sharding.planner.collective_plan(plain, [sharding.sharder], group)
+        plan = sharding.planner.collective_plan(plain, [sharding.sharder], group)
+        self.placed = sharding.placed(plan)
+        """Table -> how it is sharded and where."""
+        self._sparse: ShardedSparseArch = plain.model.sparse
         # A static graph exchanges gradients in every backward pass, from the first on.
         accumulates = optimizer.accumulate > 1
         self.parallel = DistributedModelParallel(
             plain,
             device=device,
-            plan=self.plan,
+            plan=plan,
             sharders=[sharding.sharder],
             data_parallel_wrapper=DefaultDataParallelWrapper(
                 static_graph=not accumulates, find_unused_parameters=accumulates
             ),
         )
         look_up_as_bags(self.parallel)
-        dense = [p for name, p in self.parallel.named_parameters() if not name.startswith(TABLE)]
+        dense = [p for name, p in self.parallel.named_parameters() if not TABLE.fullmatch(name)]
         self.dense = dense_optimizer(optimizer, dense, learning_rate=learning_rate, weight_decay=weight_decay)
         self._settings = optimizer
         self._rates = (learning_rate, table_learning_rate)
@@ -158,12 +172,10 @@ class ShardedModel:
     def load(self, weights: dict[str, Tensor]) -> None:
         """Take over the plain model's weights; each process keeps its share of the tables."""
         with torch.no_grad():
-            for name, own in self.parallel.state_dict().items():
-                full = weights[_plain_name(name)]
-                if isinstance(own, ShardedTensor):
-                    take_over(full, parts_of(own))
-                else:
-                    own.copy_(full)
+            for table, own in self._tables().items():
+                take_over(weights[_plain_table(table)], parts_of(own))
+            for name, weight in self._dense_weights().items():
+                weight.copy_(weights[name])
 
     def gather(self, model: nn.Module) -> None:
         """Write the weights into the plain `model` on rank 0; every process must call it."""
@@ -171,19 +183,13 @@ class ShardedModel:
 
     def weights(self) -> Held:
         """The weights by the plain model's names, in the memory in which they are trained."""
-        return {
-            _plain_name(name): hold(own, parts_of(own)) if isinstance(own, ShardedTensor) else own.detach()
-            for name, own in sorted(self.parallel.state_dict().items())
-        }
+        tables = {_plain_table(table): hold(own, parts_of(own)) for table, own in self._tables().items()}
+        return dict(sorted((tables | self._dense_weights()).items()))
 
     def sums(self) -> Held:
         """Table -> Adagrad's sums of squared gradients, one for each weight [rows, columns]."""
         parts = self._sums()
-        return {
-            _table_of(name): hold(own, parts.get(name, []))
-            for name, own in sorted(self.parallel.state_dict().items())
-            if isinstance(own, ShardedTensor)
-        }
+        return {table: hold(own, parts[table]) for table, own in sorted(self._tables().items())}
 
     def dense_state(self) -> Held:
         """What the dense part's optimizer knows of each of its weights, "<weight>/<name>"; empty at first."""
@@ -195,8 +201,8 @@ class ShardedModel:
 
     def load_sums(self, sums: Held) -> None:
         """Take over Adagrad's sums, in full or what `sums` gave; a table that is not named keeps its own."""
-        for name, parts in self._sums().items():
-            found = sums.get(_table_of(name))
+        for table, parts in self._sums().items():
+            found = sums.get(table)
             if isinstance(found, ShardedTensor):
                 take_back(found, parts)
             elif found is not None:
@@ -210,20 +216,33 @@ class ShardedModel:
             dense["state"].setdefault(int(i), {})[name] = value
         self.dense.load_state_dict(dense)
 
+    def _tables(self) -> dict[str, ShardedTensor]:
+        """Table -> its weights, as one tensor though it may be cut into blocks."""
+        state = self.parallel.state_dict()
+        blocks = {found[1]: state[name] for name in state if (found := TABLE.fullmatch(name))}
+        return {table: as_one(cut, blocks) for table, cut in self._sparse.cuts.items()}
+
+    def _dense_weights(self) -> dict[str, Tensor]:
+        """The weights of the dense part by the plain model's names."""
+        state = self.parallel.state_dict()
+        return {n.removeprefix("model."): own.detach() for n, own in state.items() if not TABLE.fullmatch(n)}
+
     def _sums(self) -> dict[str, Parts]:
-        """Adagrad's sums of squared gradients of the tables that this process holds a part of."""
+        """Table -> Adagrad's sums of squared gradients of its parts that this process holds."""
         optimizer = self.parallel.fused_optimizer
-        return {
-            name: parts_of(optimizer.params[name], values)
-            for name, state in optimizer.state_dict()["state"].items()
-            for key, values in state.items()
-            if key.endswith("momentum1")
-        }
+        sums: dict[str, Parts] = {table: [] for table in self._sparse.cuts}
+        for name, state in optimizer.state_dict()["state"].items():
+            found = TABLE.fullmatch(name)
+            assert found is not None
+            block = self._sparse.blocks[found[1]]
+            for key, values in state.items():
+                if key.endswith("momentum1"):
+                    sums[block.table] += parts_within(block, parts_of(optimizer.params[name], values))
+        return sums
 
     def describe(self) -> dict[str, str]:
-        """Table -> how the planner shards it and where."""
-        (tables,) = self.plan.plan.values()
-        return {name: f"{p.sharding_type} on ranks {p.ranks}" for name, p in tables.items()}
+        """Table -> how it is sharded and where."""
+        return {table: f"{placed.sharding} on ranks {placed.ranks}" for table, placed in self.placed.items()}
 
 
 def fill(model: nn.Module, weights: Held) -> None:
@@ -241,11 +260,5 @@ def quiet_planner() -> None:
     warnings.filterwarnings("ignore", module="torchrec")
 
 
-def _plain_name(sharded: str) -> str:
-    if sharded.startswith(TABLE):
-        return PLAIN_TABLE + sharded.removeprefix(TABLE)
-    return sharded.removeprefix("model.")
-
-
-def _table_of(sharded: str) -> str:
-    return sharded.removeprefix(TABLE).removesuffix(".weight")
+def _plain_table(table: str) -> str:
+    return f"sparse.tables.{table}.weight"

@@ -12,11 +12,12 @@ from torch import nn
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.planner.types import PlannerError
-from torchrec.distributed.types import ShardingPlan, ShardingType
+from torchrec.distributed.types import ParameterSharding, ShardingPlan, ShardingType, ShardMetadata
 
 from leanrec.config.section import nearest
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.training.exchange import codecs_of
+from leanrec.training.grid import COLUMNS, GRID, Cut, cut_tables
 from leanrec.training.sparse import ShardedSparseArch
 
 FUSED = {
@@ -35,11 +36,24 @@ tables aside, which would need an optimizer of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Placed:
+    """How a table is sharded, and which processes hold a part of it."""
+
+    sharding: str
+    ranks: list[int]
+    shards: list[ShardMetadata]
+    """Their sizes and ranks."""
+    columns: int
+    """Into how many parts its columns are cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sharding:
-    """A planner, the sharder that carries its plan out, and whose tables it plans."""
+    """A planner, the sharder that carries its plan out, and where the tables are cut before it plans."""
 
     planner: EmbeddingShardingPlanner
     sharder: EmbeddingCollectionSharder
+    cuts: dict[str, Cut]
 
     def plan(self, objective: nn.Module) -> ShardingPlan:
         """The plan for the tables of `objective`; a TrainingError where there is none."""
@@ -48,6 +62,21 @@ class Sharding:
         except PlannerError as error:
             reason = str(error).strip().splitlines()[0]
             raise TrainingError(f"no plan shards the tables so ({reason}); {WAY_OUT}") from None
+
+    def with_sharded_tables(self, objective: nn.Module) -> Any:
+        """A copy of `objective` whose tables TorchRec may shard; they hold no memory until it does."""
+        model: Any = objective.model
+        sparse = model.sparse
+        model.sparse = ShardedSparseArch(sparse, self.cuts)
+        try:
+            return copy.deepcopy(objective)
+        finally:
+            model.sparse = sparse
+
+    def placed(self, plan: ShardingPlan) -> dict[str, Placed]:
+        """Table -> where `plan` has its parts, the blocks of a grid taken together."""
+        found = {name: placed for tables in plan.plan.values() for name, placed in tables.items()}
+        return {table: _placed(cut, [found[block.name] for block in cut]) for table, cut in self.cuts.items()}
 
 
 WAY_OUT = "let the planner choose (training.sharding: {}), or change training.num_processes"
@@ -70,9 +99,11 @@ def sharding_of(
     `local_world_size` of them share a host. `by_hand` fixes the sharding of the tables that it names.
     `exchange` is the format in which vectors travel. Raises a ConfigError for vectors that cannot.
     """
+    cuts = cut_tables(tables, by_hand, dim=dim, world_size=world_size)
     constraints = {
-        table: ParameterConstraints(sharding_types=[by_hand[table]] if table in by_hand else MODEL_PARALLEL)
-        for table in tables
+        block.name: ParameterConstraints(sharding_types=_choice(by_hand.get(table)))
+        for table, cut in cuts.items()
+        for block in cut
     }
     sharder = EmbeddingCollectionSharder(
         fused_params={
@@ -92,7 +123,23 @@ def sharding_of(
         ),
         constraints=constraints,
     )
-    return Sharding(planner=planner, sharder=sharder)
+    return Sharding(planner=planner, sharder=sharder, cuts=cuts)
+
+
+def _choice(by_hand: str | None) -> list[str]:
+    """What the planner may choose from for a block."""
+    if by_hand is None:
+        return MODEL_PARALLEL
+    return [ShardingType.TABLE_WISE.value if by_hand == GRID else by_hand]
+
+
+def _placed(cut: Cut, blocks: list[ParameterSharding]) -> Placed:
+    shards = [shard for block in blocks for shard in block.sharding_spec.shards]
+    ranks = [rank for block in blocks for rank in block.ranks or []]
+    if cut.is_grid:
+        return Placed(sharding=GRID, ranks=sorted(set(ranks)), shards=shards, columns=COLUMNS)
+    columns = len({shard.shard_offsets[1] for shard in shards})
+    return Placed(sharding=blocks[0].sharding_type, ranks=ranks, shards=shards, columns=columns)
 
 
 def refuse_unknown_tables(by_hand: Mapping[str, str], tables: set[str]) -> None:
@@ -102,14 +149,3 @@ def refuse_unknown_tables(by_hand: Mapping[str, str], tables: set[str]) -> None:
             raise ConfigError(
                 f"training.sharding names the table {name!r}, which no model has; {nearest(name, tables)}"
             )
-
-
-def with_sharded_tables(objective: nn.Module) -> Any:
-    """A copy of `objective` whose tables TorchRec may shard; they hold no memory until it does."""
-    model: Any = objective.model
-    sparse = model.sparse
-    model.sparse = ShardedSparseArch(sparse)
-    try:
-        return copy.deepcopy(objective)
-    finally:
-        model.sparse = sparse

@@ -1,12 +1,13 @@
 """Embedding tables while they train: TorchRec's EmbeddingCollection in the place of `SparseArch`.
 
-The planner decides which process holds which rows or columns of a table; the optimizer of the tables is fused
+The planner decides which process holds which rows, columns or blocks of a table; their optimizer is fused
 into the backward pass (Adagrad, Duchi et al. 2011, or one sum a row), so a step costs what its rows cost and
 not the table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
 from leanrec.models.inputs import known_index
 from leanrec.models.layers import SparseArch
+from leanrec.training.grid import Block, Cut
 from leanrec.training.half_precision import unscaled
 
 CPU = torch.device("cpu")
@@ -37,7 +39,8 @@ class ShardedSparseArch(nn.Module):
     Each distinct index travels to the process that holds its row once a lookup, whatever the batch.
     """
 
-    def __init__(self, plain: SparseArch) -> None:
+    def __init__(self, plain: SparseArch, cuts: Mapping[str, Cut]) -> None:
+        """`cuts`: table -> the blocks into which it is cut, each a table to TorchRec."""
         super().__init__()
         self.features = dict(plain.features)
         self.num_rows = dict(plain.num_rows)
@@ -46,18 +49,13 @@ class ShardedSparseArch(nn.Module):
         """What the loss is multiplied by, and the tables' gradients are not."""
         self.weight_decay = 0.0
         """What a row adds to its gradient, times the row."""
-        self.collection = EmbeddingCollection(
-            tables=[
-                EmbeddingConfig(
-                    name=table,
-                    embedding_dim=plain.dim,
-                    num_embeddings=rows,
-                    feature_names=[table],
-                )
-                for table, rows in plain.num_rows.items()
-            ],
-            device=torch.device("meta"),
-        )
+        self.cuts = dict(cuts)
+        self.blocks = {block.name: block for cut in cuts.values() for block in cut}
+        by_width: dict[str, list[Block]] = {}
+        for block in self.blocks.values():
+            by_width.setdefault(str(block.sizes[1]), []).append(block)
+        self.collections = nn.ModuleDict({width: _collection(each) for width, each in by_width.items()})
+        """Width -> the blocks of so many columns, for a collection has one width."""
 
     def forward(self, indices: dict[str, Tensor]) -> dict[str, Tensor]:
         """Feature -> int64 indices of any shape [...]; answers feature -> vectors [..., dim]."""
@@ -72,14 +70,7 @@ class ShardedSparseArch(nn.Module):
             joined = torch.cat(parts) if parts else nothing
             rows[table], place = torch.unique(joined, return_inverse=True)
             places[table] = iter(place.split([len(part) for part in parts]))
-        vectors = self.collection(
-            KeyedJaggedTensor(
-                keys=list(rows),
-                values=torch.cat(list(rows.values())),
-                lengths=torch.tensor([len(row) for row in rows.values()], device=device),
-            )
-        )
-        values = {table: found.values() for table, found in vectors.items()}
+        values = self._look_up(rows)
         if self.weight_decay:
             values = {table: _Decaying.apply(found, self.weight_decay) for table, found in values.items()}
         if self.loss_scale != 1:
@@ -90,6 +81,36 @@ class ShardedSparseArch(nn.Module):
             ).reshape(*index.shape, -1)
             for feature, index in indices.items()
         }
+
+    def _look_up(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Table -> the vectors [N, dim] of distinct rows [N] in rising order."""
+        wanted = {name: own for table, cut in self.cuts.items() for name, own in cut.ask(rows[table]).items()}
+        found: dict[str, Tensor] = {}
+        for width, collection in self.collections.items():
+            names = [name for name, block in self.blocks.items() if str(block.sizes[1]) == width]
+            asked = KeyedJaggedTensor(
+                keys=names,
+                values=torch.cat([wanted[name] for name in names]),
+                lengths=torch.tensor([len(wanted[name]) for name in names], device=wanted[names[0]].device),
+            )
+            found |= {name: vectors.values() for name, vectors in collection(asked).items()}
+        return {table: cut.join(found) for table, cut in self.cuts.items()}
+
+
+def _collection(blocks: list[Block]) -> EmbeddingCollection:
+    """TorchRec's tables of `blocks`, which hold no memory yet."""
+    return EmbeddingCollection(
+        tables=[
+            EmbeddingConfig(
+                name=block.name,
+                num_embeddings=block.sizes[0],
+                embedding_dim=block.sizes[1],
+                feature_names=[block.name],
+            )
+            for block in blocks
+        ],
+        device=torch.device("meta"),
+    )
 
 
 class _Decaying(torch.autograd.Function):
@@ -122,6 +143,24 @@ def parts_of(table: ShardedTensor, values: ShardedTensor | None = None) -> Parts
     values = table if values is None else values
     shards = zip(table.local_shards(), values.local_shards(), strict=True)
     return [(weights.metadata, value.tensor) for weights, value in shards]
+
+
+def parts_within(block: Block, parts: Parts) -> Parts:
+    """`parts` of `block`, with their places in its table."""
+    return [(_within(block, place), part) for place, part in parts]
+
+
+def as_one(cut: Cut, blocks: Mapping[str, ShardedTensor]) -> ShardedTensor:
+    """A table from its blocks, in the memory in which they are."""
+    if not cut.is_grid:
+        return blocks[cut.table]
+    places = [_within(block, s) for block in cut for s in blocks[block.name].metadata().shards_metadata]
+    parts = [part for block in cut for part in parts_within(block, parts_of(blocks[block.name]))]
+    properties = blocks[next(iter(cut)).name].metadata().tensor_properties
+    return ShardedTensor._init_from_local_shards_and_global_metadata(
+        [Shard(part, place) for place, part in parts],
+        ShardedTensorMetadata(places, torch.Size((cut.rows, cut.dim)), properties),
+    )
 
 
 def hold(layout: ShardedTensor, parts: Parts) -> ShardedTensor:
@@ -215,6 +254,11 @@ def _in_each_column(part: Tensor, place: ShardMetadata) -> Tensor:
 def _fill(part: Tensor, taken: Tensor) -> None:
     # In float64 the mean of equal numbers is that number, to the last bit.
     part.copy_(taken if part.dim() == 2 else taken.double().mean(dim=1))
+
+
+def _within(block: Block, place: ShardMetadata) -> ShardMetadata:
+    offsets = [a + b for a, b in zip(block.offsets, place.shard_offsets, strict=True)]
+    return ShardMetadata(offsets, place.shard_sizes, place.placement)
 
 
 def _size(place: ShardMetadata) -> int:

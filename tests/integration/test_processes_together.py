@@ -17,6 +17,7 @@ from training_world import write_world
 pytestmark = pytest.mark.integration
 
 TESTS = Path(__file__).parents[1]
+OF_THIS_CHECKOUT = {"PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
 
 
 def torchrun(num_processes: int, worker: str, *arguments: object) -> None:
@@ -24,7 +25,7 @@ def torchrun(num_processes: int, worker: str, *arguments: object) -> None:
     command += [f"--nproc-per-node={num_processes}", str(TESTS / "training" / worker)]
     done = subprocess.run(
         [*command, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(TESTS), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+        env=os.environ | OF_THIS_CHECKOUT | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -37,6 +38,7 @@ def torchrun(num_processes: int, worker: str, *arguments: object) -> None:
     [
         ((2, "column_wise"), (1, "table_wise")),
         ((3, "row_wise"), (2, "row_wise")),
+        ((4, "grid"), (2, "grid")),
     ],
 )
 def test_a_checkpoint_is_taken_up_by_others(

@@ -47,12 +47,26 @@ def test_the_parts_of_a_table_are_the_table_and_its_sums(world: World, processes
     assert (plan.sent_bytes == 0) == (processes == 1)
 
 
-@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise"])
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise", "grid"])
 def test_a_table_is_sharded_as_told(world: World, sharding: str) -> None:
     retriever = {**SMALL.retriever.model_dump(), "dim": 512}
     plan = planned(world, sharding={"item": sharding}, retriever=retriever)
     (item,) = (table for table in plan.tables if (table.model, table.table) == ("retriever", "item"))
     assert item.sharding == sharding
+    assert sum(item.weights_a_rank.values()) == NUM_ITEMS * 512
+
+
+def test_a_grid_gives_each_of_eight_gpus_a_block(world: World) -> None:
+    tables = planned(world, 8, "cuda", sharding=dict.fromkeys(["user", "item"], "grid")).tables
+    for model in ("retriever", "ranker"):
+        (user,) = (table for table in tables if (table.model, table.table) == (model, "user"))
+        assert user.ranks == tuple(range(8))
+        assert max(user.weights_a_rank.values()) == -(-user.rows // 4) * user.dim // 2
+
+
+def test_an_index_travels_to_each_part_of_its_columns(world: World) -> None:
+    whole, grid = (planned(world, sharding=dict.fromkeys(["user", "item"], s)) for s in ("row_wise", "grid"))
+    assert whole.sent_bytes < grid.sent_bytes
 
 
 def test_half_precision_sends_less_and_holds_as_much(world: World) -> None:
