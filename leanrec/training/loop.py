@@ -180,7 +180,9 @@ def _broadcast(model: nn.Module) -> None:
 
 def _line(course: Course, curve: dict[str, Any]) -> str:
     figures = " ".join(f"{name} {curve[name]:.4f}" for name in ("ndcg", "auc", "rmse") if name in curve)
+    whole = sum(curve["phases"].values()) or 1.0  # where no step was left
+    phases = ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in curve["phases"].items())
     return (
         f"{course.name}: epoch {curve['epoch']}/{course.settings.epochs} loss {curve['loss']:.4f} "
-        f"{figures} ({curve['samples_per_s']:,.0f} events/s)"
+        f"{figures} ({curve['samples_per_s']:,.0f} events/s; {phases})"
     )

@@ -12,7 +12,7 @@ from leanrec.training.job import CURVES_FILE
 def training_scalars(model: Path, summary: dict[str, Any]) -> dict[str, float]:
     """The numbers in `summary`, and of each model in the folder `model` how its training went.
 
-    Of each model: epochs, seconds in all and by phase (data, forward, ...), the last epoch's loss, learning
+    Of each model: epochs, seconds in all and by phase (data, embedding, ...), the last epoch's loss, learning
     rate and events a second, as far as it has them (a retriever that is fitted has no loss).
     """
     curves: dict[str, list[dict[str, Any]]] = read_json(Path(model) / CURVES_FILE)
@@ -24,5 +24,6 @@ def training_scalars(model: Path, summary: dict[str, Any]) -> dict[str, float]:
             if name in epochs[-1]:
                 found[f"{part}_{name}"] = epochs[-1][name]
         for phase in epochs[-1].get("phases", {}):
-            found[f"{part}_{phase}_seconds"] = sum(epoch["phases"][phase] for epoch in epochs)
+            # Epochs before a checkpoint of older code may have had other phases.
+            found[f"{part}_{phase}_seconds"] = sum(epoch["phases"].get(phase, 0.0) for epoch in epochs)
     return {name: float(value) for name, value in found.items()}

@@ -84,7 +84,6 @@ class ShardedModel:
         plan = sharding.planner.collective_plan(plain, [sharding.sharder], group)
         self.placed = sharding.placed(plan)
         """Table -> how it is sharded and where."""
-        self._sparse: ShardedSparseArch = plain.model.sparse
         # A static graph exchanges gradients in every backward pass, from the first on.
         accumulates = optimizer.accumulate > 1
         self.parallel = DistributedModelParallel(
@@ -97,6 +96,8 @@ class ShardedModel:
             ),
         )
         look_up_as_bags(self.parallel)
+        self._sparse: ShardedSparseArch = self.parallel.module.model.sparse
+        self._sparse.watch_lookups()
         dense = [p for name, p in self.parallel.named_parameters() if not TABLE.fullmatch(name)]
         self.dense = dense_optimizer(optimizer, dense, learning_rate=learning_rate, weight_decay=weight_decay)
         self._settings = optimizer
@@ -124,19 +125,20 @@ class ShardedModel:
         gradients, with the last of them.
         """
         self._set_rate(rate)
+        self._sparse.phases = watch
         if place == 0:
             self.dense.zero_grad(set_to_none=True)
         is_last = place + 1 == size
-        with nullcontext() if is_last else self._without_exchange():
-            with watch.phase("forward"), self._in_precision():
+        with watch.phase("dense"), nullcontext() if is_last else self._without_exchange():
+            with watch.span("forward"), self._in_precision():
                 loss: Tensor = self.parallel(*batch)
                 value = float(loss.detach())
             if not math.isfinite(value):
                 return value
-            with watch.phase("backward"):
+            with watch.span("backward"):
                 (loss * self._loss_scale if self._loss_scale != 1 else loss).backward()
         if is_last:
-            with watch.phase("update"):
+            with watch.phase("dense"), watch.span("update"):
                 self._move(size)
         return value
 

@@ -8,7 +8,7 @@ not the table.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -21,12 +21,13 @@ from torch.distributed._shard.sharded_tensor import (
 )
 from torch.distributed._shard.sharding_spec import ShardMetadata
 from torch.nn import functional
-from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
+from torchrec import EmbeddingCollection, EmbeddingConfig, JaggedTensor, KeyedJaggedTensor
 
 from leanrec.models.inputs import known_index
 from leanrec.models.layers import SparseArch
 from leanrec.training.grid import Block, Cut
 from leanrec.training.half_precision import unscaled
+from leanrec.training.watching import Phases
 
 CPU = torch.device("cpu")
 PIECE = 2**24
@@ -49,6 +50,8 @@ class ShardedSparseArch(nn.Module):
         """What the loss is multiplied by, and the tables' gradients are not."""
         self.weight_decay = 0.0
         """What a row adds to its gradient, times the row."""
+        self.phases = Phases()
+        """The clock of who watches."""
         self.cuts = dict(cuts)
         self.blocks = {block.name: block for cut in cuts.values() for block in cut}
         by_width: dict[str, list[Block]] = {}
@@ -59,6 +62,10 @@ class ShardedSparseArch(nn.Module):
 
     def forward(self, indices: dict[str, Tensor]) -> dict[str, Tensor]:
         """Feature -> int64 indices of any shape [...]; answers feature -> vectors [..., dim]."""
+        with self.phases.phase("embedding"):
+            return self._forward(indices)
+
+    def _forward(self, indices: dict[str, Tensor]) -> dict[str, Tensor]:
         wanted: dict[str, list[Tensor]] = {table: [] for table in self.num_rows}
         for feature, index in indices.items():
             table = self.features[feature]
@@ -75,12 +82,14 @@ class ShardedSparseArch(nn.Module):
             values = {table: _Decaying.apply(found, self.weight_decay) for table, found in values.items()}
         if self.loss_scale != 1:
             values = {table: unscaled(found, self.loss_scale) for table, found in values.items()}
-        return {
+        vectors = {
             feature: functional.embedding(
                 next(places[self.features[feature]]), values[self.features[feature]]
             ).reshape(*index.shape, -1)
             for feature, index in indices.items()
         }
+        self.phases.enter_with_gradients(vectors.values(), "embedding")
+        return vectors
 
     def _look_up(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """Table -> the vectors [N, dim] of distinct rows [N] in rising order."""
@@ -93,8 +102,32 @@ class ShardedSparseArch(nn.Module):
                 values=torch.cat([wanted[name] for name in names]),
                 lengths=torch.tensor([len(wanted[name]) for name in names], device=wanted[names[0]].device),
             )
-            found |= {name: vectors.values() for name, vectors in collection(asked).items()}
+            found |= {name: vectors.values() for name, vectors in self._exchange(collection, asked).items()}
+        self.phases.enter_with_gradients(found.values(), "communication")
         return {table: cut.join(found) for table, cut in self.cuts.items()}
+
+    def _exchange(self, collection: Any, asked: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
+        """What the sharded `collection` answers, its steps one by one."""
+        context = collection.create_context()
+        with self.phases.phase("communication"):
+            ids = collection.input_dist(context, asked).wait().wait()
+        sent = collection.compute_and_output_dist(context, ids)
+        with self.phases.phase("communication"):
+            vectors: dict[str, JaggedTensor] = sent.wait()
+        return vectors
+
+    def watch_lookups(self) -> None:
+        """Let the clock know of lookups in the backward pass, once the collections are sharded.
+
+        Models look everything up at once, before all else: when the tables have moved, gradients of the dense
+        part are all that is left to wait for.
+        """
+
+        def watch(_ids: KeyedJaggedTensor, looked_up: Tensor, _collection: Any, _state: Any) -> None:
+            self.phases.enter_around(looked_up, during="embedding", after="communication")
+
+        for collection in self.collections.values():
+            cast(Any, collection).register_post_lookup_tracker_fn(watch)
 
 
 def _collection(blocks: list[Block]) -> EmbeddingCollection:

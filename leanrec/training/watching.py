@@ -1,5 +1,10 @@
 """Training as one may watch it: seconds by phase, TensorBoard events, a profiler's trace.
 
+    data            the batch and the ranker's candidates
+    embedding       distinct ids, lookups, and in the backward pass the tables' optimizer
+    communication   ids, vectors and gradients on their way, waiting for other processes included
+    dense           all else of the forward and the backward pass, and the dense part's optimizer
+
 Phases are taken by the clock of each process. On a GPU work goes on after a phase has ended; since the loss
 is read in every step, what is left of it counts for the next phase that waits.
 """
@@ -7,38 +12,90 @@ is read in every step, what is left of it counts for the next phase that waits.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+PHASES = ("data", "embedding", "dense", "communication")
 EVERY_STEPS = 10
 """Steps between two points of TensorBoard's curves."""
 TRACED = {"wait": 1, "warmup": 1, "active": 5, "repeat": 1}
 """Steps of the first epoch that the profiler leaves out, warms up in, and traces."""
 
 
-class EpochWatch:
-    """Times the phases of one epoch's steps; `seconds` holds them."""
+class Phases:
+    """A clock that runs for one phase at a time; `seconds` holds what each has taken.
 
-    def __init__(self, watch: Watch, epoch: int, num_steps: int) -> None:
-        self._watch = watch
-        self._first = epoch * num_steps
-        self._since = time.perf_counter()
-        self._seen = 0
-        self.profiler: Any = None
-        self.seconds: dict[str, float] = defaultdict(float)
+    Example:
+        >>> phases = Phases()
+        >>> with phases.phase("dense"):
+        ...     with phases.phase("embedding"):  # counts for itself alone
+        ...         pass
+        >>> list(phases.seconds)
+        ['data', 'embedding', 'dense', 'communication']
+    """
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._now: str | None = None
+        self._since = 0.0
+
+    def enter(self, name: str | None) -> None:
+        """From now on seconds count as `name`'s; None: as nobody's."""
+        now = time.perf_counter()
+        if self._now is not None:
+            self.seconds[self._now] += now - self._since
+        self._now, self._since = name, now
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the seconds of the block as `name`'s."""
-        started = time.perf_counter()
-        with torch.profiler.record_function(name) if self.profiler else ExitStack():
+        """Count the seconds of the block as `name`'s, but for what another phase takes within it."""
+        before = self._now
+        self.enter(name)
+        try:
             yield
-        self.seconds[name] += time.perf_counter() - started
+        finally:
+            self.enter(before)
+
+    def enter_with_gradients(self, values: Iterable[Tensor], name: str) -> None:
+        """Enter `name` in the backward pass, each time that the gradient of one of `values` is there."""
+        nodes: set[Any] = {value.grad_fn for value in values if value.grad_fn is not None}
+        for node in nodes:
+            node.register_prehook(lambda _gradients: self.enter(name))
+
+    def enter_around(self, looked_up: Tensor, during: str, after: str) -> None:
+        """Enter `during` before what changes weights in the backward pass of `looked_up`, then `after`."""
+        for node in _last_nodes(looked_up.grad_fn):
+            node.register_prehook(lambda _gradients: self.enter(during))
+            node.register_hook(lambda _inputs, _outputs: self.enter(after))
+
+
+def _last_nodes(node: Any) -> list[Any]:
+    """Of the backward pass from `node` on, those behind which there are weights alone, or nothing."""
+    if node is None:
+        return []
+    behind = [other for other, _ in node.next_functions if other is not None and other.next_functions]
+    return [last for other in behind for last in _last_nodes(other)] if behind else [node]
+
+
+class EpochWatch(Phases):
+    """Times the phases of one epoch's steps."""
+
+    def __init__(self, watch: Watch, epoch: int, num_steps: int) -> None:
+        super().__init__()
+        self._watch = watch
+        self._first = epoch * num_steps
+        self._started = time.perf_counter()
+        self._seen = 0
+        self.profiler: Any = None
+
+    def span(self, name: str) -> AbstractContextManager[Any]:
+        """Names what the block does in the profiler's trace."""
+        return torch.profiler.record_function(name) if self.profiler else nullcontext()
 
     def step(self, done: int, loss: float, learning_rate: float, samples: int) -> None:
         """After the step that makes `done` of this epoch: the points of the curves, the profiler's turn."""
@@ -48,7 +105,7 @@ class EpochWatch:
         if done % EVERY_STEPS:
             return
         now = time.perf_counter()
-        rate, self._seen, self._since = self._seen / (now - self._since), 0, now
+        rate, self._seen, self._started = self._seen / (now - self._started), 0, now
         figures = {"loss": loss, "learning_rate": learning_rate, "samples_per_s": rate}
         self._watch.write("step", figures, self._first + done)
 

@@ -349,19 +349,28 @@ def test_what_cannot_fit_is_refused_before_it_starts(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_what_is_watched_can_be_looked_at(tmp_path):
+def test_what_is_watched_can_be_looked_at(tmp_path, capfd):
     write_world(tmp_path)
     watched = {"tensorboard": str(tmp_path / "events"), "profile": str(tmp_path / "traces")}
     train(tmp_path, TWO.model_copy(update=watched))
     curves = read_json(tmp_path / "model" / "curves.json")
+    printed = capfd.readouterr().out
     for model in ("retriever", "ranker"):
+        said = (
+            rf"{model}: epoch 1/\d .* events/s; data \d+%, embedding \d+%, dense \d+%, communication \d+%\)"
+        )
+        assert re.search(said, printed)
         events = EventAccumulator(str(tmp_path / "events" / model)).Reload()
         points = events.Scalars("epoch/loss")
         assert [point.step for point in points] == [curve["epoch"] for curve in curves[model]]
         assert [point.value for point in points] == pytest.approx([curve["loss"] for curve in curves[model]])
-        for phase in ("data", "forward", "backward", "update"):
-            assert all(point.value > 0 for point in events.Scalars(f"seconds/{phase}"))
-            assert curves[model][0]["phases"][phase] > 0
+        for curve in curves[model]:
+            assert list(curve["phases"]) == ["data", "embedding", "dense", "communication"]
+            assert curve["seconds"] > sum(curve["phases"].values()) > 0.5 * curve["seconds"]
+        for phase in curves[model][0]["phases"]:
+            points = [point.value for point in events.Scalars(f"seconds/{phase}")]
+            assert points == pytest.approx([curve["phases"][phase] for curve in curves[model]])
+            assert all(seconds > 0 for seconds in points)
         named = {
             event.get("name") for event in read_json(tmp_path / "traces" / f"{model}.json")["traceEvents"]
         }

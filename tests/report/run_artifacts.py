@@ -224,7 +224,7 @@ def write_artifacts(folder: Path) -> dict[str, Path]:
         {"epoch": n, "loss": 5.2 * math.exp(-n / 9) + 3.1, "ndcg": 0.14 * (1 - math.exp(-n / 5)),
          "samples_per_s": 41_000.0, "seconds": 1.9} for n in range(1, 21)
     ]  # fmt: skip
-    phases = {"data": 0.3, "forward": 0.7, "backward": 0.6, "update": 0.1}
+    phases = {"data": 0.3, "embedding": 0.7, "dense": 0.6, "communication": 0.1}
     ranker = [
         {**epoch, "auc": 0.5 + epoch["ndcg"] * 2, "learning_rate": 2e-3, "phases": phases}
         for epoch in epochs[:8]

@@ -172,7 +172,7 @@ def test_an_artifact_cut_off_midway_is_named_and_left_out(tmp_path):
 def test_training_is_told_with_its_phases_where_they_are_known(tmp_path):
     words = Page(build_report(make_inputs(tmp_path), tmp_path / "report").read_text(encoding="utf-8")).words
     assert "Retriever: 20 epochs in 38.0 s, 41,000 samples a second.\n" in words
-    phases = "data 2.4 s, forward 5.6 s, backward 4.8 s, update 800 ms; learning rate at the end 0.002."
+    phases = "data 2.4 s, embedding 5.6 s, dense 4.8 s, communication 800 ms; learning rate at the end 0.002."
     assert f"41,000 samples a second. Time by phase: {phases}" in words
 
 
