@@ -89,6 +89,22 @@ def test_weight_decay_of_tables_is_the_mean_of_the_processes(tmp_path: Path) -> 
         )
 
 
+def test_steps_added_up_move_as_one_batch_and_exchange_dense_gradients_once(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    torchrun(2, "accumulating_worker.py", tmp_path, tmp_path / "outcome")
+    outcome = load_file(tmp_path / "outcome")
+    gradients = [name for name in outcome if name.startswith("1/0/gradient/")]
+    for name in gradients:
+        torch.testing.assert_close(outcome["3" + name[1:]], outcome[name], rtol=1e-4, atol=1e-7, msg=name)
+    assert float(torch.cat([outcome[name].flatten() for name in gradients]).norm()) > 1e-2
+    num_weights = sum(outcome[name].numel() for name in gradients)
+    for batch in range(2):
+        assert outcome[f"1/{batch}/reduced/0"].tolist()[0] == num_weights
+        reduced = [outcome[f"3/{batch}/reduced/{place}"].tolist() for place in range(3)]
+        # With the gradients goes which of the parameters were used at all.
+        assert reduced == [[], [], [num_weights, len(gradients)]]
+
+
 def test_a_process_that_is_slower_is_seen_to_be(tmp_path: Path) -> None:
     torchrun(2, "uneven_worker.py", "speeds", tmp_path / "speeds", 0.05, 2.0)
     fast, slow = json.loads((tmp_path / "speeds").read_text())

@@ -48,13 +48,15 @@ def retriever_of(
     return sharded_of(RetrieverObjective(recommender.retriever, retriever), sharding, optimizer), spec
 
 
-def sharded_of(objective: Any, sharding: str, optimizer: dict[str, Any]) -> ShardedModel:
+def sharded_of(
+    objective: Any, sharding: str, optimizer: dict[str, Any], table_learning_rate: float = 0.1
+) -> ShardedModel:
     """`objective`, every table of it sharded in one way."""
     return ShardedModel(
         objective,
         learning_rate=0.01,
         weight_decay=0.0,
-        table_learning_rate=0.1,
+        table_learning_rate=table_learning_rate,
         optimizer=OptimizerSettings.parse(optimizer),
         by_hand=dict.fromkeys(objective.model.sparse.num_rows, sharding),
         device=torch.device("cpu"),

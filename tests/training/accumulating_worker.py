@@ -1,0 +1,72 @@
+"""One of two processes that take a batch at once, and in three steps: `accumulating_worker.py WORLD OUTCOME`.
+
+Rank 0 writes the dense gradients that each way moves by, and how many numbers gloo reduced over the processes
+in each step, as the profiler saw it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from resharding_worker import sharded_of
+from safetensors.torch import save_file
+from training_world import SMALL
+
+from leanrec.files import read_json
+from leanrec.models.inputs import read_item_inputs
+from leanrec.models.recommender import Recommender
+from leanrec.schema import ModelSpec
+from leanrec.training.examples import TRAIN, read_examples
+from leanrec.training.objectives import RetrieverObjective
+from leanrec.training.sharded_model import quiet_planner
+from leanrec.training.watching import Watch
+
+BATCHES = 2
+STEPS = 3
+SHARE = 24
+"""Events of a batch that a process has."""
+
+
+def main(world: Path, outcome: Path) -> None:
+    """Learn from two batches in each way."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    quiet_planner()
+    spec = ModelSpec(**{**read_json(world / "features" / "spec.json"), "top_k": SMALL.top_k})
+    retriever = SMALL.retriever.model_copy(update={"disliked_weight": 1.0, "dropout": 0.0})
+    settings = SMALL.model_copy(update={"retriever": retriever})
+    torch.manual_seed(1)
+    recommender = Recommender(spec, settings, read_item_inputs(world / "features" / "items.parquet"))
+    events = read_examples(world / "training_set.parquet", TRAIN, spec)
+    objective = RetrieverObjective(recommender.retriever, retriever)
+    found: dict[str, torch.Tensor] = {}
+    for accumulate in (1, STEPS):
+        model = sharded_of(objective, "row_wise", {"accumulate": accumulate}, table_learning_rate=0.0)
+        with Watch("retriever").epoch(0, 1) as watch:
+            for batch in range(BATCHES):
+                first = SHARE * (2 * batch + dist.get_rank())
+                for place, rows in enumerate((torch.arange(SHARE) + first).chunk(accumulate)):
+                    own, draw = events.take(rows), torch.Generator()
+                    with torch.profiler.profile(record_shapes=True) as profiler:
+                        model.step(own, draw, place=place, size=accumulate, watch=watch)
+                    found[f"{accumulate}/{batch}/reduced/{place}"] = _reduced(profiler)
+                parameters = [p for group in model.dense.param_groups for p in group["params"]]
+                found |= {
+                    f"{accumulate}/{batch}/gradient/{i}": p.grad.clone() for i, p in enumerate(parameters)
+                }
+    if dist.get_rank() == 0:
+        save_file(found, outcome)
+    dist.destroy_process_group()
+
+
+def _reduced(profiler: torch.profiler.profile) -> torch.Tensor:
+    """How many numbers each reduction had, the most first."""
+    sizes = [event.input_shapes[0][0] for event in profiler.events() if event.name == "gloo:all_reduce"]
+    return torch.tensor(sorted(sizes, reverse=True), dtype=torch.long)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
