@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -13,7 +13,10 @@ from rich.table import Table
 from leanrec import steps
 from leanrec.cli.front import BY_HAND, ConfigArgument, JsonOption, WorkOption, console
 from leanrec.config import RunSettings, load_settings
-from leanrec.errors import ConfigError
+from leanrec.errors import ConfigError, TrainingError
+
+if TYPE_CHECKING:
+    from leanrec.training.footprint import TrainingPlan
 
 SIZES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -63,7 +66,7 @@ def _show_plan(
     from leanrec.files import read_json
     from leanrec.models.inputs import read_item_inputs
     from leanrec.schema import ModelSpec
-    from leanrec.training.footprint import misfit, nearest_that_fits, plan_training, size_in_words
+    from leanrec.training.footprint import plan_training, refusal
     from leanrec.training.memory import available_memory
     from leanrec.training.sharded_model import quiet_planner
 
@@ -76,29 +79,36 @@ def _show_plan(
     room: dict[str, Any] = (
         {"device": memory, "host": there} if device == "cuda" else {"device": None, "host": memory or there}
     )
-    fault = misfit(found, **room)
-    answer = "it fits"
-    if fault:
-        answer = f"{fault}; {nearest_that_fits(found, settings.training, spec, items, **room)}"
+    fault = refusal(found, settings.training, spec, items, **room)
     if json_output:
-        print(json.dumps({**found.to_json(), "fits": fault is None, "answer": answer}))
-        return
+        print(json.dumps({**found.to_json(), "fits": fault is None, "answer": fault or "it fits"}))
+    else:
+        _print_plan(found)
+        console.print(f"{processes} processes on {device}: {fault or 'it fits'}.")
+    if fault is not None:
+        raise TrainingError(f"training with {processes} processes does not fit: {fault}")
+
+
+def _print_plan(plan: TrainingPlan) -> None:
+    from leanrec.training.footprint import size_in_words
+
     table = Table("model", "table", "rows x width", "sharding", "ranks", "a rank holds at most")
-    for line in found.tables:
-        ranks = str(line.ranks[0]) if len(line.ranks) == 1 else f"{line.ranks[0]} to {line.ranks[-1]}"
+    for line in plan.tables:
+        first, last = line.ranks[0], line.ranks[-1]
+        in_a_row = 1 < len(line.ranks) == last - first + 1
+        ranks = f"{first} to {last}" if in_a_row else ", ".join(map(str, line.ranks))
         most = size_in_words(max(line.bytes_a_rank.values()))
         table.add_row(line.model, line.table, f"{line.rows:,} x {line.dim}", line.sharding, ranks, most)
     console.print(table)
     for name, size in (
-        ("tables and their sums, the fullest rank", max(found.table_bytes)),
-        ("dense part with gradients and averages, a rank", found.dense_bytes),
-        ("plain models on the host, a rank", found.plain_bytes),
-        ("of them on its device", found.plain_device_bytes),
-        ("the best and a checkpoint on the host, a rank", max(found.kept_bytes)),
-        ("Adagrad's sums in full, on rank 0's host", found.gathered_bytes),
-        ("sent by a rank in a step of equal shares, at most", found.sent_bytes),
-        ("in all on the fullest device", found.on_device),
-        ("in all on the host", found.on_host),
+        ("tables and their sums, the fullest rank", max(plan.table_bytes)),
+        ("dense part with gradients and averages, a rank", plan.dense_bytes),
+        ("plain models on the host, a rank", plan.plain_bytes),
+        ("of them on its device", plan.plain_device_bytes),
+        ("the best and a checkpoint on the host, a rank", max(plan.kept_bytes)),
+        ("Adagrad's sums in full, on rank 0's host", plan.gathered_bytes),
+        ("sent by a rank in a step of equal shares, at most", plan.sent_bytes),
+        ("in all on the fullest device", plan.on_device),
+        ("in all on the host", plan.on_host),
     ):
         console.print(f"{name:<50} {size_in_words(size):>12}")
-    console.print(f"{processes} processes on {device}: {answer}.")

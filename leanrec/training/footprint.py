@@ -167,6 +167,24 @@ def misfit(plan: TrainingPlan, *, device: int | None, host: int) -> str | None:
     return None
 
 
+def refusal(
+    plan: TrainingPlan,
+    settings: TrainingSettings,
+    spec: ModelSpec,
+    items: ItemInputs,
+    *,
+    device: int | None,
+    host: int,
+    most: int | None = None,
+) -> str | None:
+    """What does not fit, and the nearest plan that does; None where all fits. See `nearest_that_fits`."""
+    fault = misfit(plan, device=device, host=host)
+    if fault is None:
+        return None
+    nearest = nearest_that_fits(plan, settings, spec, items, device=device, host=host, most=most)
+    return f"{fault}; {nearest}"
+
+
 def nearest_that_fits(
     plan: TrainingPlan,
     settings: TrainingSettings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +61,7 @@ class Sharding:
         try:
             return self.planner.plan(objective, [self.sharder])
         except PlannerError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise TrainingError(f"no plan shards the tables so ({reason}); {WAY_OUT}") from None
+            raise TrainingError(f"no plan shards the tables so ({_reason(error)}); {WAY_OUT}") from None
 
     def with_sharded_tables(self, objective: nn.Module) -> Any:
         """A copy of `objective` whose tables TorchRec may shard; they hold no memory until it does."""
@@ -79,7 +79,10 @@ class Sharding:
         return {table: _placed(cut, [found[block.name] for block in cut]) for table, cut in self.cuts.items()}
 
 
-WAY_OUT = "let the planner choose (training.sharding: {}), or change training.num_processes"
+WAY_OUT = (
+    "let the planner choose (training.sharding: {}), change training.num_processes, or lower retriever.dim "
+    "and ranker.dim"
+)
 
 
 def sharding_of(
@@ -124,6 +127,13 @@ def sharding_of(
         constraints=constraints,
     )
     return Sharding(planner=planner, sharder=sharder, cuts=cuts)
+
+
+def _reason(error: PlannerError) -> str:
+    """The planner's first line, and the table that it found no process for, from its pages of advice."""
+    said = str(error).strip().splitlines()[0].rstrip(". ")
+    table = re.search(r" of table ([^,]+),", str(error))
+    return f"{said}: no process can hold its part of the table {table[1]!r}" if table else said
 
 
 def _choice(by_hand: str | None) -> list[str]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 from training_world import NUM_ITEMS, NUM_USERS, SMALL, write_world
 from typer.testing import CliRunner
 
-from leanrec.cli import app
+from leanrec.cli import app, main
 from leanrec.cli.training import size_of
 from leanrec.config import TrainingSettings
 from leanrec.config.zoo import RANKERS, RETRIEVERS
-from leanrec.errors import ConfigError
+from leanrec.errors import ConfigError, TrainingError
 from leanrec.files import read_json
 from leanrec.models.inputs import ItemInputs, read_item_inputs
 from leanrec.schema import ModelSpec
@@ -143,7 +146,9 @@ def test_a_size_that_is_none_is_named() -> None:
         size_of("2Gb")
 
 
-def test_the_command_answers_before_anything_starts(tmp_path: Path) -> None:
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """`leanrec train --plan` of a small world for GPUs."""
     write_world(tmp_path)
     settings = {
         "name": "tiny",
@@ -155,9 +160,60 @@ def test_the_command_answers_before_anything_starts(tmp_path: Path) -> None:
     }
     config = tmp_path / "run.yaml"
     config.write_text(json.dumps(settings))
-    command = ["train", str(config), "--work", str(tmp_path), "--plan", "--device", "cuda"]
+    return ["train", str(config), "--work", str(tmp_path), "--plan", "--device", "cuda"]
+
+
+def test_the_command_answers_before_anything_starts(tmp_path: Path, command: list[str]) -> None:
     fits = json.loads(CliRunner().invoke(app, [*command, "--device-memory", "1GiB", "--json"]).stdout)
     assert fits["fits"] and fits["num_processes"] == 1
     shown = CliRunner().invoke(app, [*command, "--processes", "4", "--device-memory", "1"])
     assert "4 processes on cuda: the fullest device needs" in " ".join(shown.stdout.split())
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("json_output", [False, True])
+def test_a_plan_that_does_not_fit_is_shown_and_refused(
+    command: list[str], json_output: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--json"] if json_output else []
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # how this test is stopped stays as it is
+    monkeypatch.setattr(sys, "argv", ["leanrec", *command, "--device-memory", "1KiB", *flags])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == TrainingError.exit_status == 2
+    printed = capsys.readouterr()
+    refused = "error: training with 1 processes does not fit: the fullest device needs"
+    assert printed.err.startswith(refused) and "lower training.retriever.dim" in printed.err
+    if json_output:
+        plan = json.loads(printed.out)
+        assert not plan["fits"] and plan["tables"] and plan["answer"] in printed.err
+    else:
+        words = " ".join(printed.out.split())
+        assert "in all on the fullest device" in words and "lower training.retriever.dim" in words
+
+
+@pytest.mark.parametrize(
+    ("processes", "training", "reason"),
+    [(1, {}, "insufficient storage"), (2, {"sharding": {"user": "table_wise"}}, "the strict constraints")],
+)
+def test_tables_that_torchrec_finds_no_plan_for_are_refused_in_a_sentence(
+    world: World, processes: int, training: dict[str, object], reason: str
+) -> None:
+    spec, items = world
+    beyond = dataclasses.replace(spec, num_users=5 * 10**16)
+    with pytest.raises(TrainingError) as refused:
+        planned((beyond, items), processes, **training)
+    assert str(refused.value) == (
+        f"no plan shards the tables so (Unable to find a plan for this model because of {reason}: no process "
+        "can hold its part of the table 'user'); let the planner choose (training.sharding: {}), change "
+        "training.num_processes, or lower retriever.dim and ranker.dim"
+    )
+
+
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise", "grid"])
+def test_more_processes_than_a_table_has_parts_leave_some_without_one(world: World, sharding: str) -> None:
+    plan = planned(world, 64, sharding={"category": sharding})
+    (category,) = (table for table in plan.tables if (table.model, table.table) == ("ranker", "category"))
+    holding = {rank for rank, weights in category.weights_a_rank.items() if weights}
+    assert 1 <= len(holding) < 64
+    assert sum(category.weights_a_rank.values()) == category.rows * category.dim
