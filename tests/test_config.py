@@ -45,6 +45,10 @@ def test_the_configuration_that_people_copy_shows_every_bound_of_a_rollout_with_
         ({"data": {"source": "csv"}}, "source csv needs the files 'events' and 'items'"),
         ({"training": {"top_k": 20}}, "evaluation.ks asks for 50 items and training.top_k answers 20"),
         (
+            {"features": {"history_length": 4}, "training": {"retriever": {"model": "caser"}}},
+            "training.retriever.caser.length 5 is above features.history_length 4, .*; lower the first",
+        ),
+        (
             {"compression": {"recipes": ["fp32", "int9"]}},
             "setting 'compression.recipes.1': there is no recipe 'int9'; did you mean 'int8'",
         ),

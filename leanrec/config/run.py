@@ -78,6 +78,16 @@ class RunSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _caser_sees_no_more_than_the_history(self) -> Self:
+        length, history = self.training.retriever.caser.length, self.features.history_length
+        if self.training.retriever.model == "caser" and length > history:
+            raise ValueError(
+                f"training.retriever.caser.length {length} is above features.history_length {history}, the "
+                "items that a history holds; lower the first or raise the second"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _recipes_suit_the_models(self) -> Self:
         """As configured: where a search may change what is trained, the methods alone look, when applied."""
         if "parameters" in self.search.model_fields_set:

@@ -91,7 +91,7 @@ class CaserSettings(Section):
     """Caser."""
 
     length: int = Field(default=5, ge=1)
-    """Latest items of the history that the convolutions see."""
+    """Latest items of the history that the convolutions see: features.history_length at most."""
     horizontal_filters: int = Field(default=16, ge=1)
     """Filters of each height, over several items at once."""
     vertical_filters: int = Field(default=4, ge=1)
