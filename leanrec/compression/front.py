@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from leanrec.compression.acceptance import Judged
+from leanrec.compression.acceptance import Accepted
 from leanrec.compression.measure import (
     Candidate,
     answer_side_by_side,
@@ -15,7 +15,7 @@ from leanrec.compression.measure import (
     losses,
     quality_of,
 )
-from leanrec.compression.selection import Choice, Measured
+from leanrec.compression.selection import Measured
 from leanrec.config import CompressionSettings, Recipe
 from leanrec.evaluation.protocol import Protocol
 from leanrec.evaluation.segments import evaluate_segments
@@ -59,25 +59,20 @@ def figures_of(row: dict[str, Any]) -> Measured:
     return Measured(**{name: row[name] for name in MEASURED}, triton_p99_ms=p99)
 
 
-def add_test_figures(rows: list[dict[str, Any]], judged: dict[str, Judged], baseline: str) -> None:
-    """Add the figures on the test split to the rows of those judged."""
-    base = judged[baseline].quality
-    for row in rows:
-        if row["recipe"] in judged:
-            quality = judged[row["recipe"]].quality
-            row["test"] = {**quality, **losses(quality, base)}
-
-
 def front_of(
-    choice: Choice,
+    accepted: Accepted,
     rows: list[dict[str, Any]],
     settings: CompressionSettings,
-    intervals: dict[str, Any],
     recipe: Recipe,
 ) -> dict[str, Any]:
     """The content of `front.json`; a figure that is not a number becomes null."""
+    choice = accepted.choice
     candidates = [
-        {**row, **{key: value for key, value in asdict(verdict).items() if key != "recipe"}}
+        {
+            **row,
+            **_on_test(row["recipe"], accepted, rows[0]["recipe"]),
+            **{key: value for key, value in asdict(verdict).items() if key != "recipe"},
+        }
         for row, verdict in zip(rows, choice.verdicts, strict=True)
     ]
     return {
@@ -86,11 +81,23 @@ def front_of(
         "baseline": rows[0]["recipe"],
         "steps": recipe.model_dump(mode="json")["steps"],
         "chosen_on": "valid",
-        "test_intervals": intervals,
+        "set_aside": list(accepted.set_aside),
         "merge_requests": not recipe.scales_by_batch,
         "objective": {
             name: getattr(settings, name)
             for name in ("alpha", "max_auc_loss", "max_ndcg_loss", "max_bytes", "max_latency_ms")
         },
         "candidates": [finite(candidate) for candidate in candidates],
+    }
+
+
+def _on_test(recipe: str, accepted: Accepted, baseline: str) -> dict[str, Any]:
+    """`test`, the figures on the test split, and the losses' intervals, of a recipe that was asked there."""
+    judged = accepted.judged.get(recipe)
+    if judged is None:
+        return {}
+    lost = accepted.lost.get(recipe, {})
+    return {
+        "test": {**judged.quality, **losses(judged.quality, accepted.judged[baseline].quality)},
+        "test_intervals": {name: {"low": loss.low, "high": loss.high} for name, loss in lost.items()},
     }

@@ -35,6 +35,8 @@ class Measured:
     ndcg_loss: float
     triton_p99_ms: float | None = None
     """p99 at one caller through Triton; None where it was not measured there."""
+    missed_on_test: str | None = None
+    """Why the test split set it aside, in words; None where it did not, or was not asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class Verdict:
     objective: float
     """NaN when a figure is not a number."""
     within_floor: bool
+    """Of quality: on valid and, where it was asked, on test."""
     within_budget: bool
     """Of bytes and, where it was measured, of latency."""
     on_front: bool
@@ -65,8 +68,8 @@ class Choice:
 def choose(candidates: Sequence[Measured], settings: CompressionSettings, baseline: str) -> Choice:
     """The candidate with the least objective within floor and budget, else `baseline`; the reason says so.
 
-    Objectives within `tie` of the least: the fewest bytes. Raises a CompressionError when `baseline` is not
-    among the candidates.
+    Objectives within `tie` of the least: the fewest bytes. The reason names those set aside on test, too.
+    Raises a CompressionError when `baseline` is not among the candidates.
     """
     by_name = {candidate.recipe: candidate for candidate in candidates}
     if baseline not in by_name:
@@ -92,7 +95,7 @@ def choose(candidates: Sequence[Measured], settings: CompressionSettings, baseli
         for c in candidates
     )
     reason = _reason(best, by_name[baseline], eligible, objectives, settings, candidates)
-    return Choice(chosen=best.recipe, reason=reason, verdicts=verdicts)
+    return Choice(chosen=best.recipe, reason=reason + _set_aside(candidates), verdicts=verdicts)
 
 
 def pareto_front(candidates: Sequence[Measured], settings: CompressionSettings) -> list[Measured]:
@@ -163,7 +166,7 @@ def _quality_fault(candidate: Measured, settings: CompressionSettings) -> str | 
         return f"AUC falls by {candidate.auc_loss:.4f}, floor {settings.max_auc_loss:g}"
     if candidate.ndcg_loss > settings.max_ndcg_loss:
         return f"NDCG@10 falls by {candidate.ndcg_loss:.2%}, floor {settings.max_ndcg_loss:.2%}"
-    return None
+    return candidate.missed_on_test
 
 
 def _fault(candidate: Measured, settings: CompressionSettings) -> str | None:
@@ -203,6 +206,9 @@ def _reason(
 ) -> str:
     if not eligible:
         return _nothing_fits(baseline, settings, candidates)
+    others = [c for c in candidates if c.recipe != baseline.recipe]
+    if others and all(_quality_fault(c, settings) is not None for c in others):
+        return _nothing_within_floor(baseline)
     if best.recipe == baseline.recipe:
         return (
             f"{best.recipe}, uncompressed, has the least objective ({objectives[best.recipe]:.3f}) "
@@ -237,10 +243,20 @@ def _nothing_fits(baseline: Measured, settings: CompressionSettings, candidates:
             f"({nearest.bytes / settings.max_bytes:.2f} times the budget), "
             f"so {baseline.recipe} is released uncompressed; raise compression.max_bytes"
         )
+    return _nothing_within_floor(baseline)
+
+
+def _nothing_within_floor(baseline: Measured) -> str:
     return (
         f"no recipe is within the quality floor, so {baseline.recipe} is released uncompressed; "
         "look at the figures of each, or raise compression.max_auc_loss and max_ndcg_loss"
     )
+
+
+def _set_aside(candidates: Sequence[Measured]) -> str:
+    """Those which valid prefers to the chosen one and test set aside."""
+    faults = [f"{c.recipe} ({c.missed_on_test})" for c in candidates if c.missed_on_test is not None]
+    return f"; preferred on valid, and set aside: {', '.join(faults)}" if faults else ""
 
 
 def _in_words(figure: str, loss: float, form: str) -> str:

@@ -147,7 +147,9 @@ def _compression(content: Content) -> list[Headline]:
     ratio = base["bytes"] / chosen["bytes"]
     note = f"{format_ratio(ratio)} smaller than {front['baseline']} ({format_bytes(base['bytes'])})"
     if chosen is base:
-        note = "uncompressed: no recipe did better"
+        others = [c.get("within_floor", True) for c in by_name.values() if c is not base]
+        missed = others and not any(others)
+        note = f"uncompressed: no recipe {'is within the quality floor' if missed else 'did better'}"
     return [
         Headline(name="served bytes", text=format_bytes(chosen["bytes"]), note=note, value=chosen["bytes"])
     ]

@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from leanrec.compression.compress import compress_models
@@ -14,6 +16,7 @@ from leanrec.compression.recipes import write_compressed
 from leanrec.compression.source import CompressionSource
 from leanrec.config import CompressionSettings, Recipe
 from leanrec.errors import ExportError
+from leanrec.evaluation.protocol import load_protocol
 from leanrec.export.agreement import compare_ranker
 from leanrec.export.golden import read_golden
 from leanrec.export.graph_file import graph_path
@@ -119,6 +122,50 @@ def test_what_is_released_must_be_better_than_the_baselines(paths, tmp_path, bas
     check = gate["checks"][0]
     assert check["figure"] == f"ndcg@10 of {figures['chosen']} against item_knn"
     assert "95 % interval" in check["detail"] and check["passed"] is passed
+
+
+def write_training_set(path: Path, tiny_export, likes: dict[str, Path]) -> Path:
+    """The training set in which users like what the ranker in `likes[split]` says that they do."""
+    table = pq.read_table(tiny_export.training_set)
+    ratings = table["rating"].to_numpy().copy()
+    for split, graphs in likes.items():
+        pairs = load_protocol(tiny_export.features, tiny_export.training_set, split).pairs
+        like, _ = Candidate.load(split, graphs).rate(pairs)
+        rows = np.flatnonzero(table["split"].to_numpy(zero_copy_only=False) == split)
+        ratings[rows] = np.where(like > np.median(like), 5.0, 2.0)
+    for name, values in (("rating", pa.array(ratings)), ("liked", pa.array(ratings >= 4))):
+        table = table.set_column(table.column_names.index(name), name, values)
+    pq.write_table(table, path)
+    return path
+
+
+@pytest.mark.parametrize("others", [[], ["fp16"]])
+def test_what_test_shows_to_miss_the_floor_is_set_aside_for_the_next_one(
+    paths, tiny_export, tmp_path, others
+):
+    """A coarse recipe that is right on valid and wrong on test."""
+    coarse = Recipe.parse({"name": "coarse", "steps": [{"factorize_tables": {"rank": 1}}, "fp16"]})
+    source = CompressionSource(**tiny_export._asdict())
+    write_compressed(coarse, source, tmp_path / "coarse")
+    likes = {"valid": tmp_path / "coarse", "test": tiny_export.graphs}
+    training_set = write_training_set(tmp_path / "training_set.parquet", tiny_export, likes)
+    settings = CompressionSettings(
+        recipes=(coarse, *others), alpha=0.0, max_auc_loss=0.02, max_ndcg_loss=1.0, tie=1.0, shortlist=0
+    )
+    given = {**paths, "training_set": training_set}
+    figures = compress_models(settings, **given, output=tmp_path / "out")
+    released = others[0] if others else "fp32"
+    assert (figures["chosen"], figures["set_aside"], figures["passed"]) == (released, ["coarse"], True)
+    front, gate = (read_json(tmp_path / "out" / name) for name in ("front.json", "gate.json"))
+    rows = {row["recipe"]: row for row in front["candidates"]}
+    assert rows["coarse"]["auc_loss"] < 0 < 0.02 < rows["coarse"]["test_intervals"]["auc_loss"]["low"]
+    assert rows["coarse"]["why_not"].startswith("on test AUC falls by") and not rows["coarse"]["within_floor"]
+    assert front["chosen"] == released and front["set_aside"] == ["coarse"]
+    assert "preferred on valid, and set aside: coarse (on test AUC falls by" in front["reason"]
+    assert others or "no recipe is within the quality floor, so fp32 is released" in front["reason"]
+    assert {row for row in rows if "test" in rows[row]} == {"fp32", "coarse", released}
+    assert gate["passed"] and all(f"that {released} loses on test" in c["figure"] for c in gate["checks"])
+    assert read_golden(tmp_path / "out" / "chosen").recipe == released
 
 
 def test_an_evaluation_without_baselines_is_named(paths, tmp_path):

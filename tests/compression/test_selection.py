@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -43,16 +44,16 @@ CASES = [
     ([measured("a", 900, 0.6), measured("b", 300, 0.62)], {}, "b", "ties within 0.05 go to the smallest"),
     ([measured("a", 900, 0.5), measured("b", 300, 0.62)], {}, "a", "least objective"),
     ([measured("a", 900, 0.5), measured("b", 300, 0.62)], {"tie": 0.1}, "b", "ties within 0.1 go"),
-    ([measured("bad", 100, 0.1, auc_loss=0.002)], {}, "fp32", "least objective"),
-    ([measured("bad", 100, 0.1, ndcg_loss=0.02)], {}, "fp32", "least objective"),
+    ([measured("bad", 100, 0.1, auc_loss=0.002)], {}, "fp32", "no recipe is within the quality floor"),
+    ([measured("bad", 100, 0.1, ndcg_loss=0.02)], {}, "fp32", "no recipe is within the quality floor"),
     ([measured("bad", 100, 0.1, auc_loss=0.002)], {"max_auc_loss": 0.01}, "bad", "0.10 times the bytes"),
     ([measured("lossy", 100, 0.9, auc_loss=0.0009)], {"alpha": 0.1}, "fp32", "least objective"),
     ([measured("lossy", 100, 0.9, auc_loss=0.0009)], {"alpha": 1.0}, "lossy", "least objective"),
     ([measured("gain", 500, 0.9, auc_loss=-0.01, ndcg_loss=-0.1)], {}, "gain", "NDCG@10 10.00% higher"),
     ([measured("even", 500, 0.9, auc_loss=-0.00001)], {}, "even", "no AUC lost, no NDCG@10 lost"),
     ([measured("less", 500, 0.5, auc_loss=0.0004)], {}, "less", "AUC 0.0004 lower"),
-    ([measured("nan", 100, 0.1, auc_loss=NAN)], {}, "fp32", "least objective"),
-    ([measured("nan", 100, NAN)], {"alpha": 0.0}, "fp32", "least objective"),
+    ([measured("nan", 100, 0.1, auc_loss=NAN)], {}, "fp32", "no recipe is within the quality floor"),
+    ([measured("nan", 100, NAN)], {"alpha": 0.0}, "fp32", "no recipe is within the quality floor"),
     ([measured("small", 400, 1.5)], {"max_bytes": 500}, "small", "0.40 times the bytes"),
     (
         [measured("small", 400, 0.5)],
@@ -76,6 +77,16 @@ def test_the_choice_and_its_reason(candidates, settings, chosen, words):
 def test_no_candidate_within_the_floor_releases_fp32_and_says_so():
     choice = choose([measured("fp32", ratio=NAN), measured("x", auc_loss=1.0)], CompressionSettings(), "fp32")
     assert choice.chosen == "fp32" and "no recipe is within the quality floor" in choice.reason
+
+
+def test_what_test_set_aside_is_not_chosen_and_the_reason_names_it():
+    first = replace(measured("first", 100, 0.5), missed_on_test="on test it fell")
+    choice = pick(first, measured("second", 300, 0.6))
+    assert choice.chosen == "second"
+    assert choice.reason.endswith("; preferred on valid, and set aside: first (on test it fell)")
+    verdict = next(verdict for verdict in choice.verdicts if verdict.recipe == "first")
+    assert verdict.why_not == "on test it fell" and not verdict.within_floor
+    assert pick(first).chosen == "fp32" and "no recipe is within the quality floor" in pick(first).reason
 
 
 def test_each_loser_is_told_why():

@@ -223,6 +223,23 @@ def test_the_front_shows_triton_and_the_segments_of_those_measured(whole):
     assert "Log loss and calibration error by segment" in words and "0.587 · 0.046" in words
 
 
+def test_a_recipe_that_test_set_aside_is_told_with_what_is_released_in_its_place(tmp_path):
+    inputs = make_inputs(tmp_path)
+    front = read_json(inputs.compressed / "front.json")
+    why = "on test AUC falls by 0.0031 (95 % interval 0.0012 to 0.0050), floor 0.0010"
+    for row in front["candidates"]:
+        if row["recipe"] != "fp32":
+            row.update(within_floor=False, why_not=why)
+    reason = f"no recipe is within the quality floor; preferred on valid, and set aside: int8 ({why})"
+    front.update(chosen="fp32", set_aside=["int8"], reason=reason)
+    write_json(inputs.compressed / "front.json", front)
+    path = build_report(inputs, tmp_path / "out")
+    words = " ".join(Page(path.read_text(encoding="utf-8")).words.split())
+    assert f"fp32 was chosen: {reason}" in words
+    assert "fp32, chosen" in words and "int8, set aside" in words and "int4, set aside" not in words
+    assert "uncompressed: no recipe is within the quality floor" in words
+
+
 def test_what_tuning_measured_is_shown(whole_run, tmp_path):
     row = {
         "instances": 2, "threads": 1, "batch_size": 0, "queue_delay_us": None, "rounds": 6, "ratio": 0.81,
