@@ -20,6 +20,7 @@ from leanrec.config import CompressionSettings, Recipe
 from leanrec.evaluation.protocol import Protocol
 from leanrec.evaluation.segments import evaluate_segments
 from leanrec.files import finite
+from leanrec.schema import RECOMMENDER
 
 MEASURED = ("recipe", "bytes", "latency_ratio", "auc_loss", "ndcg_loss")
 
@@ -55,7 +56,7 @@ def measure_here(candidates: list[Candidate], protocol: Protocol, baseline: str)
 def figures_of(row: dict[str, Any]) -> Measured:
     """What the choice depends on."""
     served = row.get("triton")
-    p99 = served["latency_ms"]["p99"] if served else None
+    p99 = served[RECOMMENDER]["latency_ms"]["p99"] if served else None
     return Measured(**{name: row[name] for name in MEASURED}, triton_p99_ms=p99)
 
 

@@ -44,6 +44,10 @@ class Candidate:
         recommender, ranker = (GraphSession(graph_path(folder, model)) for model in MODELS)
         return cls(recipe=recipe, folder=folder, recommender=recommender, ranker=ranker)
 
+    def graph(self, model: str) -> GraphSession:
+        """Its `model`: recommender or ranker."""
+        return self.recommender if model == RECOMMENDER else self.ranker
+
     def served_bytes(self) -> int:
         """The bytes of both graphs as they lie in the model repository."""
         return sum(size_in_bytes(self.folder / model) for model in MODELS)

@@ -113,21 +113,22 @@ def pareto_front(candidates: Sequence[Measured], settings: CompressionSettings) 
 
 
 def shortlist(candidates: Sequence[Measured], settings: CompressionSettings, baseline: str) -> list[str]:
-    """`baseline` and at most `settings.shortlist` others of the front, of least objective, within the floor.
+    """`baseline` and the others that a real Triton shall measure: `settings.shortlist` of them, or all.
 
-    Those are worth the time of a real Triton; none when the setting is 0.
+    The likeliest to be chosen come first: those within floor and bytes, of them those on the front, by their
+    objective. None when the setting is 0.
     """
     if settings.shortlist == 0:
         return []
-    worth = [
-        c
-        for c in pareto_front(candidates, settings)
-        if c.recipe != baseline
-        and _quality_fault(c, settings) is None
-        and (settings.max_bytes is None or c.bytes <= settings.max_bytes)
-    ]
-    worth.sort(key=lambda c: objective(c, settings))
-    return [baseline, *(c.recipe for c in worth[: settings.shortlist])]
+    front = pareto_front(candidates, settings)
+
+    def unlikely(candidate: Measured) -> tuple[bool, bool, float]:
+        value = objective(candidate, settings)
+        faulty = (_quality_fault(candidate, settings) or _budget_fault(candidate, settings)) is not None
+        return faulty, candidate not in front, math.inf if math.isnan(value) else value
+
+    others = sorted((c for c in candidates if c.recipe != baseline), key=unlikely)
+    return [baseline, *(c.recipe for c in others[: settings.shortlist])]
 
 
 def quality_loss(candidate: Measured, settings: CompressionSettings) -> float:
@@ -172,7 +173,7 @@ def _quality_fault(candidate: Measured, settings: CompressionSettings) -> str | 
 def _fault(candidate: Measured, settings: CompressionSettings) -> str | None:
     fault = _quality_fault(candidate, settings) or _budget_fault(candidate, settings)
     if fault is None and settings.max_latency_ms is not None and candidate.triton_p99_ms is None:
-        return "its latency in Triton was not measured: it is not on the shortlist of the front"
+        return "its latency in Triton was not measured: it is not on the shortlist"
     return fault
 
 

@@ -27,8 +27,9 @@ class CompressionSettings(Section):
     """Budget for p99 in milliseconds: one user a request, one caller, through Triton's gRPC."""
     tie: float = Field(default=0.05, ge=0)
     """Objectives this close to the least count as equal, and the smallest release among them wins."""
-    shortlist: int = Field(default=4, ge=0)
-    """Recipes of the Pareto front, besides fp32, that are measured in the real Triton too; 0: none."""
+    shortlist: int | None = Field(default=None, ge=0)
+    """Recipes besides fp32 that are measured in the real Triton, too, the likeliest to be chosen first; null:
+    all of them, 0: none."""
 
     @model_validator(mode="after")
     def _latency_is_measured(self) -> Self:

@@ -150,17 +150,21 @@ def test_the_front_holds_what_nothing_dominates():
     ("settings", "names"),
     [
         ({"shortlist": 0}, []),
+        ({}, ["fp32", "quick", "small", "dull", "lossy", "broken"]),
         ({"shortlist": 1}, ["fp32", "quick"]),
-        ({"shortlist": 9}, ["fp32", "quick", "small"]),
-        ({"shortlist": 9, "max_bytes": 500}, ["fp32", "small"]),
+        ({"shortlist": 4}, ["fp32", "quick", "small", "dull", "lossy"]),
+        ({"shortlist": 1, "max_bytes": 500}, ["fp32", "small"]),
+        ({"max_bytes": 500}, ["fp32", "small", "quick", "lossy", "dull", "broken"]),
     ],
 )
-def test_the_shortlist_is_the_best_of_the_front_within_the_floor(settings, names):
+def test_all_are_measured_in_triton_and_the_likeliest_first(settings, names):
     candidates = [
         measured("fp32"),
+        measured("broken", 10, NAN),
+        measured("lossy", 10, 0.1, auc_loss=0.5),
+        measured("dull", 950, 0.6),
         measured("small", 100, 1.2),
         measured("quick", 900, 0.5),
-        measured("lossy", 10, 0.1, auc_loss=0.5),
     ]
     assert shortlist(candidates, CompressionSettings(**settings), "fp32") == names
 

@@ -215,10 +215,15 @@ def test_latest_does_not_replace_a_folder(tmp_path):
         write_latest(tmp_path, tmp_path / "run")
 
 
-def test_the_front_shows_triton_and_the_segments_of_those_measured(whole):
+def test_the_front_shows_every_recipe_in_triton_and_the_segments_of_those_measured(whole):
     words = " ".join(Page(whole[0]).words.split())
-    assert "The best of the front in the real Triton" in words
-    assert words.count("ONNX Runtime's, bit for bit") == 2
+    for model in ("recommender", "ranker"):
+        table = words.split(f"The {model} of every recipe in the real Triton")[1]
+        assert table.count("ONNX Runtime's, bit for bit") >= 5
+        for recipe in ("fp32", "fp16", "int8_tables", "int8_mlp", "int8", "int4, below the floor"):
+            assert recipe in table
+    assert words.count("ONNX Runtime's, bit for bit") == 2 * 5
+    assert words.count("not measured: compression.shortlist names fewer") == 2
     assert "cold users" in words and "0.123 · 0.751" in words and "– · –" in words
     assert "Log loss and calibration error by segment" in words and "0.587 · 0.046" in words
 
