@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from leanrec.compression.measure import Candidate
-from leanrec.compression.recipes import write_compressed
-from leanrec.compression.served import measure_in_triton
+from leanrec.compression.recipes import cook, write_compressed
+from leanrec.compression.served import measure_in_triton, resident_in
 from leanrec.compression.source import CompressionSource
 from leanrec.config import Recipe
 from leanrec.export.golden import read_golden
+from leanrec.export.graph_file import write_graph
 from leanrec.export.graphs import SPEC_FILE
 from leanrec.files import read_json
-from leanrec.schema import RECOMMENDER, ModelSpec
+from leanrec.schema import RECOMMENDER, ModelSpec, TensorSpec
+from leanrec.triton.embedded_server import embedded_server
+from leanrec.triton.model_configuration import ModelConfiguration
+from leanrec.triton.staging import stage_model
 
 pytestmark = pytest.mark.integration
 
@@ -46,3 +55,42 @@ def test_quantized_candidates_answer_in_triton_what_they_answer_here_bit_for_bit
             assert graph.bit_equal
             for latency in (graph.latency_ms, graph.latency_many_ms):
                 assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+
+
+ROWS, COLUMNS = 20_000, 64
+"""5 MB of float32, few enough rows to be restored when the graph is loaded."""
+
+
+def one_table() -> onnx.ModelProto:
+    """A graph that gathers rows of one table."""
+    values = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["rows"], axis=0)],
+        "one_table",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch"])],
+        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["batch", COLUMNS])],
+        [numpy_helper.from_array(values, "table")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def resident_with(steps: list, folder: Path) -> int:
+    """What a Triton holds that serves `one_table` after `steps`, and nothing else."""
+    write_graph(cook(Recipe.parse({"name": "tried", "steps": steps}), one_table()), folder / "model.onnx")
+    configuration = ModelConfiguration(
+        name="one_table",
+        max_batch_size=0,
+        inputs=(TensorSpec(name="ids", dtype="INT64", shape=(-1,)),),
+        outputs=(TensorSpec(name="rows", dtype="FP32", shape=(-1, COLUMNS)),),
+        versions=(1,),
+    )
+    stage_model(folder / "models", configuration, {1: folder})
+    with embedded_server(folder / "models", folder / "announcement.json") as server:
+        return resident_in(server)
+
+
+def test_a_restored_table_leaves_nothing_behind_in_the_servers_memory(tmp_path):
+    """Its parts and what is between them and the whole are given back when the graph is loaded."""
+    plain = resident_with([], tmp_path / "plain")
+    blocks = resident_with([{"int4_tables": {"block": 32}}], tmp_path / "blocks")
+    assert blocks - plain < 5_000_000  # it was 20 million

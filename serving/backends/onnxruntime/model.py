@@ -10,6 +10,8 @@ Source: Triton python backend, "Python-based backends", github.com/triton-infere
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import threading
@@ -37,6 +39,7 @@ class TritonPythonModel:
         instances = sum(group.get("count", 1) for group in config.get("instance_group", ())) or 1
         threads = max(1, len(os.sched_getaffinity(0)) // instances)
         self._session = _open(graph, config.get("parameters", {}), threads)
+        _give_back_free_memory()
         self._dtypes = {
             entry["name"]: pb_utils.triton_string_to_numpy(entry["data_type"]) for entry in config["output"]
         }
@@ -95,6 +98,12 @@ def _open(graph: Path, parameters: dict[str, Any], threads: int) -> Any:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise pb_utils.TritonModelException(f"{graph}: ONNX Runtime refuses it: {error}") from None
+
+
+def _give_back_free_memory() -> None:
+    """What restoring compressed tables left behind; glibc would keep it for as long as the process lives."""
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _integer(parameters: dict[str, Any], key: str, default: int) -> int:

@@ -1,5 +1,7 @@
 #include "graph.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <mutex>
 #include <stdexcept>
@@ -55,6 +57,13 @@ std::shared_ptr<OrtEnv> Environment() {
     shared = environment;
   }
   return environment;
+}
+
+// What restoring compressed tables left behind; glibc would keep it for as long as the server lives.
+void GiveBackFreeMemory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 using CountOf = OrtStatus* (*)(const OrtSession*, size_t*);
@@ -117,6 +126,7 @@ Graph::Graph(const std::string& file, int intra_op_threads, int inter_op_threads
   session_ = Own<OrtSession>(Ort().ReleaseSession, [&](OrtSession** made) {
     return Ort().CreateSession(environment_.get(), file.c_str(), options.get(), made);
   });
+  GiveBackFreeMemory();
   inputs_ = Ports(session_.get(), Ort().SessionGetInputCount, Ort().SessionGetInputName,
                   Ort().SessionGetInputTypeInfo);
   outputs_ = Ports(session_.get(), Ort().SessionGetOutputCount, Ort().SessionGetOutputName,
