@@ -43,9 +43,11 @@ app.add_typer(compress_app, name="compress")
 
 @compress_app.command()
 def plan(
-    config: Annotated[Path | None, typer.Argument(help="A file of configs/: its whole release.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="A file of configs/: its recipes and release.")
+    ] = None,
     table: Annotated[
-        list[str] | None, typer.Option(help="Or tables by themselves: users=10000000x64.")
+        list[str] | None, typer.Option(help="Tables by themselves in the release's place: users=10000000x64.")
     ] = None,
     users: Annotated[int | None, typer.Option(min=1, help="Users; else those of the data in --work.")] = None,
     items: Annotated[int | None, typer.Option(min=1, help="Items; else those of the data in --work.")] = None,
@@ -54,20 +56,26 @@ def plan(
     work: WorkOption = BY_HAND,
     json_output: JsonOption = False,
 ) -> None:
-    """Will it fit? What each recipe would hold for tables of given sizes, before anything is trained."""
+    """Will it fit? What each recipe would hold for tables of given sizes, before anything is trained.
+
+    The recipes are those of CONFIG, or without it those that have names of their own.
+    """
     from leanrec.compression.plan import plan, weigh_release, weigh_tables
     from leanrec.config.recipes import RECIPES
 
-    if (config is None) == (not table):
-        raise ConfigError("compress plan: give a file of configs/, or --table NAME=ROWSxCOLUMNS, one of both")
-    budget = size_of(max_bytes)
-    if config is None:
-        recipes, weigh = tuple(RECIPES.values()), weigh_tables(dict(_table(text) for text in table or ()))
+    if config is None and not table:
+        raise ConfigError(
+            "compress plan: give a file of configs/, or --table NAME=ROWSxCOLUMNS, one of both at least"
+        )
+    tables = dict(_table(text) for text in table or ())
+    settings = load_settings(config) if config is not None else None
+    recipes, budget = tuple(RECIPES.values()), size_of(max_bytes)
+    if settings is not None:
+        recipes, budget = settings.compression.recipes, budget or settings.compression.max_bytes
+    if tables or settings is None:
+        weigh = weigh_tables(tables)
     else:
-        settings = load_settings(config)
-        recipes = settings.compression.recipes
         weigh = weigh_release(_spec(settings, work, users, items), settings.training)
-        budget = budget or settings.compression.max_bytes
     answer = plan(recipes, weigh, max_bytes=budget, max_resident_bytes=size_of(device))
     print(json.dumps(answer.to_json())) if json_output else _show(answer)
 
@@ -118,8 +126,15 @@ def _spec(settings: RunSettings, work: Path, users: int | None, items: int | Non
 def _show(answer: Any) -> None:
     shown = Table("recipe", "bytes served", "resident", "")
     for row in answer.recipes:
-        shown.add_row(row.recipe, f"{row.bytes:,}", f"{row.resident_bytes:,}", row.misses or "fits")
+        bound = "at most " if row.at_most else ""
+        sizes = (f"{bound}{size:,}" for size in (row.bytes, row.resident_bytes))
+        shown.add_row(row.recipe, *sizes, row.misses or "fits")
     console.print(shown)
     console.print(f"{answer.answer}.")
+    for name, reason in answer.refused.items():
+        console.print(f"{name} is refused: {reason}.", markup=False)
     if answer.unplanned:
-        console.print(f"Only training decides the bytes of {', '.join(answer.unplanned)}.")
+        console.print(
+            f"Not foreseen: {', '.join(answer.unplanned)}. Trained weights or data decide their bytes, or "
+            "layers of which tables by themselves tell nothing."
+        )

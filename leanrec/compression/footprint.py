@@ -5,13 +5,15 @@ Each formula states the method's own file format; where data decides between two
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from leanrec.compression.method import DENSE
+from leanrec.compression.method import DENSE, MIN_BYTES, TABLES
+from leanrec.compression.methods.factorize_tables import require_rank, require_smaller, saves
 from leanrec.compression.methods.product_quantized_tables import CENTROIDS, num_codes, pays
-from leanrec.compression.whole_tables import MAX_ROWS
+from leanrec.compression.whole_tables import MAX_NUMBERS, MAX_ROWS
+from leanrec.config.methods import FactorizeTables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class Weight:
     """`TABLES` or `DENSE`."""
     copies: int = 1
     """In how many graphs of the release it lies."""
+    restored_columns: int | None = None
+    """Columns of its rows once restored, where those are more."""
 
     @property
     def size(self) -> int:
@@ -42,7 +46,14 @@ class Footprint:
 
 def as_float(weight: Weight) -> Footprint:
     """Four bytes an element."""
-    return Footprint(served=4 * weight.size, resident=4 * weight.size)
+    return Footprint(served=4 * weight.size, resident=_restored(weight) or 4 * weight.size)
+
+
+def _restored(weight: Weight) -> int | None:
+    """Resident bytes of a small table, whose rows are restored when the graph is loaded; None for others."""
+    size = weight.rows * (weight.restored_columns or weight.columns)
+    small = weight.rows <= MAX_ROWS and (weight.restored_columns is None or size <= MAX_NUMBERS)
+    return 4 * size if weight.kind == TABLES and small else None
 
 
 def _half(weight: Weight, settings: Any) -> Footprint:
@@ -54,8 +65,7 @@ def _half(weight: Weight, settings: Any) -> Footprint:
 
 def _table(weight: Weight, held: int) -> Footprint:
     """A table in `held` bytes; a small one is restored when the graph is loaded."""
-    small = weight.rows <= MAX_ROWS
-    return Footprint(served=held, resident=as_float(weight).resident if small else held)
+    return Footprint(served=held, resident=_restored(weight) or held)
 
 
 def _int8_table(weight: Weight, settings: Any) -> Footprint:
@@ -81,13 +91,17 @@ def _int4_table(weight: Weight, settings: Any) -> Footprint:
 
 
 def _product_quantized_table(weight: Weight, settings: Any) -> Footprint:
-    """Codes and codebooks, or 8 bits where those would be no smaller."""
+    """Codes and codebooks, or 8 bits where those would be no smaller.
+
+    Codes of a small table are widened to places in the codebooks when the graph is loaded.
+    """
     if not pays(weight.rows, weight.columns, settings):
         return _int8_table(weight, settings)
     codes = num_codes(weight.columns, settings.bits)
     codebooks = 4 * CENTROIDS * codes * -(-weight.columns // codes)
     held = weight.rows * codes + codebooks + 4 * codes + 4 * weight.columns + MORE_NODES
-    return Footprint(served=held, resident=held)
+    widened = 4 * weight.rows * codes if weight.rows <= MAX_ROWS else 0
+    return Footprint(served=held, resident=held + widened)
 
 
 def _int4_dense(weight: Weight, settings: Any) -> Footprint:
@@ -106,6 +120,25 @@ def _int4(rows: int, columns: int, block: int) -> int:
     return (
         rows * (-(-columns // 2) + 4 * blocks) + 4 * columns + (4 * columns if blocks > 1 else 0) + MORE_NODES
     )
+
+
+def factorized(weights: Sequence[Weight], settings: FactorizeTables) -> list[Weight]:
+    """`weights` with tables as two factors of `rank` where that is smaller; whole where energy decides.
+
+    Raises a CompressionError as the method would: rank above every width, no table smaller.
+    """
+    if settings.rank is None:
+        return list(weights)
+    large = [w for w in weights if w.kind == TABLES and 4 * w.size >= MIN_BYTES]
+    require_rank(settings.rank, max((w.columns for w in large), default=0))
+    narrow = [w for w in large if saves(w.rows, w.columns, settings.rank)]
+    require_smaller(narrow)
+    return [part for w in weights for part in (_factors(w, settings.rank) if w in narrow else [w])]
+
+
+def _factors(weight: Weight, rank: int) -> list[Weight]:
+    left = replace(weight, columns=rank, restored_columns=weight.columns)
+    return [left, replace(weight, rows=rank, kind=DENSE)]
 
 
 FOOTPRINTS: dict[str, Callable[[Weight, Any], Footprint]] = {

@@ -18,6 +18,7 @@ from leanrec.compression.source import CompressionSource
 from leanrec.config.methods import METHODS as METHOD_SETTINGS
 from leanrec.errors import CompressionError
 from leanrec.export.runtime import Tensors
+from leanrec.models.forms import Description
 from leanrec.models.recommender import Recommender
 
 TABLES = "tables"
@@ -70,6 +71,8 @@ class ModelMethod:
     name: str
     change: Callable[[Recommender, Any, CompressionSource], Recommender]
     """The model changed by the method's settings; the argument may be consumed."""
+    forms: Callable[[Recommender, Any], Description] | None = None
+    """The forms that it gives to layers and tables, by their shapes and its settings; None: it gives none."""
 
 
 def float_constants(graph: onnx.GraphProto, min_bytes: int = MIN_BYTES) -> dict[str, onnx.TensorProto]:

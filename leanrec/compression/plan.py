@@ -4,28 +4,50 @@
     resident bytes   what a server would hold to answer from them, the weights as ONNX Runtime keeps them
 
 Served bytes are exact up to the graphs' own description (`NODES`, `NAMES`), which does not grow with tables.
-Resident bytes are those of the weights and of an empty runtime; what a batch needs comes on top.
+Resident bytes are those of the weights and of the runtime; what a batch needs comes on top.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise, product
 from typing import Any
 
-from leanrec.compression.footprint import FOOTPRINTS, RESTORED_AT_LOAD, Footprint, Weight, as_float
-from leanrec.compression.method import DENSE, MIN_BYTES, MIN_BYTES_RESTORED, TABLES
+import torch
+from torch import nn
+
+from leanrec.compression.blueprint import blueprint, table_weights, weights_of
+from leanrec.compression.footprint import (
+    FOOTPRINTS,
+    RESTORED_AT_LOAD,
+    Footprint,
+    Weight,
+    as_float,
+    factorized,
+)
+from leanrec.compression.method import MIN_BYTES, MIN_BYTES_RESTORED
+from leanrec.compression.methods.reform_tables import describe
 from leanrec.config import Recipe, TrainingSettings
-from leanrec.config.fit import KNOWN, RESHAPING, check_fit, reshaped
-from leanrec.config.methods import GRAPH, METHODS, MODEL
+from leanrec.config.fit import KNOWN
+from leanrec.config.methods import (
+    GRAPH,
+    METHODS,
+    MODEL,
+    FactorizeTables,
+    QuantizationAware,
+    ReformTables,
+)
 from leanrec.errors import CompressionError
-from leanrec.schema import ITEM_STATISTICS, USER_STATISTICS, ModelSpec
+from leanrec.models.forms import FORMS
+from leanrec.schema import ModelSpec
 
 NODES, NAMES = 9_000, 250
 """Bytes that describe a graph, and further bytes for each weight that a method rewrites."""
-RUNTIME = 6_000_000
-"""Resident bytes of one loaded graph without weights."""
+RUNTIME, MORE_GRAPHS = 9_200_000, 4_000_000
+"""Resident bytes of a process with one loaded graph without weights, and of each further graph in it."""
+OPERATORS = {"int8_static": 2_300_000, "int8_mlp": 700_000}
+"""Method -> resident bytes of the operators that multiply in 8 bits."""
+AT_MOST = "at most "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +59,8 @@ class Planned:
     """Served from the repository."""
     resident_bytes: int
     """Held by a server that has loaded it."""
+    at_most: bool
+    """Whether weights decide how much smaller it becomes, so that both are bounds."""
     misses: str | None
     """Which limit it misses and by how much; None when it fits."""
 
@@ -50,7 +74,9 @@ class Plan:
     """The first recipe, in the order asked, that fits; else the one that comes nearest."""
     answer: str
     unplanned: tuple[str, ...]
-    """Recipes whose bytes only training decides."""
+    """Recipes whose bytes trained weights or data decide, or more of the model than is given."""
+    refused: dict[str, str]
+    """Recipes that could not be applied, with the reason."""
 
     def to_json(self) -> dict[str, Any]:
         """As one JSON value."""
@@ -70,42 +96,64 @@ def plan(
 ) -> Plan:
     """What each of `recipes` would hold, and which fit.
 
-    Raises a CompressionError when there is no recipe that arithmetic can foresee, and for one that cannot be
-    applied.
+    Raises a CompressionError when there is none that arithmetic can foresee.
     """
-    weighed = [(recipe, _foreseen(recipe, weigh)) for recipe in recipes]
-    known = [(recipe, weights) for recipe, weights in weighed if weights]
-    if not known:
-        names = ", ".join(recipe.name for recipe in recipes)
-        raise CompressionError(
-            f"compress plan: the bytes of {names} are decided by training; add fp32 or int8"
-        )
     limits = {"bytes served": max_bytes, "bytes resident": max_resident_bytes}
-    planned = [_planned(recipe, weights, limits) for recipe, weights in known]
+    planned: list[Planned] = []
+    unplanned: list[str] = []
+    refused: dict[str, str] = {}
+    for recipe in recipes:
+        try:
+            weights = _foreseen(recipe, weigh)
+        except CompressionError as error:
+            refused[recipe.name] = str(error)
+            continue
+        if weights is None:
+            unplanned.append(recipe.name)
+        else:
+            planned.append(_planned(recipe, weights, limits))
+    if not planned:
+        raise CompressionError(f"compress plan: {_none_foreseen(unplanned, refused)}; add fp32 or int8")
     fitting = [p for p in planned if p.misses is None]
     nearest = fitting[0] if fitting else min(planned, key=lambda p: _excess(p, limits))
     return Plan(
         recipes=tuple(sorted(planned, key=lambda p: p.bytes)),
         nearest=nearest.recipe,
         answer=_in_words(nearest, fitting, limits),
-        unplanned=tuple(recipe.name for recipe, weights in weighed if not weights),
+        unplanned=tuple(unplanned),
+        refused=refused,
     )
 
 
 def weigh_tables(sizes: Mapping[str, tuple[int, int]]) -> Weigh:
-    """Gathered tables by name, each (rows, columns), held once; no recipe may change the model."""
+    """Gathered tables by name, each (rows, columns), held once.
+
+    Of methods on the model, those on tables alone can be foreseen; their settings name the tables.
+    """
     for name, (rows, columns) in sizes.items():
         if rows < 1 or columns < 1:
             raise CompressionError(f"table {name}: {rows}x{columns}; give rows x columns, both at least 1")
-    tables = [Weight(name=name, rows=r, columns=c, kind=TABLES) for name, (r, c) in sizes.items()]
-    return lambda recipe: None if recipe.of_kind(MODEL) else tables
+
+    def weigh(recipe: Recipe) -> list[Weight] | None:
+        with torch.device("meta"):
+            tables: dict[str, nn.Module] = {name: nn.Embedding(*size) for name, size in sizes.items()}
+            for step in recipe.of_kind(MODEL):
+                settings = step.parsed()
+                if isinstance(settings, ReformTables):
+                    for name, sizes_of_form in describe(step.method, settings, tables).items():
+                        values = dict(sizes_of_form)
+                        tables[name] = FORMS[values.pop("form")](tables[name], None, **values)
+                elif not isinstance(settings, QuantizationAware):
+                    return None
+        return [weight for name, table in tables.items() for weight in table_weights(name, table)]
+
+    return weigh
 
 
 def weigh_release(spec: ModelSpec, settings: TrainingSettings) -> Weigh:
-    """All of a release of this architecture; what a recipe makes narrower before training is narrower.
+    """All of a release of this architecture, as a recipe's methods on the model leave it.
 
-    Raises a CompressionError when the architecture is none that `weights_of_release` knows, and for a recipe
-    that does not suit it.
+    Raises a CompressionError when the architecture is none that `weights_of` knows.
     """
     for part, known in KNOWN.items():
         model = getattr(settings, part).model
@@ -114,80 +162,56 @@ def weigh_release(spec: ModelSpec, settings: TrainingSettings) -> Weigh:
                 f"compress plan: the sizes of {known} alone are known, and the {part} is {model!r}; give its "
                 "tables by themselves: --table NAME=ROWSxCOLUMNS"
             )
-
-    def weigh(recipe: Recipe) -> list[Weight] | None:
-        try:
-            check_fit(recipe, settings)
-        except ValueError as error:
-            raise CompressionError(f"compress plan: {error}") from None
-        small = settings
-        for step in recipe.of_kind(MODEL):
-            method = step.parsed()
-            if not isinstance(method, RESHAPING):
-                return None
-            small = reshaped(method, small)
-        return weights_of_release(spec, small)
-
-    return weigh
-
-
-def weights_of_release(spec: ModelSpec, settings: TrainingSettings) -> list[Weight]:
-    """Every matrix of both graphs of a release of two_tower and dcn_v2, as export writes them."""
-    wide, narrow = settings.retriever.dim, settings.ranker.dim
-    attributes = list(spec.attribute_cardinalities.values())
-    user_row = [("user", spec.num_users), *((f"attribute_{i}", n) for i, n in enumerate(attributes))]
-    item_width = 2 * narrow + len(ITEM_STATISTICS)
-    width = narrow * (2 + len(attributes)) + len(USER_STATISTICS) + item_width + 2
-    tower = [wide * (2 + len(attributes)) + len(USER_STATISTICS), *settings.retriever.hidden, wide]
-    user, item = width - item_width - 2, item_width + 2
-    deep = list(pairwise([width, *settings.ranker.hidden]))
-    shared = [
-        *((f"retriever.{name}", rows, wide, TABLES) for name, rows in user_row),
-        ("retriever.history", spec.num_items, wide, TABLES),
-        *((f"retriever.tower.{i}", *shape, DENSE) for i, shape in enumerate(pairwise(tower))),
-        *((f"ranker.{name}", rows, narrow, TABLES) for name, rows in user_row),
-        ("ranker.item", spec.num_items, narrow, TABLES),
-        ("item_features", spec.num_items, item_width, TABLES),
-        *(
-            (f"ranker.cross.{i}.{rows}.{columns}", rows, columns, DENSE)
-            for i in range(settings.ranker.cross_layers)
-            for rows, columns in product((user, item), repeat=2)
-        ),
-        *((f"ranker.deep.0.{side}", side, deep[0][1], DENSE) for side in (user, item)),
-        *((f"ranker.deep.{i}", *shape, DENSE) for i, shape in enumerate(deep[1:], 1)),
-        *((f"ranker.over.{side}", side, 3, DENSE) for side in (user, item, deep[-1][1])),
-    ]
-    weights = [
-        Weight(name=name, rows=rows, columns=columns, kind=kind, copies=2)
-        for name, rows, columns, kind in shared
-    ]
-    # Retrieval multiplies by all item vectors; the ranker gathers those of its candidates.
-    vectors = Weight(name="recommender.item_vectors", rows=wide, columns=spec.num_items, kind=DENSE)
-    gathered = Weight(name="ranker.item_vectors", rows=spec.num_items, columns=wide, kind=TABLES)
-    return [*weights, vectors, gathered]
+    return lambda recipe: weights_of(blueprint(recipe, spec, settings))
 
 
 def _foreseen(recipe: Recipe, weigh: Weigh) -> list[Weight] | None:
-    known = all(step.method in FOOTPRINTS for step in recipe.of_kind(GRAPH))
-    return weigh(recipe) if known else None
+    """The weights of `recipe` before they are stored in another form; None where more decides."""
+    steps = recipe.of_kind(GRAPH)
+    if any(step.method not in FOOTPRINTS and METHODS[step.method] is not FactorizeTables for step in steps):
+        return None
+    weights = weigh(recipe)
+    for step in steps:
+        settings = step.parsed()
+        if weights is not None and isinstance(settings, FactorizeTables):
+            weights = factorized(weights, settings)
+    return weights
+
+
+def _none_foreseen(unplanned: Sequence[str], refused: Mapping[str, str]) -> str:
+    reasons = [f"{name} is refused: {reason}" for name, reason in refused.items()]
+    if unplanned:
+        reasons.insert(0, f"the bytes of {', '.join(unplanned)} are decided by training")
+    return "; ".join(reasons)
 
 
 def _planned(recipe: Recipe, weights: Sequence[Weight], limits: Mapping[str, int | None]) -> Planned:
     graphs = max(weight.copies for weight in weights)
-    served, resident = graphs * NODES, graphs * RUNTIME
+    served, resident = graphs * NODES, RUNTIME + (graphs - 1) * MORE_GRAPHS
+    resident += sum(OPERATORS.get(method, 0) for method in recipe.methods)
     for weight in weights:
         stored = _footprint(weight, recipe)
         served += weight.copies * (stored.served + (NAMES if stored != as_float(weight) else 0))
         resident += weight.copies * stored.resident
     held = dict(zip(limits, (served, resident), strict=True))
+    at_most = any(_decided_by_weights(step.parsed()) for step in recipe.steps)
     misses = [
-        f"{held[what] / limit:.2f} times the limit of {limit:,} {what}"
+        f"{AT_MOST if at_most else ''}{held[what] / limit:.2f} times the limit of {limit:,} {what}"
         for what, limit in limits.items()
         if limit is not None and held[what] > limit
     ]
     return Planned(
-        recipe=recipe.name, bytes=served, resident_bytes=resident, misses="; ".join(misses) or None
+        recipe=recipe.name,
+        bytes=served,
+        resident_bytes=resident,
+        at_most=at_most,
+        misses="; ".join(misses) or None,
     )
+
+
+def _decided_by_weights(settings: Any) -> bool:
+    """Factors of as many columns as keep a share of the weights' energy; a table stays whole at worst."""
+    return isinstance(settings, FactorizeTables) and settings.rank is None
 
 
 def _footprint(weight: Weight, recipe: Recipe) -> Footprint:
@@ -207,7 +231,8 @@ def _excess(planned: Planned, limits: Mapping[str, int | None]) -> float:
 
 
 def _in_words(nearest: Planned, fitting: Sequence[Planned], limits: Mapping[str, int | None]) -> str:
-    size = f"{nearest.recipe} with {nearest.bytes:,} bytes served, {nearest.resident_bytes:,} resident"
+    bound = AT_MOST if nearest.at_most else ""
+    size = f"{nearest.recipe} with {bound}{nearest.bytes:,} bytes served, {nearest.resident_bytes:,} resident"
     if all(limit is None for limit in limits.values()):
         return f"no limit is given; {size} comes first"
     if not fitting:

@@ -22,8 +22,8 @@ from leanrec.config.training import TrainingSettings
 RETRIEVER, RANKER = "retriever", "ranker"
 KNOWN = {RETRIEVER: "two_tower", RANKER: "dcn_v2"}
 """Part -> the one architecture whose inside methods know."""
-RESHAPING = (Distil, PruneDimensions, PruneCrossLayers)
-"""Settings of methods which say all of the shape that these leave; of others only training decides."""
+RESHAPING = (Distil, PruneDimensions, PruneNeurons, PruneCrossLayers)
+"""Settings of methods that leave a plain model of other widths."""
 
 
 def check_fit(recipe: Recipe, training: TrainingSettings) -> None:
@@ -48,10 +48,21 @@ def misfit_of(method: str, settings: FineTuningSettings, training: TrainingSetti
     return _too_large(settings, training) or _unteachable(method, settings, training)
 
 
+def neurons_left(share: float, neurons: int) -> int:
+    """Of a hidden layer, when `share` of its neurons go; one stays at least."""
+    return max(1, neurons - round(share * neurons))
+
+
 def reshaped(settings: FineTuningSettings, training: TrainingSettings) -> TrainingSettings:
-    """`training` with the widths that a method leaves, so far as its settings say them."""
+    """`training` with the widths that a method leaves."""
     if not isinstance(settings, RESHAPING):
         return training
+    if isinstance(settings, PruneNeurons):
+        return training.model_copy(
+            update={
+                part: _with_fewer_neurons(settings.share, getattr(training, part)) for part in settings.parts
+            }
+        )
     names = {
         RETRIEVER: {"dim": "retriever_dim", "hidden": "retriever_hidden"},
         RANKER: {"dim": "ranker_dim", "hidden": "ranker_hidden", "cross_layers": "cross_layers"},
@@ -62,6 +73,10 @@ def reshaped(settings: FineTuningSettings, training: TrainingSettings) -> Traini
         changed = {field: value for field, value in found.items() if value is not None}
         parts[part] = getattr(training, part).model_copy(update=changed)
     return training.model_copy(update=parts)
+
+
+def _with_fewer_neurons(share: float, part: Any) -> Any:
+    return part.model_copy(update={"hidden": tuple(neurons_left(share, width) for width in part.hidden)})
 
 
 def _parts_cut(settings: FineTuningSettings, training: TrainingSettings) -> tuple[str, ...]:

@@ -13,10 +13,15 @@ from typer.testing import CliRunner
 
 from leanrec.cli import app
 from leanrec.cli.compression import size_of
+from leanrec.compression.methods import MODEL_METHODS
 from leanrec.compression.plan import plan, weigh_release, weigh_tables
 from leanrec.compression.recipes import RECIPES, cook
+from leanrec.compression.resident import resident_bytes
 from leanrec.config import RankerSettings, Recipe, RetrieverSettings, TrainingSettings
+from leanrec.config.fit import reshaped
+from leanrec.config.methods import MODEL
 from leanrec.errors import CompressionError, ConfigError
+from leanrec.export.graph_file import write_graph
 from leanrec.export.graphs import export_graph
 from leanrec.models.inputs import ItemInputs
 from leanrec.models.recommender import Recommender
@@ -49,7 +54,26 @@ PLANNED = [
     ["int4_tables", "int8_mlp"],
     ["product_quantized_tables", "int8_mlp"],
     [{"product_quantized_tables": {"bits": 2.5}}, "int8_dense"],
+    [{"factorize_tables": {"rank": 6}}],
 ]
+CHANGED = {
+    "layers": [
+        {"prune_neurons": {"share": 0.5}},
+        "quantization_aware",
+        {"low_rank": {"cross_rank": 8, "deep_rank": 8}},
+        "int8_tables",
+        "int8_dense",
+    ],
+    "shared items": ["share_items", "int8_tables", "int8_mlp"],
+    "every form of a table": [
+        {"hash_tables": {"tables": ["retriever.user"]}},
+        {"quotient_remainder_tables": {"tables": ["ranker.user"]}},
+        {"robe_tables": {"tables": ["retriever.history"]}},
+        {"tensor_train_tables": {"tables": ["retriever.attribute_1"], "rank": 4}},
+        {"share_items": {"retriever": False}},
+    ],
+}
+"""Recipes whose methods on the model decide sizes; a few with much in each, for exporting is slow."""
 INT8 = Recipe.parse({"name": "int8", "steps": ["int8_tables", "int8_mlp"]})
 FP32, FP16 = RECIPES["fp32"], RECIPES["fp16"]
 
@@ -59,10 +83,16 @@ def graphs():
     return export(SETTINGS)
 
 
-def export(settings: TrainingSettings):
+def export(settings: TrainingSettings, recipe: Recipe | None = None):
+    """Both graphs of an untrained model, in the forms that the methods of `recipe` give to it."""
     torch.manual_seed(0)
     items = ItemInputs(torch.ones(3000, 2).long(), torch.full((3000,), 1990.0), torch.rand(3000, 3))
-    model = Recommender(SPEC, settings, items).freeze_items().eval()
+    model = Recommender(SPEC, settings, items)
+    for step in recipe.of_kind(MODEL) if recipe else ():
+        forms = MODEL_METHODS[step.method].forms
+        if forms is not None:
+            model.take_forms(forms(model, step.parsed()))
+    model.freeze_items().eval()
     return [export_graph(model, name) for name in MODELS]
 
 
@@ -72,6 +102,38 @@ def test_the_plan_is_what_the_graphs_then_hold(graphs, steps):
     made = sum(cook(recipe, graph).ByteSize() for graph in graphs)
     (planned,) = plan([recipe], weigh_release(SPEC, SETTINGS)).recipes
     assert planned.bytes == pytest.approx(made, rel=0.02)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_sizes_that_settings_decide_are_what_the_graphs_then_hold(name):
+    recipe = Recipe.parse({"name": "tried", "steps": CHANGED[name]})
+    settings = SETTINGS
+    for step in recipe.of_kind(MODEL):
+        settings = reshaped(step.parsed(), settings)
+    made = sum(cook(recipe, graph).ByteSize() for graph in export(settings, recipe))
+    (planned,) = plan([recipe], weigh_release(SPEC, SETTINGS)).recipes
+    assert planned.bytes == pytest.approx(made, rel=0.02) and not planned.at_most
+
+
+@pytest.mark.parametrize("steps", [PLANNED[place] for place in (0, 1, 4, 7, 10)], ids=str)
+def test_resident_bytes_are_planned_within_a_tenth_of_what_a_process_holds(graphs, steps, tmp_path):
+    recipe = Recipe.parse({"name": "tried", "steps": steps})
+    paths = [tmp_path / name / "model.onnx" for name in MODELS]
+    for graph, path in zip(graphs, paths, strict=True):
+        write_graph(cook(recipe, graph), path)
+    (planned,) = plan([recipe], weigh_release(SPEC, SETTINGS)).recipes
+    assert planned.resident_bytes == pytest.approx(resident_bytes(paths), rel=0.1)
+
+
+def test_what_weights_decide_has_an_upper_bound(graphs):
+    recipe = Recipe.parse(
+        {"name": "tried", "steps": [{"factorize_tables": {"energy": 0.9999}}, "int8_tables"]}
+    )
+    made = sum(cook(recipe, graph).ByteSize() for graph in graphs)
+    answer = plan([recipe], weigh_release(SPEC, SETTINGS), max_bytes=1_000_000)
+    (planned,) = answer.recipes
+    assert planned.at_most and made <= planned.bytes * 1.02
+    assert planned.misses.startswith("at most 2.") and "nearest is tried: at most 2." in answer.answer
 
 
 def test_a_smaller_model_is_planned_as_it_is_then_exported():
@@ -161,14 +223,44 @@ def test_an_architecture_of_unknown_sizes_is_refused_with_the_way_out(part, mode
         ({"prune_dimensions": {"retriever_dim": 33}}, "retriever_dim 33 is above the retriever's width 32"),
         ({"prune_dimensions": {"ranker_dim": 17}}, "ranker_dim 17 is above the ranker's width 16"),
         ({"prune_cross_layers": {"cross_layers": 4}}, "cross_layers 4 is above the 3 that the ranker has"),
+        ({"low_rank": {"cross_rank": 500}}, "rank 500 is above the width 104 of ranker.cross.layers.0"),
+        ({"low_rank": {"cross_rank": 60}}, "no layer would become smaller"),
+        ({"hash_tables": {"tables": ["ranker.gender"]}}, "there is no table 'ranker.gender'; known: "),
+        ({"robe_tables": {"chunk": 5}}, "chunk 5 does not divide the tables' width 32"),
+        ({"tensor_train_tables": {"rank": 400}}, "retriever.user would hold "),
+        ({"factorize_tables": {"rank": 200}}, "rank 200 is above the width 35 of the widest table"),
+        ({"factorize_tables": {"rank": 32}}, "no table would become smaller"),
     ],
     ids=str,
 )
-def test_what_a_method_would_refuse_is_not_planned(step, sentence):
+def test_what_a_method_would_refuse_is_not_planned_and_the_reason_is_told(step, sentence):
     ((method, _),) = step.items()
     recipe = Recipe.parse({"name": "mine", "steps": [step]})
-    with pytest.raises(CompressionError, match=f"recipe mine: {method}: {sentence}"):
-        plan([FP32, recipe], weigh_release(SPEC, SETTINGS))
+    answer = plan([FP32, recipe], weigh_release(SPEC, SETTINGS))
+    assert [row.recipe for row in answer.recipes] == ["fp32"] and not answer.unplanned
+    assert answer.refused.keys() == {"mine"} and answer.refused["mine"].startswith(f"{method}: {sentence}")
+    with pytest.raises(CompressionError, match=f"mine is refused: {method}: {sentence}"):
+        plan([recipe], weigh_release(SPEC, SETTINGS))
+
+
+def test_a_method_that_needs_a_plain_model_is_refused_after_one_that_gives_forms():
+    recipe = Recipe.parse({"name": "mine", "steps": ["hash_tables", {"prune_neurons": {"share": 0.5}}]})
+    refused = plan([FP32, recipe], weigh_release(SPEC, SETTINGS)).refused
+    assert refused["mine"].startswith("retriever.sparse.tables.user has the form hashed already")
+
+
+def test_a_table_by_itself_is_planned_in_the_form_that_a_recipe_gives_it():
+    weigh = weigh_tables({"users": (10_000_000, 64)})
+    hashed = Recipe.parse({"name": "hashed", "steps": [{"hash_tables": {"tables": ["users"], "share": 0.1}}]})
+    train = {"tensor_train_tables": {"tables": ["users"], "rank": 16}}
+    (plain,) = plan([FP32], weigh).recipes
+    (tenth,) = plan([hashed], weigh).recipes
+    assert tenth.bytes == pytest.approx(plain.bytes / 10, rel=1e-4)
+    (cores,) = plan([Recipe.parse({"name": "train", "steps": [train]})], weigh).recipes
+    assert cores.bytes < 4_000_000
+    by_default = Recipe.parse({"name": "by_default", "steps": ["hash_tables"]})
+    refused = plan([FP32, by_default], weigh).refused
+    assert refused["by_default"] == "hash_tables: there is no table 'retriever.user'; known: users"
 
 
 def test_more_users_hold_more_bytes_and_nothing_else_changes():
@@ -202,6 +294,22 @@ def test_the_command_answers_in_json_and_refuses_what_it_cannot_read():
     ]:
         refused = CliRunner().invoke(app, ["compress", "plan", *arguments])
         assert sentence in str(refused.exception), arguments
+
+
+def test_the_command_plans_tables_by_the_recipes_of_a_configuration(tmp_path):
+    values = yaml.safe_load(Path("configs/demo.yaml").read_text())
+    steps = [{"hash_tables": {"tables": ["users"], "share": 0.5}}, "int4_tables"]
+    mine = [{"name": "mine", "steps": steps}, "int8_tables", {"name": "other", "steps": ["hash_tables"]}]
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump({**values, "compression": {"recipes": [*mine, "lean"]}}))
+    asked = ["compress", "plan", str(config), "--table", "users=1000000x64"]
+    answer = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    rows = {row["recipe"]: row["bytes"] for row in answer["recipes"]}
+    assert rows.keys() == {"mine", "int8_tables"} and answer["unplanned"] == ["lean"]
+    assert rows["mine"] == pytest.approx(500_000 * 36, rel=1e-3)
+    assert "there is no table 'retriever.user'; known: users" in answer["refused"]["other"]
+    shown = " ".join(CliRunner().invoke(app, asked).stdout.split())
+    assert "other is refused: hash_tables: there is no table" in shown and "Not foreseen: lean" in shown
 
 
 def test_the_step_still_answers_to_its_old_name():

@@ -9,6 +9,8 @@ Error: the root of the squared singular values left out is the Frobenius norm of
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -36,25 +38,40 @@ def factorize(table: np.ndarray, settings: FactorizeTables) -> tuple[np.ndarray,
     return left.astype(np.float32), v[:rank].astype(np.float32)
 
 
+def saves(num_rows: int, width: int, rank: int) -> bool:
+    """Whether factors of `rank` are clearly smaller than the table."""
+    return rank * (num_rows + width) < 0.9 * num_rows * width
+
+
+def require_rank(rank: int, widest: int) -> None:
+    """Raise a CompressionError when `rank` is above the width of the widest table."""
+    if rank > widest:
+        raise CompressionError(
+            f"factorize_tables: rank {rank} is above the width {widest} of the widest table"
+        )
+
+
+def require_smaller(tables: Collection[object]) -> None:
+    """Raise a CompressionError when there are no `tables` that would become smaller."""
+    if not tables:
+        raise CompressionError(
+            "factorize_tables: no table would become smaller; lower energy or rank, or leave this method out"
+        )
+
+
 def rewrite(graph: onnx.ModelProto, settings: FactorizeTables, requests: Requests) -> onnx.ModelProto:
     """Store every gathered table as two factors where that is smaller."""
     tables = gathers_of_tables(graph.graph)
     require(tables, "factorize_tables", "gathered table")
     values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph.graph).items()}
-    widest = max(values[name].shape[1] for name in tables)
-    if settings.rank is not None and settings.rank > widest:
-        raise CompressionError(
-            f"factorize_tables: rank {settings.rank} is above the width {widest} of the widest table"
-        )
+    if settings.rank is not None:
+        require_rank(settings.rank, max(values[name].shape[1] for name in tables))
     stored = {}
     for name in tables:
         left, right = factorize(values[name], settings)
-        if left.size + right.size < 0.9 * values[name].size:
+        if saves(len(left), right.shape[1], len(right)):
             stored[name] = Stored(by_row={"left": left}, shared={"right": right}, restore=_restore)
-    if not stored:
-        raise CompressionError(
-            "factorize_tables: no table would become smaller; lower energy or rank, or leave this method out"
-        )
+    require_smaller(stored)
     store_matrices(graph.graph, stored)
     return graph
 

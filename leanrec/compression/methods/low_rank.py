@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from torch import nn
 
-from leanrec.compression.fine_tuning import fine_tune
-from leanrec.compression.method import ModelMethod
-from leanrec.compression.source import CompressionSource
+from leanrec.compression.reforming import reforming
 from leanrec.config.methods import LowRank
 from leanrec.errors import CompressionError
+from leanrec.models.forms import Description
 from leanrec.models.recommender import Recommender
 
 
-def change(recommender: Recommender, settings: LowRank, source: CompressionSource) -> Recommender:
-    """`recommender` with its cross layers of `cross_rank`, its towers and deep part of `deep_rank`."""
+def forms_of(recommender: Recommender, settings: LowRank) -> Description:
+    """Cross layers of `cross_rank`, towers and deep part of `deep_rank`, where that is smaller."""
     ranks = {
         "ranker.cross": settings.cross_rank,
         "ranker.deep": settings.deep_rank,
         "retriever.user_mlp": settings.deep_rank,
     }
-    found = {}
+    found: Description = {}
     for path, module in recommender.named_modules():
         part = next((part for part in ranks if path.startswith(part)), None)
         rank = ranks.get(part or "")
@@ -38,11 +37,7 @@ def change(recommender: Recommender, settings: LowRank, source: CompressionSourc
             found[path] = {"form": "low_rank", "rank": rank}
     if not found:
         raise CompressionError("low_rank: no layer would become smaller; lower cross_rank or deep_rank")
-    recommender.take_forms(found)
-    return fine_tune(recommender, source, settings)
+    return found
 
 
-LOW_RANK = ModelMethod(
-    name="low_rank",
-    change=change,
-)
+LOW_RANK = reforming("low_rank", forms_of)

@@ -15,6 +15,7 @@ from leanrec.compression.fine_tuning import RANKER, RETRIEVER, fine_tune
 from leanrec.compression.method import ModelMethod
 from leanrec.compression.reshaping import layers_of, narrower, require_plain
 from leanrec.compression.source import CompressionSource
+from leanrec.config.fit import neurons_left
 from leanrec.config.methods import PruneNeurons
 from leanrec.models.layers import MLP
 from leanrec.models.ranking.dcn_v2 import DCNv2Ranker
@@ -75,7 +76,7 @@ def _order(incoming: nn.Linear, outgoing: nn.Linear, first: int) -> Tensor:
 
 
 def _kept(share: float, incoming: nn.Linear, outgoing: nn.Linear, first: int) -> Tensor:
-    gone = min(round(share * incoming.out_features), incoming.out_features - 1)
+    gone = incoming.out_features - neurons_left(share, incoming.out_features)
     return _order(incoming, outgoing, first)[gone:].sort().values
 
 

@@ -9,60 +9,68 @@ factorize_tables and share_items shrink those.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
-from leanrec.compression.fine_tuning import fine_tune
 from leanrec.compression.method import ModelMethod
-from leanrec.compression.source import CompressionSource
+from leanrec.compression.reforming import reforming
 from leanrec.config.methods import ReformTables
 from leanrec.errors import CompressionError
+from leanrec.models.forms import Description
 from leanrec.models.forms.tables import TABLES
 from leanrec.models.ranking.ranking_model import RankingModel
 from leanrec.models.recommender import Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
 
-Change = Callable[[Recommender, Any, CompressionSource], Recommender]
+Sizes = Callable[[nn.Embedding, Any], dict[str, Any]]
 
 
-def _into(form: str, method: str, sizes: Callable[[nn.Embedding, Any], dict[str, Any]]) -> Change:
-    def change(recommender: Recommender, settings: ReformTables, source: CompressionSource) -> Recommender:
-        forms = {}
-        for name in settings.tables:
-            path = name.replace(".", ".sparse.tables.", 1)
-            plain = _plain_table(recommender, path, name, method)
-            given = sizes(plain, settings)
-            reformed = TABLES[form](plain, recommender, **given)
-            held = sum(weight.numel() for weight in reformed.parameters())
-            if held >= plain.weight.numel():
-                raise CompressionError(
-                    f"{method}: {name} would hold {held:,} numbers instead of {plain.weight.numel():,}; "
-                    "ask for fewer, or leave this table out"
-                )
-            forms[path] = {"form": form, **given}
-        recommender.take_forms(forms)
-        return fine_tune(recommender, source, settings)
+def describe(method: str, settings: ReformTables, tables: Mapping[str, nn.Module]) -> Description:
+    """Name -> form and sizes that `method` gives to those of `tables` that its settings name.
 
-    return change
+    Raises a CompressionError for a name that is none of `tables`, for a table that has another form already,
+    and for one that would not become smaller.
+    """
+    form, sizes = FORMS[method]
+    found: Description = {}
+    for name in settings.tables:
+        plain = _plain_table(tables, name, method)
+        given = sizes(plain, settings)
+        held = sum(weight.numel() for weight in TABLES[form](plain, None, **given).parameters())
+        if held >= plain.weight.numel():
+            raise CompressionError(
+                f"{method}: {name} would hold {held:,} numbers instead of {plain.weight.numel():,}; "
+                "ask for fewer, or leave this table out"
+            )
+        found[name] = {"form": form, **given}
+    return found
 
 
-def _plain_table(recommender: Recommender, path: str, name: str, method: str) -> nn.Embedding:
-    known = [
-        f"{part}.{table}"
-        for part, model in (("retriever", recommender.retriever), ("ranker", recommender.ranker))
-        if isinstance(model, LearnedRetriever | RankingModel)
-        for table in model.sparse.num_rows
-    ]
-    if name not in known:
-        raise CompressionError(f"{method}: there is no table {name!r}; known: {', '.join(known)}")
-    table = recommender.get_submodule(path)
+def _plain_table(tables: Mapping[str, nn.Module], name: str, method: str) -> nn.Embedding:
+    if name not in tables:
+        raise CompressionError(f"{method}: there is no table {name!r}; known: {', '.join(tables)}")
+    table = tables[name]
     if not isinstance(table, nn.Embedding):
         raise CompressionError(
             f"{method}: table {name} has another form already; drop one of the two methods"
         )
     return table
+
+
+def _method(name: str) -> ModelMethod:
+    def forms_of(recommender: Recommender, settings: ReformTables) -> Description:
+        tables = {
+            f"{part}.{table}": module
+            for part, model in (("retriever", recommender.retriever), ("ranker", recommender.ranker))
+            if isinstance(model, LearnedRetriever | RankingModel)
+            for table, module in model.sparse.tables.items()
+        }
+        found = describe(name, settings, tables)
+        return {table.replace(".", ".sparse.tables.", 1): form for table, form in found.items()}
+
+    return reforming(name, forms_of)
 
 
 def _share_of_rows(table: nn.Embedding, settings: Any) -> int:
@@ -77,21 +85,12 @@ def _chunked(table: nn.Embedding, settings: Any) -> dict[str, Any]:
     return {"size": round(settings.share * table.weight.numel()), "chunk": settings.chunk}
 
 
-HASH_TABLES = ModelMethod(
-    name="hash_tables",
-    change=_into("hashed", "hash_tables", lambda table, s: {"buckets": _share_of_rows(table, s)}),
-)
-QUOTIENT_REMAINDER_TABLES = ModelMethod(
-    name="quotient_remainder_tables",
-    change=_into(
-        "quotient_remainder", "quotient_remainder_tables", lambda table, s: {"remainders": s.remainders}
-    ),
-)
-ROBE_TABLES = ModelMethod(
-    name="robe_tables",
-    change=_into("robe", "robe_tables", _chunked),
-)
-TENSOR_TRAIN_TABLES = ModelMethod(
-    name="tensor_train_tables",
-    change=_into("tensor_train", "tensor_train_tables", lambda table, s: {"rank": s.rank}),
-)
+FORMS: dict[str, tuple[str, Sizes]] = {
+    "hash_tables": ("hashed", lambda table, s: {"buckets": _share_of_rows(table, s)}),
+    "quotient_remainder_tables": ("quotient_remainder", lambda table, s: {"remainders": s.remainders}),
+    "robe_tables": ("robe", _chunked),
+    "tensor_train_tables": ("tensor_train", lambda table, s: {"rank": s.rank}),
+}
+"""Method -> the form that it gives, and its sizes."""
+
+HASH_TABLES, QUOTIENT_REMAINDER_TABLES, ROBE_TABLES, TENSOR_TRAIN_TABLES = map(_method, FORMS)

@@ -7,23 +7,18 @@ holds each item's embedding in the item features already, and the history is rea
 
 from __future__ import annotations
 
-from leanrec.compression.fine_tuning import fine_tune
-from leanrec.compression.method import ModelMethod
-from leanrec.compression.source import CompressionSource
+from leanrec.compression.reforming import reforming
 from leanrec.config.methods import ShareItems
+from leanrec.models.forms import Description
 from leanrec.models.recommender import Recommender
 
 
-def change(recommender: Recommender, settings: ShareItems, source: CompressionSource) -> Recommender:
-    """`recommender` without tables of its own for histories, fine-tuned."""
-    forms = {"ranker.sparse.tables.item": {"form": "items_of_features"}}
+def forms_of(recommender: Recommender, settings: ShareItems) -> Description:
+    """No tables of their own for histories."""
+    forms: Description = {"ranker.sparse.tables.item": {"form": "items_of_features"}}
     if settings.retriever:
         forms["retriever.sparse.tables.history"] = {"form": "items_of_tower"}
-    recommender.take_forms(forms)
-    return fine_tune(recommender, source, settings)
+    return forms
 
 
-SHARE_ITEMS = ModelMethod(
-    name="share_items",
-    change=change,
-)
+SHARE_ITEMS = reforming("share_items", forms_of)
