@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from leanrec.cli.front import BY_HAND, JsonOption, WorkOption, app, console
 from leanrec.config import RunSettings, load_settings
-from leanrec.errors import ConfigError
+from leanrec.errors import CompressionError, ConfigError
 from leanrec.files import read_json
 from leanrec.schema import ModelSpec
 
@@ -58,7 +58,8 @@ def plan(
 ) -> None:
     """Will it fit? What each recipe would hold for tables of given sizes, before anything is trained.
 
-    The recipes are those of CONFIG, or without it those that have names of their own.
+    Where none fits, it ends with exit status 2. The recipes are those of CONFIG, or without it those that
+    have names of their own.
     """
     from leanrec.compression.plan import plan, weigh_release, weigh_tables
     from leanrec.config.recipes import RECIPES
@@ -67,7 +68,7 @@ def plan(
         raise ConfigError(
             "compress plan: give a file of configs/, or --table NAME=ROWSxCOLUMNS, one of both at least"
         )
-    tables = dict(_table(text) for text in table or ())
+    tables = _tables(table or [])
     settings = load_settings(config) if config is not None else None
     recipes, budget = tuple(RECIPES.values()), size_of(max_bytes)
     if settings is not None:
@@ -78,6 +79,8 @@ def plan(
         weigh = weigh_release(_spec(settings, work, users, items), settings.training)
     answer = plan(recipes, weigh, max_bytes=budget, max_resident_bytes=size_of(device))
     print(json.dumps(answer.to_json())) if json_output else _show(answer)
+    if not answer.fits:
+        raise CompressionError(f"compress plan: {answer.answer}")
 
 
 def size_of(text: str | None) -> int | None:
@@ -91,10 +94,22 @@ def size_of(text: str | None) -> int | None:
 
 
 def _table(text: str) -> tuple[str, tuple[int, int]]:
-    found = re.fullmatch(r"([\w.-]+)=(\d+)x(\d+)", text.replace("_", "")) if "=" in text else None
+    number = r"(\d+(?:_\d+)*)"  # 10_000 as Python reads it
+    found = re.fullmatch(rf"([\w.-]+)={number}x{number}", text)
     if not found:
         raise ConfigError(f"--table {text!r}: write it as NAME=ROWSxCOLUMNS, such as users=10000000x64")
     return found[1], (int(found[2]), int(found[3]))
+
+
+def _tables(texts: list[str]) -> dict[str, tuple[int, int]]:
+    """Name -> (rows, columns); a ConfigError for a name given twice."""
+    tables: dict[str, tuple[int, int]] = {}
+    for text in texts:
+        name, size = _table(text)
+        if name in tables:
+            raise ConfigError(f"--table {text!r}: {name} is given twice; name each table once")
+        tables[name] = size
+    return tables
 
 
 def _spec(settings: RunSettings, work: Path, users: int | None, items: int | None) -> ModelSpec:
@@ -130,7 +145,8 @@ def _show(answer: Any) -> None:
         sizes = (f"{bound}{size:,}" for size in (row.bytes, row.resident_bytes))
         shown.add_row(row.recipe, *sizes, row.misses or "fits")
     console.print(shown)
-    console.print(f"{answer.answer}.")
+    if answer.fits:
+        console.print(f"{answer.answer}.")
     for name, reason in answer.refused.items():
         console.print(f"{name} is refused: {reason}.", markup=False)
     if answer.unplanned:

@@ -102,9 +102,13 @@ def accept(
     """The recipe that is preferred most of those that keep their floor on test; at last `baseline`.
 
     The order is that of the figures `measured` on valid. The test split never ranks: it lets the one whose
-    turn it is pass, or sets it aside. `ask` judges the recipe of a name.
+    turn it is pass, or sets it aside: a recipe passes that is not shown to lose too much. `ask` judges the
+    recipe of a name.
     """
     judged = {baseline: ask(baseline)}
+    if not _is_of_numbers(judged[baseline]):  # nothing can be held against them, and they stop the run
+        broken = f"the scores of {baseline} on test, against which it would be held, are not numbers"
+        measured = [m if m.recipe == baseline else replace(m, missed_on_test=broken) for m in measured]
     lost: dict[str, dict[str, Interval]] = {}
     while True:
         choice = choose(measured, settings, baseline)
@@ -135,8 +139,8 @@ def floor_checks(settings: CompressionSettings, recipe: str, lost: dict[str, Int
 
     The valid split chose the recipe under the floor; the test split is a second sample of some hundred users,
     on which the best of several recipes lands beyond the floor by chance alone now and then. So a check is
-    missed only when the whole 95 % interval (paired, over users) lies beyond the floor: then it is not
-    chance. A score that is not a number misses both.
+    missed only when the whole 95 % interval (paired, over users) lies beyond the floor, which chance alone
+    brings about once in forty checks or so. A score that is not a number misses both.
     """
     words = {"auc_loss": "AUC", "ndcg_loss": f"share of {NDCG}"}
     return [
@@ -144,8 +148,8 @@ def floor_checks(settings: CompressionSettings, recipe: str, lost: dict[str, Int
             f"{words[name]} that {recipe} loses on test",
             interval,
             getattr(settings, FLOORS[name]),
-            "beyond it by more than chance the next recipe is asked, and scores that are not numbers stop "
-            "the run",
+            "a recipe beyond it by more than chance is set aside; where scores are not numbers, look for the "
+            "first such loss of the training, or export the model again",
         )
         for name, interval in lost.items()
     ]

@@ -36,6 +36,8 @@ from leanrec.files import atomic_directory, read_json, write_json
 from leanrec.gates import write_gate
 from leanrec.journal import report_progress, step
 from leanrec.schema import MODELS, ModelSpec
+from leanrec.training.footprint import size_in_words
+from leanrec.training.memory import available_memory
 
 STEP = "compress_models"
 FRONT_FILE = "front.json"
@@ -145,6 +147,7 @@ def _measure_in_triton(
     worth = shortlist([figures_of(row) for row in rows], settings, BASELINE)
     if not worth:
         return
+    _refuse_what_does_not_fit([row for row in rows if row["recipe"] in worth])
     spec = ModelSpec(**read_json(candidates[0].folder / SPEC_FILE))
     served = measure_in_triton(
         [candidate for candidate in candidates if candidate.recipe in worth],
@@ -154,6 +157,17 @@ def _measure_in_triton(
     )
     for row in rows:
         row["triton"] = served[row["recipe"]].to_json() if row["recipe"] in served else None
+
+
+def _refuse_what_does_not_fit(rows: list[dict[str, Any]]) -> None:
+    """A CompressionError where one Triton could not hold all of them beside each other."""
+    needed = sum(row["resident_bytes"] or row["bytes"] for row in rows)
+    there = available_memory()
+    if needed > there:
+        raise CompressionError(
+            f"compression.shortlist: {len(rows)} recipes in one Triton need {size_in_words(needed)} of"
+            f" memory, and {size_in_words(there)} are free; set it to fewer (0: none is measured there)"
+        )
 
 
 def _names(rows: list[dict[str, Any]], figure: str) -> str:

@@ -136,6 +136,14 @@ def factorized(weights: Sequence[Weight], settings: FactorizeTables) -> list[Wei
     return [part for w in weights for part in (_factors(w, settings.rank) if w in narrow else [w])]
 
 
+def all_factors(weight: Weight) -> list[list[Weight]]:
+    """The pairs of factors that `factorize_tables` may leave of `weight`, one for each rank."""
+    if weight.kind != TABLES or 4 * weight.size < MIN_BYTES:
+        return []
+    ranks = range(1, min(weight.rows, weight.columns) + 1)
+    return [_factors(weight, rank) for rank in ranks if saves(weight.rows, weight.columns, rank)]
+
+
 def _factors(weight: Weight, rank: int) -> list[Weight]:
     left = replace(weight, columns=rank, restored_columns=weight.columns)
     return [left, replace(weight, rows=rank, kind=DENSE)]

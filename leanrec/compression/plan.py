@@ -22,6 +22,7 @@ from leanrec.compression.footprint import (
     RESTORED_AT_LOAD,
     Footprint,
     Weight,
+    all_factors,
     as_float,
     factorized,
 )
@@ -72,6 +73,8 @@ class Plan:
     recipes: tuple[Planned, ...]
     nearest: str
     """The first recipe, in the order asked, that fits; else the one that comes nearest."""
+    fits: bool
+    """Whether there is one that fits."""
     answer: str
     unplanned: tuple[str, ...]
     """Recipes whose bytes trained weights or data decide, or more of the model than is given."""
@@ -119,6 +122,7 @@ def plan(
     return Plan(
         recipes=tuple(sorted(planned, key=lambda p: p.bytes)),
         nearest=nearest.recipe,
+        fits=bool(fitting),
         answer=_in_words(nearest, fitting, limits),
         unplanned=tuple(unplanned),
         refused=refused,
@@ -189,12 +193,13 @@ def _planned(recipe: Recipe, weights: Sequence[Weight], limits: Mapping[str, int
     graphs = max(weight.copies for weight in weights)
     served, resident = graphs * NODES, RUNTIME + (graphs - 1) * MORE_GRAPHS
     resident += sum(OPERATORS.get(method, 0) for method in recipe.methods)
-    for weight in weights:
-        stored = _footprint(weight, recipe)
-        served += weight.copies * (stored.served + (NAMES if stored != as_float(weight) else 0))
-        resident += weight.copies * stored.resident
-    held = dict(zip(limits, (served, resident), strict=True))
     at_most = any(_decided_by_weights(step.parsed()) for step in recipe.steps)
+    for weight in weights:
+        forms = [[weight], *(all_factors(weight) if at_most else ())]
+        stored = [_stored(parts, recipe) for parts in forms]
+        served += weight.copies * max(each.served for each in stored)
+        resident += weight.copies * max(each.resident for each in stored)
+    held = dict(zip(limits, (served, resident), strict=True))
     misses = [
         f"{AT_MOST if at_most else ''}{held[what] / limit:.2f} times the limit of {limit:,} {what}"
         for what, limit in limits.items()
@@ -210,8 +215,18 @@ def _planned(recipe: Recipe, weights: Sequence[Weight], limits: Mapping[str, int
 
 
 def _decided_by_weights(settings: Any) -> bool:
-    """Factors of as many columns as keep a share of the weights' energy; a table stays whole at worst."""
+    """Factors of as many columns as keep a share of the weights' energy."""
     return isinstance(settings, FactorizeTables) and settings.rank is None
+
+
+def _stored(parts: Sequence[Weight], recipe: Recipe) -> Footprint:
+    """What is held of a weight that stands as `parts`, whole or two factors, names included."""
+    held = [(part, _footprint(part, recipe)) for part in parts]
+    named = NAMES * sum(len(parts) > 1 or stored != as_float(part) for part, stored in held)
+    return Footprint(
+        served=named + sum(stored.served for _, stored in held),
+        resident=sum(stored.resident for _, stored in held),
+    )
 
 
 def _footprint(weight: Weight, recipe: Recipe) -> Footprint:

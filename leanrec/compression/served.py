@@ -30,7 +30,7 @@ FEW, MANY = 1, 8
 """Callers."""
 NUM_REQUESTS, WARM_UP, NUM_COMPARED = 160, 10, 32
 """Requests a graph and number of callers; before that; and held against ONNX Runtime in this process."""
-CANDIDATES = 500
+NUM_CANDIDATE_ITEMS = 500
 """Items of the catalogue that the ranker is asked about at once, at most."""
 
 
@@ -63,10 +63,11 @@ class Served:
 def requests_of(users: Tensors, spec: ModelSpec) -> dict[str, Tensors]:
     """What `recommender` and `ranker` are asked: the same `users`, recommender's inputs [B, ...].
 
-    The ranker is asked about `CANDIDATES` items of each, drawn from the whole catalogue.
+    The ranker is asked about `NUM_CANDIDATE_ITEMS` items of each, drawn from the whole catalogue.
     """
     draw, num_items = np.random.default_rng(0), spec.num_items - 1
-    drawn = [1 + draw.permutation(num_items)[:CANDIDATES] for _ in users["user_index"]]
+    size = min(NUM_CANDIDATE_ITEMS, num_items)
+    drawn = [1 + draw.choice(num_items, size, replace=False) for _ in users["user_index"]]
     rows = {tensor.name: users[tensor.name] for tensor in spec.user_inputs()}
     return {RECOMMENDER: users, RANKER: {**rows, "candidates": np.array(drawn, dtype=np.int64)}}
 

@@ -81,7 +81,7 @@ class ShardedModel:
         """Steps that the dense part did not make, for gradients left the range of half precision."""
         group = dist.GroupMember.WORLD
         assert group is not None
-        plan = sharding.planner.collective_plan(plain, [sharding.sharder], group)
+        plan = sharding.plan(plain, group)
         self.placed = sharding.placed(plan)
         """Table -> how it is sharded and where."""
         # A static graph exchanges gradients in every backward pass, from the first on.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch.distributed as dist
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch import nn
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
@@ -56,10 +57,15 @@ class Sharding:
     sharder: EmbeddingCollectionSharder
     cuts: dict[str, Cut]
 
-    def plan(self, objective: nn.Module) -> ShardingPlan:
-        """The plan for the tables of `objective`; a TrainingError where there is none."""
+    def plan(self, objective: nn.Module, group: dist.ProcessGroup | None = None) -> ShardingPlan:
+        """The plan for the tables of `objective`, made once for all processes of `group` where it is given.
+
+        A TrainingError where there is none.
+        """
         try:
-            return self.planner.plan(objective, [self.sharder])
+            if group is None:
+                return self.planner.plan(objective, [self.sharder])
+            return self.planner.collective_plan(objective, [self.sharder], group)
         except PlannerError as error:
             raise TrainingError(f"no plan shards the tables so ({_reason(error)}); {WAY_OUT}") from None
 
@@ -131,7 +137,7 @@ def sharding_of(
 
 def _reason(error: PlannerError) -> str:
     """The planner's first line, and the table that it found no process for, from its pages of advice."""
-    said = str(error).strip().splitlines()[0].rstrip(". ")
+    said = (str(error).strip().splitlines() or ["the planner finds none"])[0].rstrip(". ")
     table = re.search(r" of table ([^,]+),", str(error))
     return f"{said}: no process can hold its part of the table {table[1]!r}" if table else said
 

@@ -146,3 +146,4 @@ def test_scores_that_are_not_numbers_set_a_recipe_aside_and_stop_the_uncompresse
     found, _ = accepted(fp32=BROKEN)
     checks = floor_checks(CompressionSettings(), "fp32", found.lost["fp32"])
     assert found.choice.chosen == "fp32" and not any(check.passed for check in checks)
+    assert found.set_aside == () and "the scores of fp32 on test" in found.choice.reason

@@ -15,7 +15,7 @@ from leanrec.compression.measure import Candidate
 from leanrec.compression.recipes import write_compressed
 from leanrec.compression.source import CompressionSource
 from leanrec.config import CompressionSettings, Recipe
-from leanrec.errors import ExportError
+from leanrec.errors import CompressionError, ExportError
 from leanrec.evaluation.protocol import load_protocol
 from leanrec.export.agreement import compare_ranker
 from leanrec.export.golden import read_golden
@@ -166,6 +166,16 @@ def test_what_test_shows_to_miss_the_floor_is_set_aside_for_the_next_one(
     assert {row for row in rows if "test" in rows[row]} == {"fp32", "coarse", released}
     assert gate["passed"] and all(f"that {released} loses on test" in c["figure"] for c in gate["checks"])
     assert read_golden(tmp_path / "out" / "chosen").recipe == released
+
+
+def test_more_recipes_than_fit_into_one_triton_are_refused_with_the_way_out(paths, tmp_path, monkeypatch):
+    monkeypatch.setattr("leanrec.compression.compress.available_memory", lambda: 2**20)
+    settings = CompressionSettings(recipes=("fp16",), **{**ANYTHING_GOES, "shortlist": None})
+    with pytest.raises(
+        CompressionError, match=r"shortlist: 2 recipes in one Triton need .* 1\.0 MiB are free"
+    ):
+        compress_models(settings, **paths, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_evaluation_without_baselines_is_named(paths, tmp_path):

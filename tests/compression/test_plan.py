@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from leanrec.cli import app
 from leanrec.cli.compression import size_of
 from leanrec.compression.methods import MODEL_METHODS
+from leanrec.compression.methods.factorize_tables import saves
 from leanrec.compression.plan import plan, weigh_release, weigh_tables
 from leanrec.compression.recipes import RECIPES, cook
 from leanrec.compression.resident import resident_bytes
@@ -291,6 +292,8 @@ def test_the_command_answers_in_json_and_refuses_what_it_cannot_read():
         ([], "one of both"),
         (["configs/demo.yaml", "--work", "nowhere"], "give --users and --items"),
         (["--table", "users=0x64"], "both at least 1"),
+        (["--table", "users=1__0x64"], "write it as NAME=ROWSxCOLUMNS"),
+        (["--table", "users=10x64", "--table", "users=20x64"], "users is given twice"),
     ]:
         refused = CliRunner().invoke(app, ["compress", "plan", *arguments])
         assert sentence in str(refused.exception), arguments
@@ -310,6 +313,53 @@ def test_the_command_plans_tables_by_the_recipes_of_a_configuration(tmp_path):
     assert "there is no table 'retriever.user'; known: users" in answer["refused"]["other"]
     shown = " ".join(CliRunner().invoke(app, asked).stdout.split())
     assert "other is refused: hash_tables: there is no table" in shown and "Not foreseen: lean" in shown
+
+
+def test_a_table_keeps_its_name_as_it_is_written(tmp_path):
+    values = yaml.safe_load(Path("configs/demo.yaml").read_text())
+    tables = ["retriever.user_group", "retriever.usergroup"]
+    recipe = {"name": "mine", "steps": [{"hash_tables": {"tables": tables[:1], "share": 0.5}}]}
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump({**values, "compression": {"recipes": [recipe]}}))
+    sizes = [word for name in tables for word in ("--table", f"{name}=1_000x64")]
+    done = CliRunner().invoke(app, ["compress", "plan", str(config), *sizes, "--json"])
+    (row,) = json.loads(done.stdout)["recipes"]
+    assert row["bytes"] == pytest.approx(1_500 * 256, rel=0.05)
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_where_nothing_fits_the_plan_is_shown_and_the_command_fails(as_json):
+    asked = ["compress", "plan", "--table", "users=1000000x64", *as_json]
+    assert CliRunner().invoke(app, [*asked, "--max-bytes", "1GB"]).exit_code == 0
+    refused = CliRunner().invoke(app, [*asked, "--max-bytes", "1kB"])
+    assert isinstance(refused.exception, CompressionError) and refused.exception.exit_status == 2
+    assert str(refused.exception).startswith("compress plan: nothing fits; the nearest is ")
+    assert "fp32" in refused.stdout
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [],
+        ["int8_tables"],
+        ["int4_tables"],
+        ["int4_tables", "int4_dense"],
+        ["product_quantized_tables"],
+        ["int8_tables", "int8_mlp"],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(100, 16), (300, 128), (1_000, 64), (1_000, 128), (20_000, 32)], ids=str)
+def test_a_bound_holds_for_every_rank_that_the_weights_may_need(size, after):
+    def held(factorize):
+        recipe = Recipe.parse({"name": "tried", "steps": [{"factorize_tables": factorize}, *after]})
+        return plan([recipe], weigh_tables({"users": size})).recipes[0]
+
+    whole = plan([Recipe.parse({"name": "tried", "steps": after})], weigh_tables({"users": size})).recipes[0]
+    bound = held({"energy": 0.99})
+    assert bound.at_most
+    for each in [whole, *(held({"rank": rank}) for rank in range(1, size[1]) if saves(*size, rank))]:
+        assert each.bytes <= bound.bytes and each.resident_bytes <= bound.resident_bytes
 
 
 def test_the_step_still_answers_to_its_old_name():

@@ -218,7 +218,7 @@ def test_latest_does_not_replace_a_folder(tmp_path):
 def test_the_front_shows_every_recipe_in_triton_and_the_segments_of_those_measured(whole):
     words = " ".join(Page(whole[0]).words.split())
     for model in ("recommender", "ranker"):
-        table = words.split(f"The {model} of every recipe in the real Triton")[1]
+        table = words.split(f"The {model} of each recipe in the real Triton")[1]
         assert table.count("ONNX Runtime's, bit for bit") >= 5
         for recipe in ("fp32", "fp16", "int8_tables", "int8_mlp", "int8", "int4, below the floor"):
             assert recipe in table

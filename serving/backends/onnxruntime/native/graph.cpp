@@ -1,12 +1,14 @@
 #include "graph.h"
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <mutex>
 #include <stdexcept>
 
 #include "faults.h"
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace leanrec {
 namespace {
