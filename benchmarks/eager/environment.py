@@ -1,6 +1,7 @@
 """An environment of its own for the baseline: what Triton needs, and PyTorch beside it.
 
-It is made once and kept; its name is the digest of what is installed in it.
+It is made once and kept; its name is the digest of what is installed in it. Graphs are served in it as they
+are elsewhere: by the native backend, where there is a compiler.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ import hashlib
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 from leanrec.errors import HostError
+from serving.build_backend import build
+from serving.environment import find_environment
 
 CACHE = Path(".leanrec/benchmarks")
 LOCK = Path(__file__).parents[2] / "requirements" / "serving.lock"
@@ -39,6 +43,8 @@ def eager_python() -> Path:
         _run([*install, "--no-deps", "--require-hashes", "-r", str(LOCK)])
         _run([*install, "--constraint", _constraint(folder), *packages])
         made.write_text(json.dumps(packages), encoding="utf-8")
+    with suppress(HostError):  # no compiler: graphs are served through Python, as they then are elsewhere
+        build(find_environment(python))
     return python
 
 
