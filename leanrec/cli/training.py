@@ -13,7 +13,7 @@ from rich.table import Table
 from leanrec import steps
 from leanrec.cli.front import BY_HAND, ConfigArgument, JsonOption, WorkOption, console
 from leanrec.config import RunSettings, load_settings
-from leanrec.errors import ConfigError, TrainingError
+from leanrec.errors import ConfigError
 
 if TYPE_CHECKING:
     from leanrec.training.footprint import TrainingPlan
@@ -66,7 +66,7 @@ def _show_plan(
     from leanrec.files import read_json
     from leanrec.models.inputs import read_item_inputs
     from leanrec.schema import ModelSpec
-    from leanrec.training.footprint import plan_training, refusal
+    from leanrec.training.footprint import does_not_fit, plan_training, refusal
     from leanrec.training.memory import available_memory
     from leanrec.training.sharded_model import quiet_planner
 
@@ -86,11 +86,11 @@ def _show_plan(
         _print_plan(found)
         console.print(f"{processes} processes on {device}: {fault or 'it fits'}.")
     if fault is not None:
-        raise TrainingError(f"training with {processes} processes does not fit: {fault}")
+        raise does_not_fit(found, fault)
 
 
 def _print_plan(plan: TrainingPlan) -> None:
-    from leanrec.training.footprint import size_in_words
+    from leanrec.training.memory import size_in_words
 
     table = Table("model", "table", "rows x width", "sharding", "ranks", "a rank holds at most")
     for line in plan.tables:

@@ -36,8 +36,7 @@ from leanrec.files import atomic_directory, read_json, write_json
 from leanrec.gates import write_gate
 from leanrec.journal import report_progress, step
 from leanrec.schema import MODELS, ModelSpec
-from leanrec.training.footprint import size_in_words
-from leanrec.training.memory import available_memory
+from leanrec.training.memory import available_memory, size_in_words
 
 STEP = "compress_models"
 FRONT_FILE = "front.json"
@@ -84,7 +83,7 @@ def compress_models(
         rows = measure_here(candidates, valid, BASELINE)
         report_progress(STEP, 2, 5, f"measured over {len(valid.user)} users")
         _measure_in_triton(rows, candidates, recipes, valid, settings)
-        report_progress(STEP, 3, 5, f"measured in Triton: {_names(rows, 'triton')}")
+        report_progress(STEP, 3, 5, f"measured in Triton: {_measured_there(rows)}")
         accepted = _accept(rows, candidates, features, training_set, settings)
         chosen = accepted.choice.chosen
         with atomic_directory(output) as folder:
@@ -170,8 +169,8 @@ def _refuse_what_does_not_fit(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def _names(rows: list[dict[str, Any]], figure: str) -> str:
-    return ", ".join(row["recipe"] for row in rows if row.get(figure)) or "none"
+def _measured_there(rows: list[dict[str, Any]]) -> str:
+    return ", ".join(row["recipe"] for row in rows if row.get("triton")) or "none"
 
 
 def _write_chosen(best: Candidate, golden: Golden, graphs: Path, folder: Path) -> None:

@@ -24,11 +24,13 @@ import torch
 from torch import nn
 
 from leanrec.config import RankerSettings, RetrieverSettings, TrainingSettings
+from leanrec.errors import TrainingError
 from leanrec.models.inputs import ItemInputs, UserInputs
 from leanrec.models.recommender import Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.schema import USER_STATISTICS, ModelSpec
 from leanrec.training.exchange import vector_bytes
+from leanrec.training.memory import size_in_words
 from leanrec.training.sharding import refuse_unknown_tables, sharding_of
 
 FLOAT, INDEX = 4, 8
@@ -185,6 +187,11 @@ def refusal(
     return f"{fault}; {nearest}"
 
 
+def does_not_fit(plan: TrainingPlan, fault: str) -> TrainingError:
+    """The error with which training, and the plan of it, end for what `refusal` says."""
+    return TrainingError(f"training with {plan.num_processes} processes does not fit: {fault}")
+
+
 def nearest_that_fits(
     plan: TrainingPlan,
     settings: TrainingSettings,
@@ -226,11 +233,6 @@ def _a_sum_a_row(settings: TrainingSettings) -> TrainingSettings:
     return settings.model_copy(
         update={"retriever": changed(settings.retriever), "ranker": changed(settings.ranker)}
     )
-
-
-def size_in_words(size: float) -> str:
-    """GiB, or MiB where that is more telling."""
-    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"
 
 
 def _tables_of(

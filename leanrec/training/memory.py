@@ -1,4 +1,4 @@
-"""What the machine gives to this process."""
+"""What the machine gives to this process, and how bytes are said."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def available_memory(cgroup: Path = CGROUP) -> int:
         return min(there, max(0, int(limit) - int(used)))
     except (OSError, ValueError):  # no container, or one without a limit ("max")
         return there
+
+
+def size_in_words(size: float) -> str:
+    """GiB, or MiB where that is more telling."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"

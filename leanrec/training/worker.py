@@ -31,7 +31,7 @@ from leanrec.training.checkpoint import Checkpoints, identity_of
 from leanrec.training.course import Course
 from leanrec.training.examples import TRAIN, VALID, Examples, interactions_of, read_examples
 from leanrec.training.fitting import fit_retriever, temperature_of
-from leanrec.training.footprint import plan_training, refusal
+from leanrec.training.footprint import does_not_fit, plan_training, refusal
 from leanrec.training.host_tables import keep_tables_on_host
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
 from leanrec.training.loop import PROBE_EVENTS, Fitted, fit
@@ -211,7 +211,7 @@ def _refuse_what_does_not_fit(settings: TrainingSettings, spec: ModelSpec, items
     most = torch.cuda.device_count() if gpu else None
     fault = refusal(plan, settings, spec, items, most=most, **room)
     if fault is not None:
-        raise TrainingError(f"training with {plan.num_processes} processes does not fit: {fault}")
+        raise does_not_fit(plan, fault)
 
 
 def _go_on(recommender: Recommender, release: Path, features: Path) -> WarmStart:

@@ -11,17 +11,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from resharding_worker import sharded_of
+from resharding_worker import objective_of, recommender_of, sharded_of
 from safetensors.torch import save_file
-from training_world import SMALL
 
-from leanrec.files import read_json
-from leanrec.models.inputs import read_item_inputs
-from leanrec.models.recommender import Recommender
-from leanrec.schema import ModelSpec
 from leanrec.training.examples import TRAIN, read_examples
-from leanrec.training.objectives import RetrieverObjective
-from leanrec.training.sharded_model import quiet_planner
 from leanrec.training.watching import Watch
 
 BATCHES = 2
@@ -34,14 +27,9 @@ def main(world: Path, outcome: Path) -> None:
     """Learn from two batches in each way."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    quiet_planner()
-    spec = ModelSpec(**{**read_json(world / "features" / "spec.json"), "top_k": SMALL.top_k})
-    retriever = SMALL.retriever.model_copy(update={"disliked_weight": 1.0, "dropout": 0.0})
-    settings = SMALL.model_copy(update={"retriever": retriever})
-    torch.manual_seed(1)
-    recommender = Recommender(spec, settings, read_item_inputs(world / "features" / "items.parquet"))
-    events = read_examples(world / "training_set.parquet", TRAIN, spec)
-    objective = RetrieverObjective(recommender.retriever, retriever)
+    recommender = recommender_of(world, disliked_weight=1.0)
+    events = read_examples(world / "training_set.parquet", TRAIN, recommender.spec)
+    objective = objective_of(recommender)
     found: dict[str, torch.Tensor] = {}
     for accumulate in (1, STEPS):
         model = sharded_of(objective, "row_wise", {"accumulate": accumulate}, table_learning_rate=0.0)

@@ -10,17 +10,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from resharding_worker import sharded_of
+from resharding_worker import objective_of, recommender_of, sharded_of
 from safetensors.torch import save_file
-from training_world import SMALL
 
-from leanrec.files import read_json
-from leanrec.models.inputs import read_item_inputs
 from leanrec.models.recommender import Recommender
-from leanrec.schema import ModelSpec
 from leanrec.training.examples import TRAIN, Examples, read_examples
-from leanrec.training.objectives import RetrieverObjective
-from leanrec.training.sharded_model import quiet_planner
 from leanrec.training.sparse import in_full
 from leanrec.training.watching import Watch
 
@@ -31,16 +25,11 @@ def main(world: Path, outcome: Path) -> None:
     """Take a step, each process on its half of 64 events."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    quiet_planner()
-    spec = ModelSpec(**{**read_json(world / "features" / "spec.json"), "top_k": SMALL.top_k})
-    retriever = SMALL.retriever.model_copy(update={"disliked_weight": 1.0, "dropout": 0.0})
-    settings = SMALL.model_copy(update={"retriever": retriever})
-    torch.manual_seed(1)
-    recommender = Recommender(spec, settings, read_item_inputs(world / "features" / "items.parquet"))
-    events = read_examples(world / "training_set.parquet", TRAIN, spec)
+    recommender = recommender_of(world, disliked_weight=1.0)
+    events = read_examples(world / "training_set.parquet", TRAIN, recommender.spec)
     halves = [events.take(torch.arange(32) + 32 * rank) for rank in range(2)]
     expected = _expected(recommender, halves)
-    objective = RetrieverObjective(recommender.retriever, retriever)
+    objective = objective_of(recommender)
     model = sharded_of(objective, sharding="table_wise", optimizer={"table_weight_decay": DECAY})
     with Watch("retriever").epoch(0, 1) as watch:
         model.step(halves[dist.get_rank()], torch.Generator(), watch=watch)
@@ -56,9 +45,7 @@ def _expected(recommender: Recommender, halves: list[Examples]) -> dict[str, tor
     total: dict[str, torch.Tensor] = {}
     for half in halves:
         recommender.zero_grad()
-        RetrieverObjective(recommender.retriever, recommender.settings.retriever)(
-            half, torch.Generator()
-        ).backward()
+        objective_of(recommender)(half, torch.Generator()).backward()
         for name in ("user", "item"):
             weight = recommender.retriever.sparse.tables[name].weight
             looked_up = (weight.grad.abs().sum(dim=1, keepdim=True) > 0).float()

@@ -39,13 +39,23 @@ def retriever_of(
     world: Path, *, dim: int, sharding: str, optimizer: dict[str, Any]
 ) -> tuple[ShardedModel, ModelSpec]:
     """The same sharded retriever in every process."""
+    recommender = recommender_of(world, dim=dim)
+    return sharded_of(objective_of(recommender), sharding, optimizer), recommender.spec
+
+
+def recommender_of(world: Path, **retriever: Any) -> Recommender:
+    """The same plain model in every process, without dropout, its retriever's settings changed."""
     quiet_planner()
     torch.manual_seed(1)
     spec = ModelSpec(**{**read_json(world / "features" / "spec.json"), "top_k": SMALL.top_k})
-    retriever = SMALL.retriever.model_copy(update={"dim": dim, "dropout": 0.0})
-    settings = SMALL.model_copy(update={"retriever": retriever})
-    recommender = Recommender(spec, settings, read_item_inputs(world / "features" / "items.parquet"))
-    return sharded_of(RetrieverObjective(recommender.retriever, retriever), sharding, optimizer), spec
+    changed = SMALL.retriever.model_copy(update={"dropout": 0.0, **retriever})
+    settings = SMALL.model_copy(update={"retriever": changed})
+    return Recommender(spec, settings, read_item_inputs(world / "features" / "items.parquet"))
+
+
+def objective_of(recommender: Recommender) -> RetrieverObjective:
+    """What its retriever learns."""
+    return RetrieverObjective(recommender.retriever, recommender.settings.retriever)
 
 
 def sharded_of(
