@@ -207,7 +207,7 @@ class RankerSettings(ModelSettings):
         return self
 
 
-ShardingName = Literal["table_wise", "row_wise", "column_wise", "grid"]
+ShardingName = Literal["table_wise", "row_wise", "column_wise", "grid", "data_parallel"]
 
 
 class TrainingSettings(Section):
@@ -219,7 +219,8 @@ class TrainingSettings(Section):
     """torchrun processes (GPUs on a GPU host)."""
     sharding: dict[str, ShardingName] = Field(default_factory=dict)
     """Table (both models') -> how it is sharded over the processes; those not named are the planner's, which
-    cuts none into a grid (blocks of rows and columns)."""
+    cuts none into a grid (blocks of rows and columns) and leaves none whole in each process (data_parallel).
+    """
     balance: Literal["equal", "measured"] = "equal"
     """How a batch is shared out: equal parts, or by each process's speed, measured before every epoch."""
     exchange: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"

@@ -8,7 +8,7 @@ half precision. What is trained stays in float32: tables, their optimizer, all t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from torchrec.distributed.fbgemm_qcomm_codec import FbgemmQuantizedCommCodec
 from torchrec.distributed.types import CommOp, QuantizedCommCodecs
 
 from leanrec.errors import ConfigError
+from leanrec.models.layers import SparseArch
 
 FORMATS = {"fp16": (SparseType.FP16, torch.float16), "bf16": (SparseType.BF16, torch.bfloat16)}
 PIECE = 128
@@ -73,11 +74,17 @@ def vector_bytes(exchange: str, dim: int) -> tuple[int, int]:
 
 
 @contextmanager
-def as_exchanged(sparse: nn.Module, exchange: str) -> Iterator[None]:
-    """Inside it a plain model's `sparse` answers vectors as rounded as those that have travelled."""
+def as_exchanged(sparse: SparseArch, exchange: str, *, whole: Collection[str] = ()) -> Iterator[None]:
+    """Inside it a plain model's `sparse` answers vectors as rounded as those that have travelled.
+
+    Those of the tables `whole` do not travel.
+    """
 
     def rounded(_module: nn.Module, _arguments: Any, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {feature: _rounded(vector, exchange) for feature, vector in vectors.items()}
+        return {
+            feature: vector if sparse.features[feature] in whole else _rounded(vector, exchange)
+            for feature, vector in vectors.items()
+        }
 
     if exchange == "fp32":
         yield

@@ -1,6 +1,7 @@
 """Will it fit? What each process of a training would hold and send, before any of them starts.
 
-    tables      a process's part of the embedding tables and of Adagrad's sums, in float32
+    tables      a process's part of the embedding tables and of Adagrad's sums, in float32; with tables that
+                every process has whole go their gradients
     dense       all other weights, their gradients and the optimizer's two averages
     plain       both plain models, which every process makes on the host and keeps on its device, or their
                 tables on the host (training.plain_tables)
@@ -29,9 +30,10 @@ from leanrec.models.inputs import ItemInputs, UserInputs
 from leanrec.models.recommender import Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.schema import USER_STATISTICS, ModelSpec
+from leanrec.training.data_parallel import DATA_PARALLEL
 from leanrec.training.exchange import vector_bytes
 from leanrec.training.memory import size_in_words
-from leanrec.training.sharding import refuse_unknown_tables, sharding_of
+from leanrec.training.sharding import Placed, refuse_unknown_tables, sharding_of
 
 FLOAT, INDEX = 4, 8
 """Bytes of a weight and of an index."""
@@ -41,6 +43,7 @@ KEPT = 4
 """Of each weight of a process's tables, on the host: itself and its sum at the best; while a checkpoint is
 written the sums of now, one for each weight, and the file in memory."""
 Settings = RetrieverSettings | RankerSettings
+
 GPUS_A_HOST = 8
 """What a plan for more GPUs takes a host to have."""
 MORE_PROCESSES = (2, 4, 8, 16, 32, 64)
@@ -61,7 +64,12 @@ class PlannedTable:
     weights_a_rank: dict[int, int]
     """Rank -> weights of its part."""
     bytes_a_rank: dict[int, int]
-    """Rank -> bytes of its part and of Adagrad's sums."""
+    """Rank -> bytes of its part, of Adagrad's sums, and of gradients where they are whole."""
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether each process has all of it, so that gradients travel in the place of vectors."""
+        return self.sharding == DATA_PARALLEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +149,9 @@ def plan_training(
         dense.append(weights * FLOAT * COPIES)
         exchange = settings.exchange if num_processes > 1 else "fp32"  # one sends nothing
         vector = sum(vector_bytes(exchange, model.sparse.dim))
-        columns = {table.table: table.columns for table in planned}
-        sent.append(_sent(model, own, spec, num_processes, vector, columns, weights))
+        columns = {table.table: table.columns for table in planned if not table.is_everywhere}
+        averaged = weights + sum(table.rows * table.dim for table in planned if table.is_everywhere)
+        sent.append(_sent(model, own, spec, num_processes, vector, columns, averaged))
     return TrainingPlan(
         num_processes=num_processes,
         device=device,
@@ -265,7 +274,7 @@ def _tables_of(
             ranks=tuple(sorted(set(placed.ranks))),
             columns=placed.columns,
             weights_a_rank=_weights_by_rank(placed.shards),
-            bytes_a_rank=_bytes_by_rank(placed.shards, settings.optimizer.tables),
+            bytes_a_rank=_bytes_by_rank(placed, settings.optimizer.tables),
         )
         for table, placed in sharding.placed(plan).items()
     ]
@@ -295,12 +304,13 @@ def _weights_by_rank(shards: Sequence[Any]) -> dict[int, int]:
     return dict(held)
 
 
-def _bytes_by_rank(shards: Sequence[Any], optimizer: str) -> dict[int, int]:
+def _bytes_by_rank(placed: Placed, optimizer: str) -> dict[int, int]:
     held: Counter[int] = Counter()
-    for shard in shards:
+    copies = 2 if placed.sharding == DATA_PARALLEL else 1  # DDP keeps a gradient of all of it
+    for shard in placed.shards:
         rows, columns = shard.shard_sizes
         sums = rows * (1 if optimizer == "rowwise_adagrad" else columns)
-        held[shard.placement.rank()] += (rows * columns + sums) * FLOAT
+        held[shard.placement.rank()] += (copies * rows * columns + sums) * FLOAT
     return dict(held)
 
 
@@ -311,12 +321,12 @@ def _sent(
     num_processes: int,
     vector: int,
     columns: dict[str, int],
-    weights: int,
+    averaged: int,
 ) -> int:
     """Bytes that one process sends a step at most: indices, vectors, their gradients, dense gradients.
 
-    `vector`: bytes of a vector and its gradient on their way; `columns`: table -> parts of its columns;
-    `weights`: how many the dense part has.
+    `vector`: bytes of a vector and its gradient on their way; `columns`: sharded table -> parts of its
+    columns; `averaged`: how many weights DDP averages the gradients of.
     """
     share = settings.batch_size / num_processes
     elsewhere = (num_processes - 1) / num_processes
@@ -336,8 +346,9 @@ def _sent(
     rows = sum(
         min(count, model.sparse.num_rows[table]) * (INDEX * columns[table] + vector)
         for table, count in lookups.items()
+        if table in columns
     )
-    return round(elsewhere * (rows + 2 * weights * FLOAT))
+    return round(elsewhere * (rows + 2 * averaged * FLOAT))
 
 
 def _items_a_step(settings: Settings, spec: ModelSpec, share: float) -> float:

@@ -117,7 +117,7 @@ def _prove_equal(sharded: ShardedModel, objective: Any, course: Course) -> None:
             return
         objective.eval()
         exchange = course.exchange if dist.get_world_size() > 1 else "fp32"  # one process sends nothing
-        with as_exchanged(objective.model.sparse, exchange):
+        with as_exchanged(objective.model.sparse, exchange, whole=sharded.whole_tables):
             plain: Tensor = objective.scores(*_without_draw(arguments))
     difference = float((ours - plain).abs().max())
     if not difference <= MAX_GATHER_DIFFERENCE:

@@ -21,6 +21,7 @@ from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
 
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.training.cpu_tables import look_up_as_bags
+from leanrec.training.data_parallel import DataParallelOptimizer
 from leanrec.training.half_precision import LOSS_SCALE, unscale
 from leanrec.training.optimizers import dense_optimizer
 from leanrec.training.sharding import sharding_of
@@ -39,6 +40,8 @@ from leanrec.training.sparse import (
 from leanrec.training.watching import EpochWatch
 
 TABLE = re.compile(r"model\.sparse\.collections\.\d+\.embeddings\.(.+)\.weight")
+TABLES = "model.sparse."
+"""What all names of tables begin with; those that are sharded are `TABLE`s."""
 PRODUCTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -98,8 +101,9 @@ class ShardedModel:
         look_up_as_bags(self.parallel)
         self._sparse: ShardedSparseArch = self.parallel.module.model.sparse
         self._sparse.watch_lookups()
-        dense = [p for name, p in self.parallel.named_parameters() if not TABLE.fullmatch(name)]
+        dense = [p for name, p in self.parallel.named_parameters() if _is_dense(name)]
         self.dense = dense_optimizer(optimizer, dense, learning_rate=learning_rate, weight_decay=weight_decay)
+        self._whole = DataParallelOptimizer(optimizer.tables, self._sparse.whole, table_learning_rate)
         self._settings = optimizer
         self._rates = (learning_rate, table_learning_rate)
         self._device = device
@@ -109,6 +113,11 @@ class ShardedModel:
     def objective(self) -> nn.Module:
         """The objective without the wrapping that synchronises gradients."""
         return self.parallel.module
+
+    @property
+    def whole_tables(self) -> set[str]:
+        """The tables that every process has."""
+        return set(self._sparse.whole)
 
     def step(
         self,
@@ -128,6 +137,7 @@ class ShardedModel:
         self._sparse.phases = watch
         if place == 0:
             self.dense.zero_grad(set_to_none=True)
+            self._whole.forget_gradients()
         is_last = place + 1 == size
         with watch.phase("dense"), nullcontext() if is_last else self._without_exchange():
             with watch.span("forward"), self._in_precision():
@@ -143,7 +153,8 @@ class ShardedModel:
         return value
 
     def _move(self, size: int) -> None:
-        """The dense part's optimizer, on the mean of `size` gradients."""
+        """The optimizers of what DDP averages, on the mean of `size` gradients."""
+        self._whole.step(size)
         dense = [p for group in self.dense.param_groups for p in group["params"] if p.grad is not None]
         scale = size * self._loss_scale
         if scale != 1 and not unscale(dense, scale) and self._loss_scale != 1:
@@ -159,6 +170,7 @@ class ShardedModel:
         for optimizer, base in zip((self.dense, self.parallel.fused_optimizer), self._rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
+        self._whole.set_rate(rate)
         self.parallel.fused_optimizer.step()  # hands the rate to the tables, which move in the backward pass
 
     def _in_precision(self) -> AbstractContextManager[Any]:
@@ -176,6 +188,8 @@ class ShardedModel:
         with torch.no_grad():
             for table, own in self._tables().items():
                 take_over(weights[_plain_table(table)], parts_of(own))
+            for table, whole in self._sparse.whole.items():
+                whole.copy_(weights[_plain_table(table)])
             for name, weight in self._dense_weights().items():
                 weight.copy_(weights[name])
 
@@ -186,12 +200,14 @@ class ShardedModel:
     def weights(self) -> Held:
         """The weights by the plain model's names, in the memory in which they are trained."""
         tables = {_plain_table(table): hold(own, parts_of(own)) for table, own in self._tables().items()}
-        return dict(sorted((tables | self._dense_weights()).items()))
+        whole = {_plain_table(table): own.detach() for table, own in self._sparse.whole.items()}
+        return dict(sorted((tables | whole | self._dense_weights()).items()))
 
     def sums(self) -> Held:
         """Table -> Adagrad's sums of squared gradients, one for each weight [rows, columns]."""
         parts = self._sums()
-        return {table: hold(own, parts[table]) for table, own in sorted(self._tables().items())}
+        sharded = {table: hold(own, parts[table]) for table, own in self._tables().items()}
+        return dict(sorted((sharded | self._whole.sums()).items()))
 
     def dense_state(self) -> Held:
         """What the dense part's optimizer knows of each of its weights, "<weight>/<name>"; empty at first."""
@@ -203,6 +219,7 @@ class ShardedModel:
 
     def load_sums(self, sums: Held) -> None:
         """Take over Adagrad's sums, in full or what `sums` gave; a table that is not named keeps its own."""
+        self._whole.load_sums(sums)
         for table, parts in self._sums().items():
             found = sums.get(table)
             if isinstance(found, ShardedTensor):
@@ -227,7 +244,7 @@ class ShardedModel:
     def _dense_weights(self) -> dict[str, Tensor]:
         """The weights of the dense part by the plain model's names."""
         state = self.parallel.state_dict()
-        return {n.removeprefix("model."): own.detach() for n, own in state.items() if not TABLE.fullmatch(n)}
+        return {name.removeprefix("model."): own.detach() for name, own in state.items() if _is_dense(name)}
 
     def _sums(self) -> dict[str, Parts]:
         """Table -> Adagrad's sums of squared gradients of its parts that this process holds."""
@@ -260,6 +277,11 @@ def quiet_planner() -> None:
     for name in ("torchrec", "torch.fx._symbolic_trace"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="torchrec")
+
+
+def _is_dense(name: str) -> bool:
+    """Whether a weight of this name in the sharded model is of no table."""
+    return not name.startswith(TABLES)
 
 
 def _plain_table(table: str) -> str:

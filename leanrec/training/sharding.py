@@ -18,6 +18,7 @@ from torchrec.distributed.types import ParameterSharding, ShardingPlan, Sharding
 
 from leanrec.config.section import nearest
 from leanrec.errors import ConfigError, TrainingError
+from leanrec.training.data_parallel import DATA_PARALLEL, EPS, named_in
 from leanrec.training.exchange import codecs_of
 from leanrec.training.grid import COLUMNS, GRID, Cut, cut_tables
 from leanrec.training.sparse import ShardedSparseArch
@@ -34,7 +35,7 @@ MODEL_PARALLEL = [
     ShardingType.COLUMN_WISE.value,
 ]
 """What the planner may choose from: all that TorchRec offers for lookups that are not pooled, data-parallel
-tables aside, which would need an optimizer of their own."""
+tables aside, which are ours and by hand (data_parallel.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +57,16 @@ class Sharding:
     planner: EmbeddingShardingPlanner
     sharder: EmbeddingCollectionSharder
     cuts: dict[str, Cut]
+    whole: dict[str, Placed]
+    """The tables that every process has, of which the planner does not hear."""
 
     def plan(self, objective: nn.Module, group: dist.ProcessGroup | None = None) -> ShardingPlan:
         """The plan for the tables of `objective`, made once for all processes of `group` where it is given.
 
         A TrainingError where there is none.
         """
+        if not self.cuts:
+            return ShardingPlan(plan={})
         try:
             if group is None:
                 return self.planner.plan(objective, [self.sharder])
@@ -80,9 +85,10 @@ class Sharding:
             model.sparse = sparse
 
     def placed(self, plan: ShardingPlan) -> dict[str, Placed]:
-        """Table -> where `plan` has its parts, the blocks of a grid taken together."""
+        """Table -> where its parts are, by `plan` those that are sharded, the blocks of a grid together."""
         found = {name: placed for tables in plan.plan.values() for name, placed in tables.items()}
-        return {table: _placed(cut, [found[block.name] for block in cut]) for table, cut in self.cuts.items()}
+        cut = {table: _placed(cut, [found[block.name] for block in cut]) for table, cut in self.cuts.items()}
+        return cut | self.whole
 
 
 WAY_OUT = (
@@ -108,7 +114,9 @@ def sharding_of(
     `local_world_size` of them share a host. `by_hand` fixes the sharding of the tables that it names.
     `exchange` is the format in which vectors travel. Raises a ConfigError for vectors that cannot.
     """
-    cuts = cut_tables(tables, by_hand, dim=dim, world_size=world_size)
+    whole = named_in(by_hand, tables)
+    sharded = {table: rows for table, rows in tables.items() if table not in whole}
+    cuts = cut_tables(sharded, by_hand, dim=dim, world_size=world_size)
     constraints = {
         block.name: ParameterConstraints(sharding_types=_choice(by_hand.get(table)))
         for table, cut in cuts.items()
@@ -118,7 +126,7 @@ def sharding_of(
         fused_params={
             "optimizer": FUSED[table_optimizer],
             "learning_rate": table_learning_rate,
-            "eps": 1e-8,
+            "eps": EPS,
         },
         qcomm_codecs_registry=codecs_of(exchange, device, dim) if world_size > 1 else None,
     )
@@ -132,7 +140,8 @@ def sharding_of(
         ),
         constraints=constraints,
     )
-    return Sharding(planner=planner, sharder=sharder, cuts=cuts)
+    everywhere = {table: _everywhere(rows, dim, world_size, device) for table, rows in whole.items()}
+    return Sharding(planner=planner, sharder=sharder, cuts=cuts, whole=everywhere)
 
 
 def _reason(error: PlannerError) -> str:
@@ -156,6 +165,12 @@ def _placed(cut: Cut, blocks: list[ParameterSharding]) -> Placed:
         return Placed(sharding=GRID, ranks=sorted(set(ranks)), shards=shards, columns=COLUMNS)
     columns = len({shard.shard_offsets[1] for shard in shards})
     return Placed(sharding=blocks[0].sharding_type, ranks=ranks, shards=shards, columns=columns)
+
+
+def _everywhere(rows: int, dim: int, world_size: int, device: str) -> Placed:
+    """A table of which every process has all."""
+    shards = [ShardMetadata([0, 0], [rows, dim], f"rank:{rank}/{device}") for rank in range(world_size)]
+    return Placed(sharding=DATA_PARALLEL, ranks=list(range(world_size)), shards=shards, columns=1)
 
 
 def refuse_unknown_tables(by_hand: Mapping[str, str], tables: set[str]) -> None:

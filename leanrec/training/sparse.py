@@ -41,7 +41,7 @@ class ShardedSparseArch(nn.Module):
     """
 
     def __init__(self, plain: SparseArch, cuts: Mapping[str, Cut]) -> None:
-        """`cuts`: table -> the blocks into which it is cut, each a table to TorchRec."""
+        """`cuts`: table -> the blocks into which it is cut, each a table to TorchRec; others stay whole."""
         super().__init__()
         self.features = dict(plain.features)
         self.num_rows = dict(plain.num_rows)
@@ -59,6 +59,14 @@ class ShardedSparseArch(nn.Module):
             by_width.setdefault(str(block.sizes[1]), []).append(block)
         self.collections = nn.ModuleDict({width: _collection(each) for width, each in by_width.items()})
         """Width -> the blocks of so many columns, for a collection has one width."""
+        self.whole = nn.ParameterDict(
+            {
+                table: nn.Parameter(torch.empty_like(cast(nn.Embedding, held).weight))
+                for table, held in plain.tables.items()
+                if table not in cuts
+            }
+        )
+        """The tables that every process has (data_parallel.py)."""
 
     def forward(self, indices: dict[str, Tensor]) -> dict[str, Tensor]:
         """Feature -> int64 indices of any shape [...]; answers feature -> vectors [..., dim]."""
@@ -104,7 +112,8 @@ class ShardedSparseArch(nn.Module):
             )
             found |= {name: vectors.values() for name, vectors in self._exchange(collection, asked).items()}
         self.phases.enter_with_gradients(found.values(), "communication")
-        return {table: cut.join(found) for table, cut in self.cuts.items()}
+        whole = {table: functional.embedding(rows[table], weight) for table, weight in self.whole.items()}
+        return whole | {table: cut.join(found) for table, cut in self.cuts.items()}
 
     def _exchange(self, collection: Any, asked: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
         """What the sharded `collection` answers, its steps one by one."""

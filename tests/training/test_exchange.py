@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from leanrec.errors import ConfigError
+from leanrec.models.layers import SparseArch
 from leanrec.training.exchange import as_exchanged, codecs_of, vector_bytes
 
 HALF_ROUNDING = 2.0**-11
@@ -54,17 +54,17 @@ def test_gradients_come_back_to_a_rounding_however_small(size: float) -> None:
 
 @pytest.mark.parametrize("exchange", ["fp16", "int8"])
 def test_a_plain_model_answers_what_would_have_travelled_and_then_its_own_again(exchange: str) -> None:
-    class Sparse(nn.Module):
-        def forward(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"item": value}
-
-    sparse, value = Sparse(), torch.tensor([[1 / 3, 1e-9, 1000.1, -2.5], [0.0, 0.0, 0.0, 0.0]])
+    value = torch.tensor([[1 / 3, 1e-9, 1000.1, -2.5], [0.0, 0.0, 0.0, 0.0]])
+    sparse = SparseArch({"film": 2, "sex": 2}, {"item": "film", "gender": "sex"}, dim=4)
+    sparse.load_state_dict({f"tables.{table}.weight": value for table in ("film", "sex")})
+    asked = {feature: torch.arange(2) for feature in ("item", "gender")}
     (codecs,) = (codecs_of(exchange, "cpu", 4) or {}).values()
     context = codecs.forward.create_context()
     travelled = codecs.forward.decode(codecs.forward.encode(value.flatten(), context), context)
-    with as_exchanged(sparse, exchange):
-        assert torch.equal(sparse(value)["item"], travelled.view_as(value))
+    with as_exchanged(sparse, exchange, whole={"sex"}):
+        assert torch.equal(sparse(asked)["item"], travelled.view_as(value))
+        assert torch.equal(sparse(asked)["gender"], value), "what every process has does not travel"
     assert not torch.equal(travelled.view_as(value), value)
     with as_exchanged(sparse, "fp32"):
-        assert torch.equal(sparse(value)["item"], value)
-    assert torch.equal(sparse(value)["item"], value)
+        assert torch.equal(sparse(asked)["item"], value)
+    assert torch.equal(sparse(asked)["item"], value)

@@ -19,6 +19,7 @@ from leanrec.config.zoo import RANKERS, RETRIEVERS
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.files import read_json
 from leanrec.models.inputs import ItemInputs, read_item_inputs
+from leanrec.models.recommender import Recommender
 from leanrec.schema import ModelSpec
 from leanrec.training.footprint import TrainingPlan, misfit, nearest_that_fits, plan_training
 
@@ -57,6 +58,27 @@ def test_a_table_is_sharded_as_told(world: World, sharding: str) -> None:
     (item,) = (table for table in plan.tables if (table.model, table.table) == ("retriever", "item"))
     assert item.sharding == sharding
     assert sum(item.weights_a_rank.values()) == NUM_ITEMS * 512
+
+
+@pytest.mark.parametrize(("optimizer", "numbers"), [("adagrad", 3 * 8), ("rowwise_adagrad", 2 * 8 + 1)])
+def test_tables_that_every_process_has_are_counted_in_each_with_their_gradients(
+    world: World, optimizer: str, numbers: int
+) -> None:
+    retriever = {**SMALL.retriever.model_dump(), "dim": 8, "optimizer": {"tables": optimizer}}
+    plan = planned(world, 3, sharding={"item": "data_parallel"}, retriever=retriever)
+    (item,) = (table for table in plan.tables if (table.model, table.table) == ("retriever", "item"))
+    assert item.is_everywhere and item.ranks == (0, 1, 2)
+    assert item.bytes_a_rank == dict.fromkeys(range(3), 4 * NUM_ITEMS * numbers)
+
+
+def test_of_tables_that_every_process_has_only_gradients_travel(world: World) -> None:
+    spec, items = world
+    recommender = Recommender(spec, SMALL, items)
+    models = (recommender.retriever, recommender.ranker)
+    tables = {table: "data_parallel" for model in models for table in model.sparse.num_rows}
+    weights = max(sum(weight.numel() for weight in model.parameters()) for model in models)
+    # Half of them from either of two processes to the other, added up, and back.
+    assert planned(world, sharding=tables).sent_bytes == 4 * weights
 
 
 def test_a_grid_gives_each_of_eight_gpus_a_block(world: World) -> None:
