@@ -108,6 +108,7 @@ def _print_plan(plan: TrainingPlan) -> None:
         ("the best and a checkpoint on the host, a rank", max(plan.kept_bytes)),
         ("Adagrad's sums in full, on rank 0's host", plan.gathered_bytes),
         ("sent by a rank in a step of equal shares, at most", plan.sent_bytes),
+        ("sent by a rank when replicas are averaged", plan.averaged_bytes),
         ("in all on the fullest device", plan.on_device),
         ("in all on the host", plan.on_host),
     ):

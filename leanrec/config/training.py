@@ -221,6 +221,10 @@ class TrainingSettings(Section):
     """Table (both models') -> how it is sharded over the processes; those not named are the planner's, which
     cuts none into a grid (blocks of rows and columns) and leaves none whole in each process (data_parallel).
     """
+    replicas: int = Field(default=1, ge=1)
+    """Groups of processes that each have all tables, sharded within the group (2D parallelism)."""
+    sync_every: int = Field(default=10, ge=1)
+    """Steps after which the tables of the replicas are averaged."""
     balance: Literal["equal", "measured"] = "equal"
     """How a batch is shared out: equal parts, or by each process's speed, measured before every epoch."""
     exchange: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
@@ -278,6 +282,15 @@ class TrainingSettings(Section):
             raise ValueError(
                 f"exchange 'int8' packs vectors whole, and sharding 'grid' of {cut[0]!r} cuts them; set "
                 "exchange: fp16, or another sharding"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_have_equal_shares(self) -> Self:
+        if self.balance == "measured" and self.replicas > 1:
+            raise ValueError(
+                f"balance 'measured' gives processes unlike shares of a batch, and each of {self.replicas} "
+                "replicas learns from its own as much as the others; set balance: equal, or replicas: 1"
             )
         return self
 

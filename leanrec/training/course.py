@@ -43,6 +43,10 @@ class Course:
     """Table -> its sharding, where the planner shall not choose."""
     exchange: str
     """In what vectors travel between processes."""
+    replicas: int
+    """Groups of processes that each have all tables."""
+    sync_every: int
+    """Steps after which the tables of these are averaged."""
     balance: str
     """How batches are shared out over the processes: "equal" or "measured"."""
     prefetch: bool
@@ -109,6 +113,7 @@ def take_up(course: Course, number: int, sharded: ShardedModel) -> State:
     into = _of_now(sharded) | _named("best", best) | _named("best_sums", best_sums)
     progress, held = course.checkpoints.load(number, into)
     sharded.load_sums(_group("sums", held))
+    sharded.spread_first_replica()
     sharded.load_dense_state(_group("dense", held))
     return State(progress, _group("best", held), _group("best_sums", held), _group("random", held))
 

@@ -56,11 +56,13 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
                     weigh(sharded.objective, batch)
             place, size = group_of(done, len(steps), settings.accumulate)
             goes_on = done + 1 < len(steps)
-            is_due = place + 1 == size and goes_on and _is_due(saved, course.checkpoint_every_s)
+            is_synced = course.replicas == 1 or (done + 1) % course.sync_every == 0 or not goes_on
+            can_save = place + 1 == size and goes_on and is_synced
+            is_due = can_save and _is_due(saved, course.checkpoint_every_s)
             if course.prefetch and goes_on and not is_due:  # a checkpoint holds the random state of its step
                 made.ahead(steps[done + 1])
             rate = rate_at(settings, epoch * len(steps) + done, len(steps), course.settings.epochs)
-            loss = sharded.step(*prepared, rate=rate, place=place, size=size, watch=watch)
+            loss = sharded.step(*prepared, rate=rate, place=place, size=size, sync=is_synced, watch=watch)
             if not math.isfinite(loss):
                 raise TrainingError(_no_number(course, loss, epoch, done, rows))
             loss_sum, done = loss_sum + loss, done + 1

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from leanrec.schema import USER_STATISTICS, ModelSpec
 from leanrec.training.data_parallel import DATA_PARALLEL
 from leanrec.training.exchange import vector_bytes
 from leanrec.training.memory import size_in_words
+from leanrec.training.replicas import group_size
 from leanrec.training.sharding import Placed, refuse_unknown_tables, sharding_of
 
 FLOAT, INDEX = 4, 8
@@ -90,6 +91,8 @@ class TrainingPlan:
     gathered_bytes: int
     """On rank 0's host."""
     sent_bytes: int
+    averaged_bytes: int
+    """What one rank sends when the replicas' tables and sums are averaged (training.replicas)."""
 
     @property
     def plain_device_bytes(self) -> int:
@@ -134,24 +137,33 @@ def plan_training(
         for name, model in (("retriever", recommender.retriever), ("ranker", recommender.ranker))
         if name == "ranker" or isinstance(model, LearnedRetriever)
     }
+    group = group_size(num_processes, settings.replicas)
     refuse_unknown_tables(
         settings.sharding, {table for model in models.values() for table in model.sparse.num_rows}
     )
-    tables, held, kept, dense, sent = [], [], [], [], []
+    tables, held, kept, dense, sent, synced = [], [], [], [], [], []
     for name, model in models.items():
         own: Settings = getattr(settings, name)
-        planned = _tables_of(name, model, own, settings, num_processes, device)
+        planned = _tables_of(name, model, own, settings, num_processes, group, device)
         tables += planned
         ranks = range(num_processes)
         held.append([sum(t.bytes_a_rank.get(rank, 0) for t in planned) for rank in ranks])
-        kept.append([KEPT * FLOAT * sum(t.weights_a_rank.get(rank, 0) for t in planned) for rank in ranks])
+        best = [KEPT * FLOAT * sum(t.weights_a_rank.get(rank, 0) for t in planned) for rank in ranks[:group]]
+        kept.append(best + [0] * (num_processes - group))  # the first replica keeps and writes for all
         weights = sum(p.numel() for p in model.parameters()) - _table_weights(model)
         dense.append(weights * FLOAT * COPIES)
-        exchange = settings.exchange if num_processes > 1 else "fp32"  # one sends nothing
+        exchange = settings.exchange if group > 1 else "fp32"  # one sends nothing
         vector = sum(vector_bytes(exchange, model.sparse.dim))
         columns = {table.table: table.columns for table in planned if not table.is_everywhere}
         averaged = weights + sum(table.rows * table.dim for table in planned if table.is_everywhere)
-        sent.append(_sent(model, own, spec, num_processes, vector, columns, averaged))
+        sent.append(
+            _sent(model, own, spec, (num_processes, group), vector, columns)
+            + _reduced(averaged * FLOAT, num_processes)
+        )
+        parts = [t.bytes_a_rank for t in planned if not t.is_everywhere]
+        synced.append(
+            _reduced(max(sum(a_rank.get(rank, 0) for a_rank in parts) for rank in ranks), settings.replicas)
+        )
     return TrainingPlan(
         num_processes=num_processes,
         device=device,
@@ -163,6 +175,7 @@ def plan_training(
         kept_bytes=tuple(max(kept, key=max)),
         gathered_bytes=FLOAT * sum(_table_weights(model) for model in models.values()),
         sent_bytes=max(sent),
+        averaged_bytes=max(synced),
     )
 
 
@@ -213,7 +226,11 @@ def nearest_that_fits(
 ) -> str:
     """The plain tables on the host, more or fewer processes (of `most`), one sum a row for the tables'
     optimizer, or several of these; else what would help."""
-    numbers = {number for number in (1, *MORE_PROCESSES) if most is None or number <= most}
+    numbers = {
+        number
+        for number in (1, *MORE_PROCESSES)
+        if (most is None or number <= most) and number % settings.replicas == 0
+    }
     room: dict[str, Any] = {"device": device, "host": host}
     spared = " with training.plain_tables: host"
     of_device = device is not None and plan.on_device > device
@@ -250,13 +267,14 @@ def _tables_of(
     settings: Settings,
     training: TrainingSettings,
     num_processes: int,
+    group: int,
     device: str,
 ) -> list[PlannedTable]:
     sharding = sharding_of(
         model.sparse.num_rows,
         training.sharding,
-        world_size=num_processes,
-        local_world_size=_a_host(num_processes, device),
+        world_size=group,
+        local_world_size=min(group, _a_host(num_processes, device)),
         device=device,
         table_optimizer=settings.optimizer.tables,
         table_learning_rate=settings.table_learning_rate,
@@ -264,6 +282,7 @@ def _tables_of(
         exchange=training.exchange,
     )
     plan = sharding.plan(sharding.with_sharded_tables(_Holder(model)))
+    firsts = range(0, num_processes, group)
     return [
         PlannedTable(
             model=name,
@@ -271,13 +290,18 @@ def _tables_of(
             rows=model.sparse.num_rows[table],
             dim=model.sparse.dim,
             sharding=placed.sharding,
-            ranks=tuple(sorted(set(placed.ranks))),
+            ranks=tuple(sorted({first + rank for first in firsts for rank in placed.ranks})),
             columns=placed.columns,
-            weights_a_rank=_weights_by_rank(placed.shards),
-            bytes_a_rank=_bytes_by_rank(placed, settings.optimizer.tables),
+            weights_a_rank=_in_each_group(_weights_by_rank(placed.shards), firsts),
+            bytes_a_rank=_in_each_group(_bytes_by_rank(placed, settings.optimizer.tables), firsts),
         )
         for table, placed in sharding.placed(plan).items()
     ]
+
+
+def _in_each_group(of_first: dict[int, int], firsts: Iterable[int]) -> dict[int, int]:
+    """What each rank has, by what the ranks of the first group have."""
+    return {first + rank: value for first in firsts for rank, value in of_first.items()}
 
 
 def _a_host(num_processes: int, device: str) -> int:
@@ -318,18 +342,18 @@ def _sent(
     model: Any,
     settings: Settings,
     spec: ModelSpec,
-    num_processes: int,
+    processes: tuple[int, int],
     vector: int,
     columns: dict[str, int],
-    averaged: int,
 ) -> int:
-    """Bytes that one process sends a step at most: indices, vectors, their gradients, dense gradients.
+    """Bytes that one process sends for the lookups of a step at most: indices, vectors, their gradients.
 
-    `vector`: bytes of a vector and its gradient on their way; `columns`: sharded table -> parts of its
-    columns; `averaged`: how many weights DDP averages the gradients of.
+    `processes`: how many there are, and how many a group has; `vector`: bytes of a vector and its gradient on
+    their way; `columns`: sharded table -> parts of its columns.
     """
+    num_processes, group = processes
     share = settings.batch_size / num_processes
-    elsewhere = (num_processes - 1) / num_processes
+    elsewhere = (group - 1) / group
     lookups: Counter[str] = Counter()
     user = UserInputs(
         torch.zeros(1, 1, dtype=torch.long),
@@ -348,7 +372,12 @@ def _sent(
         for table, count in lookups.items()
         if table in columns
     )
-    return round(elsewhere * (rows + 2 * averaged * FLOAT))
+    return round(elsewhere * rows)
+
+
+def _reduced(size: int, num_processes: int) -> int:
+    """Bytes that each of `num_processes` sends so that all have the mean of `size` bytes."""
+    return round(2 * size * (num_processes - 1) / num_processes)
 
 
 def _items_a_step(settings: Settings, spec: ModelSpec, share: float) -> float:

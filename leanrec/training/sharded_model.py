@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from leanrec.training.cpu_tables import look_up_as_bags
 from leanrec.training.data_parallel import DataParallelOptimizer
 from leanrec.training.half_precision import LOSS_SCALE, unscale
 from leanrec.training.optimizers import dense_optimizer
+from leanrec.training.replicas import Replicas
 from leanrec.training.sharding import sharding_of
 from leanrec.training.sparse import (
     Held,
@@ -62,14 +62,19 @@ class ShardedModel:
         by_hand: Mapping[str, str],
         device: torch.device,
         exchange: str = "fp32",
+        replicas: int = 1,
     ) -> None:
-        """`by_hand`: table -> its sharding, else the planner chooses. `exchange`: how vectors travel."""
+        """`by_hand`: table -> its sharding, else the planner chooses. `exchange`: how vectors travel.
+
+        `replicas`: groups of processes that each have all tables.
+        """
         model: Any = objective.model
+        self._replicas = Replicas.of(replicas, device.type)
         sharding = sharding_of(
             model.sparse.num_rows,
             by_hand,
-            world_size=dist.get_world_size(),
-            local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size())),
+            world_size=self._replicas.group_size,
+            local_world_size=self._replicas.local_size,
             device=device.type,
             table_optimizer=optimizer.tables,
             table_learning_rate=table_learning_rate,
@@ -86,13 +91,14 @@ class ShardedModel:
         assert group is not None
         plan = sharding.plan(plain, group)
         self.placed = sharding.placed(plan)
-        """Table -> how it is sharded and where."""
+        """Table -> how it is sharded and where in the first group."""
         # A static graph exchanges gradients in every backward pass, from the first on.
         accumulates = optimizer.accumulate > 1
         self.parallel = DistributedModelParallel(
             plain,
+            env=self._replicas.env,
             device=device,
-            plan=plan,
+            plan=self._replicas.place(plan),
             sharders=[sharding.sharder],
             data_parallel_wrapper=DefaultDataParallelWrapper(
                 static_graph=not accumulates, find_unused_parameters=accumulates
@@ -125,13 +131,14 @@ class ShardedModel:
         rate: float = 1.0,
         place: int = 0,
         size: int = 1,
+        sync: bool = False,
         watch: EpochWatch,
     ) -> float:
         """One step on this process's share of a batch; answers its loss.
 
         Gradients are means over the processes, learning rates are multiplied by `rate`. The step is number
         `place` of `size` whose dense gradients are averaged: the dense part moves, and processes exchange its
-        gradients, with the last of them.
+        gradients, with the last of them. After it the replicas' tables are averaged where `sync` says so.
         """
         self._set_rate(rate)
         self._sparse.phases = watch
@@ -150,6 +157,9 @@ class ShardedModel:
         if is_last:
             with watch.phase("dense"), watch.span("update"):
                 self._move(size)
+        if sync:
+            with watch.phase("communication"):
+                self.average_replicas()
         return value
 
     def _move(self, size: int) -> None:
@@ -199,14 +209,16 @@ class ShardedModel:
 
     def weights(self) -> Held:
         """The weights by the plain model's names, in the memory in which they are trained."""
-        tables = {_plain_table(table): hold(own, parts_of(own)) for table, own in self._tables().items()}
+        tables = {
+            _plain_table(table): self._told(own, parts_of(own)) for table, own in self._tables().items()
+        }
         whole = {_plain_table(table): own.detach() for table, own in self._sparse.whole.items()}
         return dict(sorted((tables | whole | self._dense_weights()).items()))
 
     def sums(self) -> Held:
         """Table -> Adagrad's sums of squared gradients, one for each weight [rows, columns]."""
         parts = self._sums()
-        sharded = {table: hold(own, parts[table]) for table, own in self._tables().items()}
+        sharded = {table: self._told(own, parts[table]) for table, own in self._tables().items()}
         return dict(sorted((sharded | self._whole.sums()).items()))
 
     def dense_state(self) -> Held:
@@ -223,9 +235,31 @@ class ShardedModel:
         for table, parts in self._sums().items():
             found = sums.get(table)
             if isinstance(found, ShardedTensor):
-                take_back(found, parts)
+                if self._replicas.is_first:
+                    take_back(found, parts)
             elif found is not None:
                 take_over(found, parts)
+
+    def average_replicas(self) -> None:
+        """Make the tables and their sums the mean of the replicas'; every process must call it."""
+        if self._replicas.num > 1:
+            with torch.no_grad():
+                self._replicas.average(self._parts())
+
+    def spread_first_replica(self) -> None:
+        """Make the tables and their sums what the first replica's are; every process must call it."""
+        if self._replicas.num > 1:
+            with torch.no_grad():
+                self._replicas.spread(self._parts())
+
+    def _parts(self) -> list[Tensor]:
+        """The memory of this process's parts of tables and sums."""
+        of_tables = [part for own in self._tables().values() for _, part in parts_of(own)]
+        return of_tables + [part for parts in self._sums().values() for _, part in parts]
+
+    def _told(self, layout: ShardedTensor, parts: Parts) -> ShardedTensor:
+        """What this process tells of a table: its parts, or none where it is not of the first replica."""
+        return hold(layout, parts if self._replicas.is_first else [], self._replicas.group_size)
 
     def load_dense_state(self, state: Held) -> None:
         """Take over what `dense_state` gave."""
@@ -261,7 +295,10 @@ class ShardedModel:
 
     def describe(self) -> dict[str, str]:
         """Table -> how it is sharded and where."""
-        return {table: f"{placed.sharding} on ranks {placed.ranks}" for table, placed in self.placed.items()}
+        of = f" of each of {self._replicas.num} groups" if self._replicas.num > 1 else ""
+        return {
+            table: f"{placed.sharding} on ranks {placed.ranks}{of}" for table, placed in self.placed.items()
+        }
 
 
 def fill(model: nn.Module, weights: Held) -> None:

@@ -205,8 +205,10 @@ def as_one(cut: Cut, blocks: Mapping[str, ShardedTensor]) -> ShardedTensor:
     )
 
 
-def hold(layout: ShardedTensor, parts: Parts) -> ShardedTensor:
+def hold(layout: ShardedTensor, parts: Parts, group_size: int) -> ShardedTensor:
     """`parts` as one tensor that is divided among the processes as `layout` is; empty parts are left out.
+
+    Where there are groups of `group_size`, among those of the first as `layout` is among this one's.
 
     A value a row stands in each column of the row, so that what is held has one shape, however tables are
     sharded; being as large as the table, it stands in the host's memory. Other parts stay where they are.
@@ -214,11 +216,11 @@ def hold(layout: ShardedTensor, parts: Parts) -> ShardedTensor:
     parts = [(place, _in_each_column(part, place)) for place, part in parts]
     device = parts[0][1].device if parts else CPU
     metadata = ShardedTensorMetadata(
-        [_placed(place, device) for place in layout.metadata().shards_metadata if _size(place)],
+        [_placed(place, device, group_size) for place in layout.metadata().shards_metadata if _size(place)],
         layout.metadata().size,
         TensorProperties(dtype=layout.dtype),
     )
-    shards = [Shard(part, _placed(place, device)) for place, part in parts if _size(place)]
+    shards = [Shard(part, _placed(place, device, group_size)) for place, part in parts if _size(place)]
     return ShardedTensor._init_from_local_shards_and_global_metadata(shards, metadata)
 
 
@@ -228,7 +230,8 @@ def copied(held: Held) -> Held:
     def copy(value: Tensor) -> Tensor:
         if not isinstance(value, ShardedTensor):
             return value.detach().to(CPU, copy=True)
-        return hold(value, [(place, part.detach().to(CPU, copy=True)) for place, part in parts_of(value)])
+        parts = [(place, part.detach().to(CPU, copy=True)) for place, part in parts_of(value)]
+        return hold(value, parts, dist.get_world_size())
 
     return {name: copy(value) for name, value in held.items()}
 
@@ -308,10 +311,11 @@ def _size(place: ShardMetadata) -> int:
     return rows * columns
 
 
-def _placed(place: ShardMetadata, device: torch.device) -> ShardMetadata:
-    """`place` with its tensor on `device` of the same process."""
-    assert place.placement is not None
-    return ShardMetadata(place.shard_offsets, place.shard_sizes, f"rank:{place.placement.rank()}/{device}")
+def _placed(place: ShardMetadata, device: torch.device, group_size: int) -> ShardMetadata:
+    """`place` with its tensor on `device` of the process that has it in the first group."""
+    rank = place.placement.rank() if place.placement is not None else None
+    assert rank is not None
+    return ShardMetadata(place.shard_offsets, place.shard_sizes, f"rank:{rank % group_size}/{device}")
 
 
 def collective_device() -> torch.device:

@@ -143,6 +143,8 @@ def train(settings: TrainingSettings, job: Job) -> None:
         "checkpoint_every_s": settings.checkpoint_every_s,
         "sharding": settings.sharding,
         "exchange": settings.exchange,
+        "replicas": settings.replicas,
+        "sync_every": settings.sync_every,
         "balance": settings.balance,
         "prefetch": settings.prefetch,
         "examples": learnt_from,

@@ -42,6 +42,8 @@ def torchrun(num_processes: int, worker: str, *arguments: object) -> None:
         ((2, "data_parallel"), (1, "data_parallel")),
         ((2, "data_parallel"), (2, "column_wise")),
         ((2, "table_wise"), (2, "data_parallel")),
+        ((4, "row_wise in 2"), (2, "row_wise in 2")),
+        ((2, "column_wise in 2"), (4, "table_wise in 2")),
     ],
 )
 def test_a_checkpoint_is_taken_up_by_others(
@@ -64,8 +66,7 @@ def test_a_checkpoint_is_taken_up_by_others(
         assert torch.equal(value, taken_up[name]), name
     assert any(float(value.abs().max()) > 0 for name, value in saved.items() if name.startswith("sums/"))
     written = list((tmp_path / "checkpoints" / "000001").glob("*.safetensors"))
-    if before[1] != "data_parallel":  # what all have alike, one of them writes
-        assert {file.name.split("-")[1] for file in written} == {f"{i + 1:05d}" for i in range(before[0])}
+    assert {file.name.split("-")[1] for file in written} == {f"{i + 1:05d}" for i in range(before[0])}
 
 
 def test_unequal_shares_of_a_batch_have_the_gradients_of_the_whole(tmp_path: Path) -> None:
@@ -126,6 +127,26 @@ def test_tables_that_every_process_has_move_as_sharded_ones(tmp_path: Path) -> N
         outcome[f"{way}/data_parallel/weights/sparse.tables.item.weight"] for way in ("decay", "adagrad")
     )
     assert float((decayed - plain).abs().max()) > 1e-3
+
+
+def test_replicas_learn_by_themselves_and_are_averaged(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    for num_processes, replicas in ((2, 1), (4, 2)):
+        torchrun(num_processes, "replicas_worker.py", tmp_path, tmp_path / str(replicas), replicas)
+    alone, groups = (load_file(tmp_path / str(replicas)) for replicas in (1, 2))
+    told = [name for name in alone if re.search("/alike/(weights|sums)/", name)]
+    assert {name.split("/")[0] for name in told} == {"row_wise", "table_wise", "column_wise", "data_parallel"}
+    for name in told:
+        if not name.endswith("item_out.bias"):  # whose gradient is what rounding leaves
+            torch.testing.assert_close(groups[name], alone[name], rtol=1e-5, atol=1e-6, msg=name)
+    for sharding in ("row_wise", "table_wise", "column_wise"):
+        moved = 0.0
+        for rank in range(4):
+            before, other = (groups[f"{sharding}/own/before/{each}"] for each in (rank, (rank + 2) % 4))
+            mean = groups[f"{sharding}/own/after/{rank}"]
+            torch.testing.assert_close(mean, (before + other) / 2, rtol=1e-6, atol=1e-9)
+            moved = max(moved, float((mean - before).abs().max()))
+        assert moved > 1e-3, f"{sharding}: the replicas had learnt the same"
 
 
 def test_a_process_that_is_slower_is_seen_to_be(tmp_path: Path) -> None:

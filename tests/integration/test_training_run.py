@@ -329,6 +329,14 @@ def test_fewer_bits_between_processes_learn_the_taste_too(tmp_path, whole, excha
     assert max(differences.values()) > 0, "nothing travelled in another precision"
 
 
+def test_replicas_of_the_tables_learn_the_taste_too(tmp_path):
+    write_world(tmp_path)
+    settings = TWO.model_copy(update={"replicas": 2, "sync_every": 3, "num_processes": 4})
+    summary = train(tmp_path, settings)
+    assert summary["num_processes"] == 4
+    assert summary["valid_ndcg"] > 0.3 and summary["valid_auc"] > 0.8
+
+
 def test_shares_by_measured_speed_learn_the_taste_too(tmp_path, capfd):
     write_world(tmp_path)
     summary = train(tmp_path, TWO.model_copy(update={"balance": "measured"}))

@@ -1,6 +1,8 @@
 """Run by torchrun: one step of a retriever, or the checkpoint of it; the state in full goes into a file.
 
 resharding_worker.py WORLD SHARDING CHECKPOINTS FULL.safetensors
+
+SHARDING: "row_wise", or "row_wise in 2" for as many replicas.
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ WIDE = 512
 
 
 def retriever_of(
-    world: Path, *, dim: int, sharding: str, optimizer: dict[str, Any]
+    world: Path, *, dim: int, sharding: str, optimizer: dict[str, Any], replicas: int = 1
 ) -> tuple[ShardedModel, ModelSpec]:
     """The same sharded retriever in every process."""
     recommender = recommender_of(world, dim=dim)
-    return sharded_of(objective_of(recommender), sharding, optimizer), recommender.spec
+    return sharded_of(objective_of(recommender), sharding, optimizer, replicas=replicas), recommender.spec
 
 
 def recommender_of(world: Path, **retriever: Any) -> Recommender:
@@ -59,7 +61,11 @@ def objective_of(recommender: Recommender) -> RetrieverObjective:
 
 
 def sharded_of(
-    objective: Any, sharding: str, optimizer: dict[str, Any], table_learning_rate: float = 0.1
+    objective: Any,
+    sharding: str,
+    optimizer: dict[str, Any],
+    table_learning_rate: float = 0.1,
+    replicas: int = 1,
 ) -> ShardedModel:
     """`objective`, every table of it sharded in one way."""
     return ShardedModel(
@@ -70,13 +76,17 @@ def sharded_of(
         optimizer=OptimizerSettings.parse(optimizer),
         by_hand=dict.fromkeys(objective.model.sparse.num_rows, sharding),
         device=torch.device("cpu"),
+        replicas=replicas,
     )
 
 
 def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
     dist.init_process_group("gloo")
+    sharding, _, replicas = sharding.partition(" in ")
     tables = "rowwise_adagrad" if sharding == "row_wise" else "adagrad"
-    sharded, spec = retriever_of(world, dim=WIDE, sharding=sharding, optimizer={"tables": tables})
+    sharded, spec = retriever_of(
+        world, dim=WIDE, sharding=sharding, optimizer={"tables": tables}, replicas=int(replicas or 1)
+    )
     store = Checkpoints(folder=checkpoints, identity="", keep=1, log=print)
     course = cast(Course, SimpleNamespace(checkpoints=store))
     number = store.newest()
@@ -85,7 +95,7 @@ def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
         events = read_examples(world / "training_set.parquet", TRAIN, spec)
         own = events.take(torch.arange(64).chunk(dist.get_world_size())[dist.get_rank()])
         with Watch("retriever").epoch(0, 1) as watch:
-            sharded.step(own, torch.Generator().manual_seed(1), watch=watch)
+            sharded.step(own, torch.Generator().manual_seed(1), sync=True, watch=watch)
         state.keep_as_best(sharded)
         save(course, state, sharded, {})
     else:
