@@ -13,7 +13,7 @@ from leanrec.compression.method import DENSE, MIN_BYTES, TABLES
 from leanrec.compression.methods.factorize_tables import require_rank, require_smaller, saves
 from leanrec.compression.methods.product_quantized_tables import CENTROIDS, num_codes, pays
 from leanrec.compression.whole_tables import MAX_NUMBERS, MAX_ROWS
-from leanrec.config.methods import FactorizeTables
+from leanrec.config.methods import FactorizeTables, Int8Tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,9 @@ def _table(weight: Weight, held: int) -> Footprint:
     return Footprint(served=held, resident=_restored(weight) or held)
 
 
-def _int8_table(weight: Weight, settings: Any) -> Footprint:
-    """Codes, a scale a row, and a scale a column (left out where that is no better)."""
-    return _table(weight, weight.size + 4 * weight.rows + 4 * weight.columns)
+def _int8_table(weight: Weight, settings: Int8Tables) -> Footprint:
+    """A byte an element, and the parts of blocks; symmetric or not, a block's are as large."""
+    return _table(weight, weight.size + _blocks(weight.rows, weight.columns, settings.block))
 
 
 def _int8_dense(weight: Weight, settings: Any) -> Footprint:
@@ -86,7 +86,7 @@ def _int8_restored(weight: Weight, settings: Any) -> Footprint:
 
 
 def _int4_table(weight: Weight, settings: Any) -> Footprint:
-    """Two codes a byte, half-precision scale and least value a block, a scale a column, a column's block."""
+    """Two codes a byte, and the parts of blocks."""
     return _table(weight, _int4(weight.rows, weight.columns, settings.block))
 
 
@@ -96,7 +96,7 @@ def _product_quantized_table(weight: Weight, settings: Any) -> Footprint:
     Codes of a small table are widened to places in the codebooks when the graph is loaded.
     """
     if not pays(weight.rows, weight.columns, settings):
-        return _int8_table(weight, settings)
+        return _int8_table(weight, Int8Tables())
     codes = num_codes(weight.columns, settings.bits)
     codebooks = 4 * CENTROIDS * codes * -(-weight.columns // codes)
     held = weight.rows * codes + codebooks + 4 * codes + 4 * weight.columns + MORE_NODES
@@ -112,14 +112,20 @@ def _int4_dense(weight: Weight, settings: Any) -> Footprint:
 
 
 MORE_NODES = 300
-"""Bytes of the nodes that unpack 4 bits, beyond those that other methods put into a graph."""
+"""Bytes of the nodes that unpack 4 bits, or take blocks apart, beyond those that other methods need."""
 
 
 def _int4(rows: int, columns: int, block: int) -> int:
+    return rows * -(-columns // 2) + _blocks(rows, columns, block) + MORE_NODES
+
+
+def _blocks(rows: int, columns: int, block: int) -> int:
+    """Scale (and least value) a block, four bytes; a scale a column (left out where that is no better).
+
+    Where a row has several blocks, a column's block besides.
+    """
     blocks = -(-columns // block) if block else 1
-    return (
-        rows * (-(-columns // 2) + 4 * blocks) + 4 * columns + (4 * columns if blocks > 1 else 0) + MORE_NODES
-    )
+    return 4 * rows * blocks + 4 * columns + (4 * columns if blocks > 1 else 0)
 
 
 def factorized(weights: Sequence[Weight], settings: FactorizeTables) -> list[Weight]:

@@ -12,7 +12,7 @@ from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS, int4, int8
 from leanrec.compression.methods.product_quantized_tables import Codebook, num_codes
 from leanrec.compression.recipes import RECIPES, cook
 from leanrec.config import CompressionSettings, Recipe
-from leanrec.config.methods import GRAPH, Int4Tables, ProductQuantizedTables
+from leanrec.config.methods import GRAPH, Int4Tables, Int8Tables, ProductQuantizedTables
 from leanrec.config.methods import METHODS as METHOD_SETTINGS
 from leanrec.errors import CompressionError, ConfigError
 
@@ -85,6 +85,34 @@ def test_the_graph_restores_a_table_exactly_as_stated(tmp_path, spread):
     rows = answer(METHODS["int8_tables"].apply(table_graph(table)), np.arange(150)[None], tmp_path)[0]
     np.testing.assert_array_equal(rows, quantized.restored())
     assert not rows[5].any()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("width", "block"), [(16, 0), (16, 4), (17, 5), (17, 20)])
+@pytest.mark.parametrize("spread", [1.0, 100.0])
+def test_the_graph_restores_an_8_bit_table_exactly_as_stated(tmp_path, width, block, symmetric, spread):
+    table = np.random.default_rng(2).normal(size=(150, width)).astype(np.float32)
+    table[:, 3] *= spread
+    table[5] = 0
+    given = Int8Tables(block=block, symmetric=symmetric)
+    rows = answer(METHODS["int8_tables"].apply(table_graph(table), given), np.arange(150)[None], tmp_path)[0]
+    np.testing.assert_array_equal(rows, int8_tables.quantize(table, block, symmetric).restored())
+    assert not rows[5].any()
+
+
+@pytest.mark.parametrize("block", [0, 4])
+def test_a_least_value_takes_no_more_bytes_than_a_scale_alone(block):
+    graph = table_graph(np.random.default_rng(2).normal(size=(150, 16)).astype(np.float32))
+    symmetric, asymmetric = (
+        METHODS["int8_tables"].apply(graph, Int8Tables(block=block, symmetric=is_symmetric))
+        for is_symmetric in (True, False)
+    )
+    assert weights_in(asymmetric) == weights_in(symmetric)
+
+
+def weights_in(graph: onnx.ModelProto) -> int:
+    """Bytes of the constants of `graph`."""
+    return sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
 
 
 @pytest.mark.parametrize(("width", "bits"), [(16, 4), (16, 3.75), (17, 2.5), (4, 1), (3, 8)])

@@ -50,6 +50,9 @@ PLANNED = [
     ["int8_tables"],
     ["int8_tables", "int8_mlp"],
     ["int8_tables", "int8_dense"],
+    [{"int8_tables": {"block": 8}}],
+    [{"int8_tables": {"symmetric": False}}],
+    [{"int8_tables": {"block": 5, "symmetric": False}}],
     ["int4_tables"],
     [{"int4_tables": {"block": 8}}, {"int4_dense": {"block": 16}}],
     ["int4_tables", "int8_mlp"],
@@ -116,7 +119,7 @@ def test_sizes_that_settings_decide_are_what_the_graphs_then_hold(name):
     assert planned.bytes == pytest.approx(made, rel=0.02) and not planned.at_most
 
 
-@pytest.mark.parametrize("steps", [PLANNED[place] for place in (0, 1, 4, 7, 10)], ids=str)
+@pytest.mark.parametrize("steps", [PLANNED[place] for place in (0, 1, 4, 8, 10, 13)], ids=str)
 def test_resident_bytes_are_planned_within_a_tenth_of_what_a_process_holds(graphs, steps, tmp_path):
     recipe = Recipe.parse({"name": "tried", "steps": steps})
     paths = [tmp_path / name / "model.onnx" for name in MODELS]

@@ -6,6 +6,8 @@ ten times too large, for it is made of that scale.
 
 from __future__ import annotations
 
+from functools import partial
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -34,13 +36,37 @@ def tables():
     return st.tuples(values, scale).map(lambda pair: (pair[0] * np.float32(pair[1])).astype(np.float32))
 
 
+def uneven_tables():
+    """Rows of zeros, of one number, of one sign, close together far from zero, and of very unlike sizes."""
+
+    def made_uneven(pair: tuple[np.ndarray, float]) -> np.ndarray:
+        table, scale = pair[0].copy(), np.float32(pair[1])
+        table[0], table[1], table[2] = 0, table[1, 0], -0.7
+        table[3:40] = np.abs(table[3:40])
+        table[40:60] = 5 + table[40:60] / 64
+        table[60:70] *= np.float32(1e-6)
+        table[70:80] *= np.float32(1e3)
+        return (table * scale).astype(np.float32)
+
+    shape = st.tuples(st.integers(130, 160), st.integers(4, 9))
+    values = shape.flatmap(lambda s: hnp.arrays(np.float32, s, elements=st.floats(-1, 1, width=32)))
+    return st.tuples(values, st.sampled_from([1e-30, 1e-6, 1.0, 1e30])).map(made_uneven)
+
+
+EIGHT_BITS = [
+    {"block": block, "symmetric": symmetric} for block in (0, 1, 3, 4) for symmetric in (True, False)
+]
+"""Every form of `int8_tables`; of the widths from 4 to 9 some are no multiple of the blocks."""
+
+
 @settings(max_examples=50, deadline=None)
-@given(tables())
-def test_an_8_bit_table_is_off_by_half_a_step_at_most(table):
-    quantized = int8_tables.quantize(table)
+@given(st.one_of(tables(), uneven_tables()), st.sampled_from(EIGHT_BITS))
+def test_an_8_bit_table_is_off_by_half_a_step_at_most(table, form):
+    quantized = int8_tables.quantize(table, **form)
     error = np.abs(quantized.restored().astype(np.float64) - table)
     assert (error <= quantized.largest_error()).all()
-    assert quantized.rows.dtype == np.int8 and np.abs(quantized.rows.astype(int)).max() <= 127
+    assert quantized.codes.dtype == (np.int8 if form["symmetric"] else np.uint8)
+    assert np.abs(quantized.codes.astype(int)).max() <= (127 if form["symmetric"] else 255)
 
 
 @settings(max_examples=50, deadline=None)
@@ -85,35 +111,46 @@ def column_scales(table: np.ndarray) -> np.ndarray:
     return np.where(largest >= TINY, largest, 1.0)
 
 
-@settings(max_examples=50, deadline=None)
-@given(table=tables())
-def test_8_bits_are_off_by_the_rows_largest_over_254(table, folder):
-    def bound(values: np.ndarray) -> np.ndarray:
-        largest = np.abs(values).max(axis=1, keepdims=True)
-        # 127 steps to each side, half a step; numbers too small for a scale become zeros.
-        return np.broadcast_to(largest * (1 / 254 + 4 * EPS) + 128 * TINY, values.shape)
+def by_block(values: np.ndarray, block: int, bound) -> np.ndarray:
+    """`bound` of each block of columns (0: the whole row) of `values` [N, D], one number a row: [N, D]."""
+    bounds, width = np.empty_like(values), values.shape[1]
+    for at in range(0, width, block or width):
+        bounds[:, at : at + (block or width)] = bound(values[:, at : at + (block or width)])[:, None]
+    return bounds
 
+
+def symmetric_bound(part: np.ndarray) -> np.ndarray:
+    # 127 steps to each side, half a step; numbers too small for a scale become zeros.
+    return np.abs(part).max(axis=1) * (1 / 254 + 4 * EPS) + 128 * TINY
+
+
+def asymmetric_bound(part: np.ndarray, levels: int, smallest_scale: float) -> np.ndarray:
+    half, smallest = 2.0**-10, 2.0**-24  # what a half rounds away in one direction
+    low, high = part.min(axis=1), part.max(axis=1)
+    least = np.abs(low) * half + smallest  # how far the least value may lie below `low`
+    step = np.maximum((high - low + least) / levels * (1 + half) + smallest, smallest_scale)
+    return step / 2 + 4 * EPS * (np.abs(low) + least + levels * step)
+
+
+@pytest.mark.parametrize("form", EIGHT_BITS, ids=str)
+@settings(max_examples=50, deadline=None)
+@given(table=st.one_of(tables(), uneven_tables()))
+def test_8_bits_are_off_by_the_blocks_largest_over_254_or_its_span_over_510(table, form, folder):
+    def bound(values: np.ndarray) -> np.ndarray:
+        of_block = symmetric_bound if form["symmetric"] else partial(asymmetric_bound, **in_8_bits)
+        return by_block(values, form["block"], of_block)
+
+    in_8_bits = {"levels": 255, "smallest_scale": 2.0**-24}
     exact, columns = table.astype(np.float64), column_scales(table)
-    error = np.abs(served("int8_tables", table, folder) - exact)
+    error = np.abs(served("int8_tables", table, folder, **form) - exact)
     assert_as_good_as_the_better_of(bound(exact), bound(exact / columns) * columns + TINY, error)
 
 
 @settings(max_examples=50, deadline=None)
 @given(table=tables(), block=st.sampled_from([0, 1, 3, 4]))
 def test_4_bits_are_off_by_the_blocks_span_over_30(table, block, folder):
-    half, smallest = 2.0**-10, 2.0**-24  # what a half rounds away in one direction
-
     def bound(values: np.ndarray) -> np.ndarray:
-        width = values.shape[1]
-        bounds = np.empty_like(values)
-        for at in range(0, width, block or width):
-            part = values[:, at : at + (block or width)]
-            low, high = part.min(axis=1, keepdims=True), part.max(axis=1, keepdims=True)
-            least = np.abs(low) * half + smallest  # how far the least value may lie below `low`
-            step = np.maximum((high - low + least) / 15 * (1 + half) + smallest, 2.0**-14)
-            roundings = 4 * EPS * (np.abs(low) + least + 15 * step)
-            bounds[:, at : at + (block or width)] = step / 2 + roundings
-        return bounds
+        return by_block(values, block, partial(asymmetric_bound, levels=15, smallest_scale=2.0**-14))
 
     exact, columns = table.astype(np.float64), column_scales(table)
     error = np.abs(served("int4_tables", table, folder, block=block) - exact)

@@ -46,6 +46,9 @@ def run_at_a_request(graph: onnx.ModelProto, folder) -> list[str]:
     [
         [("fp16", {})],
         [("int8_tables", {})],
+        [("int8_tables", {"block": 8})],
+        [("int8_tables", {"symmetric": False})],
+        [("int8_tables", {"block": 8, "symmetric": False})],
         [("int4_tables", {"block": 0})],
         [("int4_tables", {"block": 8})],
         [("factorize_tables", {"energy": 0.95}), ("int8_tables", {})],
@@ -64,9 +67,13 @@ def test_the_answers_are_the_same_bits(steps, tmp_path):
     assert graph.ByteSize() < 1.02 * size
 
 
-@pytest.mark.parametrize("method", ["fp16", "int8_tables", "int4_tables"])
-def test_a_recipe_leaves_nothing_to_restore_at_a_request(method, tmp_path):
-    left = run_at_a_request(cook(Recipe.parse({"name": "one", "steps": [method]}), small_model()), tmp_path)
+@pytest.mark.parametrize(
+    "step",
+    ["fp16", "int8_tables", {"int8_tables": {"block": 8, "symmetric": False}}, "int4_tables"],
+    ids=str,
+)
+def test_a_recipe_leaves_nothing_to_restore_at_a_request(step, tmp_path):
+    left = run_at_a_request(cook(Recipe.parse({"name": "one", "steps": [step]}), small_model()), tmp_path)
     assert left.count("Gather") == 2
     assert not RESTORING & set(left)
 

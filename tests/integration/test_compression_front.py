@@ -28,6 +28,9 @@ pytestmark = pytest.mark.integration
 RECIPES = [
     Recipe.parse({"name": "fp32"}),
     Recipe.parse({"name": "eight", "steps": ["int8_tables", "int8_mlp"]}),
+    Recipe.parse({"name": "eight_in_blocks", "steps": [{"int8_tables": {"block": 8}}]}),
+    Recipe.parse({"name": "eight_from_the_least", "steps": [{"int8_tables": {"symmetric": False}}]}),
+    Recipe.parse({"name": "eight_of_both", "steps": [{"int8_tables": {"block": 8, "symmetric": False}}]}),
     Recipe.parse({"name": "four", "steps": [{"int4_tables": {"block": 8}}, "int8_mlp"]}),
     Recipe.parse({"name": "four_throughout", "steps": ["int4_tables", "int4_dense"]}),
 ]

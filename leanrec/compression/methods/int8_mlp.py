@@ -17,14 +17,14 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from leanrec.compression.method import GraphMethod, Requests, dense_weights, require
-from leanrec.compression.methods.int8_tables import quantize
+from leanrec.compression.methods.int8_tables import store
 from leanrec.compression.quantizer import EXACT_EVERYWHERE, name_nodes, through_files
 from leanrec.compression.storage import store_scaling
 
 
 def rewrite(graph: onnx.ModelProto, settings: Any, requests: Requests) -> onnx.ModelProto:
     """Replace MatMul and Gemm over constant weights by MatMulInteger over dynamically quantized inputs."""
-    store_scaling(graph.graph, lambda weight: quantize(weight).stored())
+    store_scaling(graph.graph, store)
     weights = dense_weights(graph.graph)
     require(weights, "int8_mlp", "dense weight")
     return through_files(

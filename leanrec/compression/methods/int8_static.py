@@ -20,7 +20,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from leanrec.compression.method import GraphMethod, Requests, dense_weights, require
-from leanrec.compression.methods.int8_tables import quantize
+from leanrec.compression.methods.int8_tables import store
 from leanrec.compression.observing import BATCH, observe
 from leanrec.compression.quantizer import EXACT_EVERYWHERE, name_nodes, through_files
 from leanrec.compression.storage import store_scaling
@@ -40,7 +40,7 @@ class _Reader(CalibrationDataReader):
 
 def rewrite(graph: onnx.ModelProto, settings: Int8Static, requests: Requests) -> onnx.ModelProto:
     """Put quantized inputs and weights (QuantizeLinear, DequantizeLinear) before every dense layer."""
-    store_scaling(graph.graph, lambda weight: quantize(weight).stored())
+    store_scaling(graph.graph, store)
     weights = dense_weights(graph.graph)
     require(weights, "int8_static", "dense weight")
     seen = requests()

@@ -116,8 +116,8 @@ def split(table: np.ndarray, counts: np.ndarray, num_hot: int, block: int) -> St
     place = np.zeros(len(table), np.int32)
     place[hot], place[cold] = np.arange(len(hot)), len(hot) + np.arange(len(cold))
     parts = {
-        "hot": int8_tables.quantize(table[hot]).stored(),
-        "cold": int4.quantize(table[cold], block).stored(),
+        "hot": int8_tables.store(table[hot]),
+        "cold": int4.store(table[cold], block),
     }
     shared = {"first": np.array(len(hot), np.int32), "zero": np.array(0, np.int32), "axis": np.array([-1])}
     for side, stored in parts.items():
@@ -144,11 +144,11 @@ def _forms_of(table: np.ndarray, counts: np.ndarray, settings: MixedTables) -> l
     """From wide to narrow."""
     half = table.astype(np.float16)
     forms = [] if not np.isfinite(half).all() else [Stored(by_row={"half": half}, restore=widened)]
-    forms.append(int8_tables.quantize(table).stored())
+    forms.append(int8_tables.store(table))
     num_hot = int(settings.hot_share * len(table))
     if num_hot >= MIN_HOT_ROWS:
         forms.append(split(table, counts, num_hot, settings.block))
-    forms.append(int4.quantize(table, settings.block).stored())
+    forms.append(int4.store(table, settings.block))
     return forms
 
 

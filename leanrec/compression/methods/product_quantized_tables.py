@@ -113,7 +113,7 @@ def rewrite(graph: onnx.ModelProto, settings: ProductQuantizedTables, requests: 
 def _stored(table: np.ndarray, settings: ProductQuantizedTables) -> Stored:
     num_rows, width = table.shape
     if not pays(num_rows, width, settings):
-        return int8_tables.quantize(table).stored()
+        return int8_tables.store(table)
     codebook = Codebook.learn(table, settings.bits)
     return codebook.stored(codebook.encode(table))
 

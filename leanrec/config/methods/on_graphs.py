@@ -36,9 +36,13 @@ class FactorizeTables(GraphMethodSettings):
 
 
 class Int8Tables(GraphMethodSettings):
-    """Gathered tables in 8 bits, one scale a row."""
+    """Gathered tables in 8 bits."""
 
     weights = frozenset({"tables"})
+    block: int = Field(default=0, ge=0)
+    """Columns that share a scale; 0: the whole row."""
+    symmetric: bool = True
+    """Whether the numbers lie around zero; false: a block has a least value besides, in the same bytes."""
 
 
 class Int8Mlp(GraphMethodSettings):
