@@ -151,6 +151,6 @@ def _show(answer: Any) -> None:
         console.print(f"{name} is refused: {reason}.", markup=False)
     if answer.unplanned:
         console.print(
-            f"Not foreseen: {', '.join(answer.unplanned)}. Trained weights or data decide their bytes, or "
-            "layers of which tables by themselves tell nothing."
+            f"Not foreseen: {', '.join(answer.unplanned)}. Layers decide their bytes, of which tables by "
+            "themselves tell nothing."
         )

@@ -5,15 +5,16 @@ Each formula states the method's own file format; where data decides between two
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from leanrec.compression.method import DENSE, MIN_BYTES, TABLES
-from leanrec.compression.methods.factorize_tables import require_rank, require_smaller, saves
+from leanrec.compression.method import DENSE, TABLES
+from leanrec.compression.methods.mixed_tables import num_hot
 from leanrec.compression.methods.product_quantized_tables import CENTROIDS, num_codes, pays
+from leanrec.compression.storage import bytes_of_places
 from leanrec.compression.whole_tables import MAX_NUMBERS, MAX_ROWS
-from leanrec.config.methods import FactorizeTables, Int8Tables
+from leanrec.config.methods import Int4Tables, Int8Tables, MixedTables, ProductQuantizedTables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Weight:
     """In how many graphs of the release it lies."""
     restored_columns: int | None = None
     """Columns of its rows once restored, where those are more."""
+    places: int = 0
+    """Bytes besides that tell where the rows of the table went, of which these were left."""
 
     @property
     def size(self) -> int:
@@ -85,12 +88,12 @@ def _int8_restored(weight: Weight, settings: Any) -> Footprint:
     return Footprint(served=held, resident=as_float(weight).resident)
 
 
-def _int4_table(weight: Weight, settings: Any) -> Footprint:
+def _int4_table(weight: Weight, settings: Int4Tables) -> Footprint:
     """Two codes a byte, and the parts of blocks."""
     return _table(weight, _int4(weight.rows, weight.columns, settings.block))
 
 
-def _product_quantized_table(weight: Weight, settings: Any) -> Footprint:
+def _product_quantized_table(weight: Weight, settings: ProductQuantizedTables) -> Footprint:
     """Codes and codebooks, or 8 bits where those would be no smaller.
 
     Codes of a small table are widened to places in the codebooks when the graph is loaded.
@@ -104,6 +107,32 @@ def _product_quantized_table(weight: Weight, settings: Any) -> Footprint:
     return Footprint(served=held, resident=held + widened)
 
 
+def _mixed_table(weight: Weight, settings: MixedTables) -> Footprint:
+    """The most that any of its forms holds; one that takes more bytes than the widest is not chosen."""
+    in_8_bits, in_4_bits = Int8Tables(), Int4Tables(block=settings.block)
+    # Numbers beyond the range of a half begin in 8 bits.
+    wide = [_half(weight, None), _int8_table(weight, in_8_bits)]
+    narrow = [_int4_table(weight, in_4_bits)]
+    hot = num_hot(weight.rows, settings)
+    if hot:
+        sides = [
+            _int8_table(replace(weight, rows=hot), in_8_bits),
+            _int4_table(replace(weight, rows=weight.rows - hot), in_4_bits),
+        ]
+        places = bytes_of_places(weight.rows, weight.rows - 1)
+        narrow.append(
+            Footprint(
+                served=places + SPLIT_NODES + sum(side.served for side in sides),
+                resident=places + sum(side.resident for side in sides),
+            )
+        )
+    widest = max(form.served for form in wide)
+    return Footprint(
+        served=max(widest, *(min(form.served, widest + MORE_NODES + SPLIT_NODES) for form in narrow)),
+        resident=max(form.resident for form in (*wide, *narrow)),
+    )
+
+
 def _int4_dense(weight: Weight, settings: Any) -> Footprint:
     """As a table with a row an output; restored to float32 when the graph is loaded."""
     return Footprint(
@@ -112,7 +141,10 @@ def _int4_dense(weight: Weight, settings: Any) -> Footprint:
 
 
 MORE_NODES = 300
-"""Bytes of the nodes that unpack 4 bits, or take blocks apart, beyond those that other methods need."""
+"""Bytes of the nodes that unpack 4 bits, beyond those that other methods put into a graph."""
+
+SPLIT_NODES = 400
+"""Bytes of the nodes that look up hot and cold rows apart, beyond those that restore them."""
 
 
 def _int4(rows: int, columns: int, block: int) -> int:
@@ -128,33 +160,6 @@ def _blocks(rows: int, columns: int, block: int) -> int:
     return 4 * rows * blocks + 4 * columns + (4 * columns if blocks > 1 else 0)
 
 
-def factorized(weights: Sequence[Weight], settings: FactorizeTables) -> list[Weight]:
-    """`weights` with tables as two factors of `rank` where that is smaller; whole where energy decides.
-
-    Raises a CompressionError as the method would: rank above every width, no table smaller.
-    """
-    if settings.rank is None:
-        return list(weights)
-    large = [w for w in weights if w.kind == TABLES and 4 * w.size >= MIN_BYTES]
-    require_rank(settings.rank, max((w.columns for w in large), default=0))
-    narrow = [w for w in large if saves(w.rows, w.columns, settings.rank)]
-    require_smaller(narrow)
-    return [part for w in weights for part in (_factors(w, settings.rank) if w in narrow else [w])]
-
-
-def all_factors(weight: Weight) -> list[list[Weight]]:
-    """The pairs of factors that `factorize_tables` may leave of `weight`, one for each rank."""
-    if weight.kind != TABLES or 4 * weight.size < MIN_BYTES:
-        return []
-    ranks = range(1, min(weight.rows, weight.columns) + 1)
-    return [_factors(weight, rank) for rank in ranks if saves(weight.rows, weight.columns, rank)]
-
-
-def _factors(weight: Weight, rank: int) -> list[Weight]:
-    left = replace(weight, columns=rank, restored_columns=weight.columns)
-    return [left, replace(weight, rows=rank, kind=DENSE)]
-
-
 FOOTPRINTS: dict[str, Callable[[Weight, Any], Footprint]] = {
     "fp16": _half,
     "bf16": _half,
@@ -162,6 +167,7 @@ FOOTPRINTS: dict[str, Callable[[Weight, Any], Footprint]] = {
     "int8_mlp": _int8_dense,
     "int8_static": _int8_dense,
     "int4_tables": _int4_table,
+    "mixed_tables": _mixed_table,
     "product_quantized_tables": _product_quantized_table,
     "int8_dense": _int8_restored,
     "int4_dense": _int4_dense,

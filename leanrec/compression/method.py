@@ -7,7 +7,7 @@ graph takes an ONNX graph and answers one with the same inputs and outputs. Thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +123,7 @@ def is_output_by_input(node: onnx.NodeProto) -> bool:
     return any(a.name == "transB" and a.i for a in node.attribute)
 
 
-def require(found: dict[str, list[onnx.NodeProto]], method: str, what: str) -> None:
+def require(found: Collection[object], method: str, what: str) -> None:
     """Raise a CompressionError when a method has found nothing to rewrite."""
     if not found:
         raise CompressionError(

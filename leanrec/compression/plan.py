@@ -22,12 +22,11 @@ from leanrec.compression.footprint import (
     RESTORED_AT_LOAD,
     Footprint,
     Weight,
-    all_factors,
     as_float,
-    factorized,
 )
 from leanrec.compression.method import MIN_BYTES, MIN_BYTES_RESTORED
 from leanrec.compression.methods.reform_tables import describe
+from leanrec.compression.shapes import Parts, shapes_of
 from leanrec.config import Recipe, TrainingSettings
 from leanrec.config.fit import KNOWN
 from leanrec.config.methods import (
@@ -35,6 +34,8 @@ from leanrec.config.methods import (
     METHODS,
     MODEL,
     FactorizeTables,
+    MixedTables,
+    PruneRows,
     QuantizationAware,
     ReformTables,
 )
@@ -61,7 +62,7 @@ class Planned:
     resident_bytes: int
     """Held by a server that has loaded it."""
     at_most: bool
-    """Whether weights decide how much smaller it becomes, so that both are bounds."""
+    """Whether weights or data decide how much smaller it becomes, so that both are bounds."""
     misses: str | None
     """Which limit it misses and by how much; None when it fits."""
 
@@ -77,7 +78,7 @@ class Plan:
     """Whether there is one that fits."""
     answer: str
     unplanned: tuple[str, ...]
-    """Recipes whose bytes trained weights or data decide, or more of the model than is given."""
+    """Recipes that change more of a model than is given."""
     refused: dict[str, str]
     """Recipes that could not be applied, with the reason."""
 
@@ -87,7 +88,7 @@ class Plan:
 
 
 Weigh = Callable[[Recipe], list[Weight] | None]
-"""The weights of a recipe's model in float32; None where only training decides what they are."""
+"""The weights of a recipe's model in float32; None where it changes more of a model than is given."""
 
 
 def plan(
@@ -107,14 +108,14 @@ def plan(
     refused: dict[str, str] = {}
     for recipe in recipes:
         try:
-            weights = _foreseen(recipe, weigh)
+            shapes = _foreseen(recipe, weigh)
         except CompressionError as error:
             refused[recipe.name] = str(error)
             continue
-        if weights is None:
+        if shapes is None:
             unplanned.append(recipe.name)
         else:
-            planned.append(_planned(recipe, weights, limits))
+            planned.append(_planned(recipe, shapes, limits))
     if not planned:
         raise CompressionError(f"compress plan: {_none_foreseen(unplanned, refused)}; add fp32 or int8")
     fitting = [p for p in planned if p.misses is None]
@@ -169,36 +170,29 @@ def weigh_release(spec: ModelSpec, settings: TrainingSettings) -> Weigh:
     return lambda recipe: weights_of(blueprint(recipe, spec, settings))
 
 
-def _foreseen(recipe: Recipe, weigh: Weigh) -> list[Weight] | None:
-    """The weights of `recipe` before they are stored in another form; None where more decides."""
-    steps = recipe.of_kind(GRAPH)
-    if any(step.method not in FOOTPRINTS and METHODS[step.method] is not FactorizeTables for step in steps):
-        return None
+def _foreseen(recipe: Recipe, weigh: Weigh) -> list[list[Parts]] | None:
+    """What may stand of each weight before it is stored in another form; None where more decides."""
     weights = weigh(recipe)
-    for step in steps:
-        settings = step.parsed()
-        if weights is not None and isinstance(settings, FactorizeTables):
-            weights = factorized(weights, settings)
-    return weights
+    return None if weights is None else shapes_of(weights, [step.parsed() for step in recipe.of_kind(GRAPH)])
 
 
 def _none_foreseen(unplanned: Sequence[str], refused: Mapping[str, str]) -> str:
     reasons = [f"{name} is refused: {reason}" for name, reason in refused.items()]
     if unplanned:
-        reasons.insert(0, f"the bytes of {', '.join(unplanned)} are decided by training")
+        reasons.insert(0, f"tables by themselves do not tell the bytes of {', '.join(unplanned)}")
     return "; ".join(reasons)
 
 
-def _planned(recipe: Recipe, weights: Sequence[Weight], limits: Mapping[str, int | None]) -> Planned:
-    graphs = max(weight.copies for weight in weights)
+def _planned(recipe: Recipe, shapes: list[list[Parts]], limits: Mapping[str, int | None]) -> Planned:
+    graphs = max(part.copies for forms in shapes for parts in forms for part in parts)
     served, resident = graphs * NODES, RUNTIME + (graphs - 1) * MORE_GRAPHS
     resident += sum(OPERATORS.get(method, 0) for method in recipe.methods)
-    at_most = any(_decided_by_weights(step.parsed()) for step in recipe.steps)
-    for weight in weights:
-        forms = [[weight], *(all_factors(weight) if at_most else ())]
+    at_most = any(_leaves_open(step.parsed()) for step in recipe.steps)
+    for forms in shapes:
+        copies = forms[0][0].copies
         stored = [_stored(parts, recipe) for parts in forms]
-        served += weight.copies * max(each.served for each in stored)
-        resident += weight.copies * max(each.resident for each in stored)
+        served += copies * max(each.served for each in stored)
+        resident += copies * max(each.resident for each in stored)
     held = dict(zip(limits, (served, resident), strict=True))
     misses = [
         f"{AT_MOST if at_most else ''}{held[what] / limit:.2f} times the limit of {limit:,} {what}"
@@ -214,18 +208,21 @@ def _planned(recipe: Recipe, weights: Sequence[Weight], limits: Mapping[str, int
     )
 
 
-def _decided_by_weights(settings: Any) -> bool:
-    """Factors of as many columns as keep a share of the weights' energy."""
-    return isinstance(settings, FactorizeTables) and settings.rank is None
+def _leaves_open(settings: Any) -> bool:
+    """Factors as wide as the weights' energy asks; rows and forms that requests decide."""
+    by_energy = isinstance(settings, FactorizeTables) and settings.rank is None
+    return by_energy or isinstance(settings, PruneRows | MixedTables)
 
 
 def _stored(parts: Sequence[Weight], recipe: Recipe) -> Footprint:
-    """What is held of a weight that stands as `parts`, whole or two factors, names included."""
+    """What is held of a weight that stands as `parts`, names and the places of its rows included."""
     held = [(part, _footprint(part, recipe)) for part in parts]
-    named = NAMES * sum(len(parts) > 1 or stored != as_float(part) for part, stored in held)
+    named = NAMES * sum(
+        len(parts) > 1 or part.places > 0 or stored != as_float(part) for part, stored in held
+    )
     return Footprint(
-        served=named + sum(stored.served for _, stored in held),
-        resident=sum(stored.resident for _, stored in held),
+        served=named + sum(stored.served + part.places for part, stored in held),
+        resident=sum(stored.resident + part.places for part, stored in held),
     )
 
 

@@ -25,6 +25,9 @@ from leanrec.compression.method import (
     scaling_weights,
 )
 
+BEYOND_TWO_BYTES = 1 << 16
+"""The least number that two bytes do not hold."""
+
 Restore = Callable[["Nodes", dict[str, str]], str]
 
 
@@ -68,7 +71,12 @@ class Nodes:
 
 def narrowest(place: np.ndarray) -> np.ndarray:
     """Where rows went, [N] int32, in two bytes each where they suffice."""
-    return place.astype(np.uint16) if place.max() < 1 << 16 else place
+    return place.astype(np.uint16) if place.max() < BEYOND_TWO_BYTES else place
+
+
+def bytes_of_places(num_rows: int, largest: int) -> int:
+    """What `narrowest` takes for the places of so many rows."""
+    return num_rows * (2 if largest < BEYOND_TWO_BYTES else 4)
 
 
 def store_matrices(

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
+from small_graph import table_graph
 from typer.testing import CliRunner
 
 from leanrec.cli import app
 from leanrec.cli.compression import size_of
-from leanrec.compression.methods import MODEL_METHODS
+from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS
 from leanrec.compression.methods.factorize_tables import saves
-from leanrec.compression.plan import plan, weigh_release, weigh_tables
+from leanrec.compression.plan import NAMES, NODES, plan, weigh_release, weigh_tables
 from leanrec.compression.recipes import RECIPES, cook
 from leanrec.compression.resident import resident_bytes
 from leanrec.config import RankerSettings, Recipe, RetrieverSettings, TrainingSettings
@@ -193,14 +197,114 @@ def test_a_small_weight_stays_as_it_is():
     assert fp32.bytes == int8.bytes
 
 
-def test_a_recipe_whose_bytes_training_decides_is_told_apart():
+def test_a_recipe_that_changes_more_than_the_tables_given_is_told_apart():
     weigh = weigh_tables({"users": (1000, 64)})
-    pruned = Recipe.parse({"name": "pruned", "steps": ["prune_rows"]})
-    assert plan([FP32, pruned], weigh).unplanned == ("pruned",)
-    with pytest.raises(CompressionError, match="bytes of pruned are decided by training"):
-        plan([pruned], weigh)
     distilled = Recipe.parse({"name": "distilled", "steps": ["distil"]})
     assert plan([FP32, distilled], weigh).unplanned == ("distilled",)
+    with pytest.raises(CompressionError, match="tables by themselves do not tell the bytes of distilled"):
+        plan([distilled], weigh)
+
+
+@pytest.mark.parametrize("method", GRAPH_METHODS)
+def test_every_method_on_graphs_is_foreseen(method):
+    recipe = Recipe.parse({"name": "tried", "steps": [method]})
+    answer = plan([recipe], weigh_release(SPEC, SETTINGS))
+    assert [row.recipe for row in answer.recipes] == ["tried"]
+
+
+DECIDED_BY_DATA = [
+    [{"prune_rows": {"share": 0.5}}],
+    [{"prune_rows": {"share": 0.3}}, "int8_tables", "int8_mlp"],
+    [{"prune_rows": {"share": 0.5}}, {"factorize_tables": {"energy": 0.9}}, "int4_tables"],
+    [{"factorize_tables": {"rank": 6}}, {"prune_rows": {"share": 0.9}}, "fp16"],
+    [{"mixed_tables": {"max_error": 0.002}}],
+    [{"mixed_tables": {"max_error": 0.05, "hot_share": 0.3, "block": 8}}, "int8_dense"],
+    [{"prune_rows": {"share": 0.6}}, {"mixed_tables": {"max_error": 0.2}}],
+]
+
+
+@pytest.mark.parametrize("looked_up", ["evenly", "a few rows most"])
+@pytest.mark.parametrize("steps", DECIDED_BY_DATA, ids=str)
+def test_what_data_decides_has_an_upper_bound(graphs, steps, looked_up):
+    recipe = Recipe.parse({"name": "tried", "steps": steps})
+    asked = partial(random_requests, few=looked_up != "evenly")
+    made = sum(cook(recipe, graph, partial(asked, graph)).ByteSize() for graph in graphs)
+    (planned,) = plan([recipe], weigh_release(SPEC, SETTINGS)).recipes
+    assert planned.at_most and made <= planned.bytes
+
+
+def random_requests(graph: onnx.ModelProto, *, few: bool) -> dict[str, np.ndarray]:
+    """Of every input of `graph`, 128 rows; with `few`, two thirds of what is looked up are the first rows."""
+    random, rows = np.random.default_rng(0), {"user_index": SPEC.num_users, "user_attributes": 90}
+    asked = {}
+    for value in graph.graph.input:
+        dims = [size.dim_value for size in value.type.tensor_type.shape.dim]
+        shape = (128, *(dim or 30 for dim in dims[1:]))
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+            asked[value.name] = random.random(shape, dtype=np.float32)
+            continue
+        drawn = random.integers(1, rows.get(value.name, SPEC.num_items), shape)
+        asked[value.name] = np.where(random.random(shape) < 0.66, drawn % 20 + 1, drawn) if few else drawn
+    return asked
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [],
+        ["int8_tables"],
+        [{"int8_tables": {"block": 8, "symmetric": False}}],
+        ["int4_tables"],
+        [{"product_quantized_tables": {"min_rows": 150}}],
+        [{"factorize_tables": {"rank": 5}}, "int8_tables"],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(128, 8), (200, 16)], ids=str)
+def test_a_bound_holds_for_every_number_of_rows_that_may_go(size, after):
+    """Rows that nobody looks up go, so many as `share` allows; the others are looked up once."""
+    rows, share = size[0], 0.9
+    recipe = Recipe.parse({"name": "tried", "steps": [{"prune_rows": {"share": share}}, *after]})
+    (planned,) = plan([recipe], weigh_tables({"users": size})).recipes
+    graph = table_graph(np.random.default_rng(0).normal(size=size).astype(np.float32) + 2)
+    described = NODES + NAMES * (2 if "factorize_tables" in recipe.methods else 1)
+    most = 0
+    for going in range(1, int(share * rows) + 1):
+        asked = {"ids": np.arange(going, rows)[:, None]}
+        try:
+            made = cook(recipe, graph, lambda asked=asked: asked)
+        except CompressionError:  # so few rows went, or are left, that there is nothing to store otherwise
+            continue
+        most = max(most, sum(len(tensor.raw_data) for tensor in made.graph.initializer))
+    assert 0 < most <= planned.bytes - described
+
+
+@pytest.mark.parametrize(
+    ("step", "sizes", "sentence"),
+    [
+        ({"prune_rows": {"share": 0.001}}, {"users": (1000, 64)}, "no table would become smaller"),
+        ("prune_rows", {"users": (127, 64)}, "the graph has no gathered table of 128 rows and"),
+    ],
+)
+def test_rows_that_could_not_go_are_refused(step, sizes, sentence):
+    recipe = Recipe.parse({"name": "mine", "steps": [step]})
+    answer = plan([FP32, recipe], weigh_tables(sizes))
+    assert answer.refused["mine"].startswith(f"prune_rows: {sentence}")
+
+
+@pytest.mark.parametrize("step", ["prune_rows", "mixed_tables"])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(500, 64), (40_000, 32), (50_100, 64), (60_000, 64), (200_000, 16)]
+)
+def test_a_bound_by_data_is_no_more_than_the_widest_form(step, rows, columns):
+    """Of rows none may go; of forms 16 bits are the widest; no more is restored than there is."""
+    recipe = Recipe.parse({"name": "tried", "steps": [step]})
+    weigh = weigh_tables({"users": (rows, columns)})
+    (planned,), (plain,), (half,) = (plan([each], weigh).recipes for each in (recipe, FP32, FP16))
+    assert planned.at_most
+    widest = plain if step == "prune_rows" else half
+    assert widest.bytes <= planned.bytes <= widest.bytes + 1_500
+    assert widest.resident_bytes <= planned.resident_bytes <= plain.resident_bytes + 4 * rows + 100_000
 
 
 @pytest.mark.parametrize(

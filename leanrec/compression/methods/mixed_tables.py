@@ -109,10 +109,16 @@ def narrow(forms: dict[str, list[Form]], max_error: float) -> list[dict[str, int
         way.append(dict(now))
 
 
-def split(table: np.ndarray, counts: np.ndarray, num_hot: int, block: int) -> Stored:
-    """`table` [N, D] with the `num_hot` rows of the largest `counts` [N] in 8 bits, the others in 4."""
+def num_hot(num_rows: int, settings: MixedTables) -> int:
+    """How many of a table's rows would be wider than the others; 0 where it is not split."""
+    hot = int(settings.hot_share * num_rows)
+    return hot if hot >= MIN_HOT_ROWS else 0
+
+
+def split(table: np.ndarray, counts: np.ndarray, hot_rows: int, block: int) -> Stored:
+    """`table` [N, D] with the `hot_rows` rows of the largest `counts` [N] in 8 bits, the others in 4."""
     order = np.argsort(-counts, kind="stable")
-    hot, cold = np.sort(order[:num_hot]), np.sort(order[num_hot:])
+    hot, cold = np.sort(order[:hot_rows]), np.sort(order[hot_rows:])
     place = np.zeros(len(table), np.int32)
     place[hot], place[cold] = np.arange(len(hot)), len(hot) + np.arange(len(cold))
     parts = {
@@ -145,9 +151,9 @@ def _forms_of(table: np.ndarray, counts: np.ndarray, settings: MixedTables) -> l
     half = table.astype(np.float16)
     forms = [] if not np.isfinite(half).all() else [Stored(by_row={"half": half}, restore=widened)]
     forms.append(int8_tables.store(table))
-    num_hot = int(settings.hot_share * len(table))
-    if num_hot >= MIN_HOT_ROWS:
-        forms.append(split(table, counts, num_hot, settings.block))
+    hot = num_hot(len(table), settings)
+    if hot:
+        forms.append(split(table, counts, hot, settings.block))
     forms.append(int4.store(table, settings.block))
     return forms
 

@@ -8,6 +8,8 @@ looked up more often than its table's mean always stays.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
@@ -20,7 +22,7 @@ from leanrec.compression.method import (
     require,
 )
 from leanrec.compression.observing import count_lookups
-from leanrec.compression.storage import Nodes, Stored, narrowest, store_matrices
+from leanrec.compression.storage import Nodes, Stored, bytes_of_places, narrowest, store_matrices
 from leanrec.config.methods import PruneRows
 from leanrec.errors import CompressionError
 
@@ -41,11 +43,29 @@ def prune(table: np.ndarray, counts: np.ndarray, share: float) -> tuple[np.ndarr
     return np.concatenate([table[staying], shared]).astype(np.float32), place
 
 
+def saves(num_rows: int, width: int, num_kept: int) -> bool:
+    """Whether so many rows, the shared one included, and where each row went are smaller than the table."""
+    return 4 * num_kept * width + bytes_of_places(num_rows, num_kept - 1) < 4 * num_rows * width
+
+
+def require_tables(tables: Collection[object]) -> None:
+    """Raise a CompressionError when there are no `tables` of enough rows."""
+    require(tables, "prune_rows", f"gathered table of {MIN_ROWS} rows and")
+
+
+def require_smaller(tables: Collection[object]) -> None:
+    """Raise a CompressionError when there are no `tables` that would become smaller."""
+    if not tables:
+        raise CompressionError(
+            "prune_rows: no table would become smaller; raise share, or leave this method out"
+        )
+
+
 def rewrite(graph: onnx.ModelProto, settings: PruneRows, requests: Requests) -> onnx.ModelProto:
     """Prune the rows of every gathered table with enough of them."""
     rows = {name: tensor.dims[0] for name, tensor in float_constants(graph.graph).items()}
     tables = {name: nodes for name, nodes in gathers_of_tables(graph.graph).items() if rows[name] >= MIN_ROWS}
-    require(tables, "prune_rows", f"gathered table of {MIN_ROWS} rows and")
+    require_tables(tables)
     values = {name: numpy_helper.to_array(tensor) for name, tensor in float_constants(graph.graph).items()}
     counts = count_lookups(graph, requests)
     stored = {}
@@ -53,13 +73,9 @@ def rewrite(graph: onnx.ModelProto, settings: PruneRows, requests: Requests) -> 
         # Tables of one vocabulary have as many rows, and lose the same ones: where they went is held once.
         alike = np.sum([counts[other] for other in tables if rows[other] == rows[name]], axis=0)
         kept, place = prune(values[name], alike, settings.share)
-        small = narrowest(place)
-        if kept.nbytes + small.nbytes < values[name].nbytes:
-            stored[name] = Stored(by_row={"place": small}, shared={"kept": kept}, restore=_restore)
-    if not stored:
-        raise CompressionError(
-            "prune_rows: no table would become smaller; raise share, or leave this method out"
-        )
+        if saves(rows[name], kept.shape[1], len(kept)):
+            stored[name] = Stored(by_row={"place": narrowest(place)}, shared={"kept": kept}, restore=_restore)
+    require_smaller(stored)
     store_matrices(graph.graph, stored)
     return graph
 
