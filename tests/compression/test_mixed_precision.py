@@ -131,23 +131,65 @@ def test_few_hot_rows_are_not_worth_a_map():
     assert len(forms) == 3
 
 
+def served_as(bits: int, block: int, symmetric: bool, table: np.ndarray) -> np.ndarray:
+    """`table` as the method on the graph restores it, columns left as they are."""
+    if bits == 4:
+        return int4.quantize(table, block).restored()
+    return int8_tables.quantize(table, block, symmetric).restored()
+
+
+ROUNDINGS = [(8, 0, True), (8, 3, True), (8, 0, False), (8, 3, False), (4, 0, False), (4, 3, False)]
+"""Bits, block, and whether symmetric."""
+
+
+@pytest.mark.parametrize(("bits", "block", "symmetric"), ROUNDINGS)
 @settings(max_examples=60, deadline=None)
-@given(FLOATS)
-def test_rounding_while_training_is_within_half_a_step_of_the_method_on_the_graph(table: np.ndarray):
-    for bits, step in (
-        (8, np.abs(table).max(axis=1) / 127),
-        (4, (table.max(axis=1) - table.min(axis=1)) / 15),
-    ):
-        rounded = Rounded(bits, block=0)(torch.from_numpy(table)).numpy()
-        assert (np.abs(rounded - table) <= step[:, None] / 2 * 1.001 + 1e-6).all()
+@given(table=FLOATS)
+def test_rounding_while_training_is_within_half_a_step_of_the_weight(table, bits, block, symmetric):
+    rounded = Rounded(bits, block, symmetric=symmetric)(torch.from_numpy(table)).numpy()
+    for at in range(0, table.shape[1], block or table.shape[1]):
+        columns = slice(at, at + (block or table.shape[1]))
+        part = table[:, columns]
+        if symmetric:
+            step = np.abs(part).max(axis=1) / (2 ** (bits - 1) - 1)
+        else:
+            step = (part.max(axis=1) - part.min(axis=1)) / (2**bits - 1)
+        assert (np.abs(rounded[:, columns] - part) <= step[:, None] / 2 * 1.001 + 1e-6).all()
 
 
-def test_the_gradient_passes_as_if_nothing_had_been_rounded():
+@pytest.mark.parametrize(("bits", "block", "symmetric"), ROUNDINGS)
+def test_rounding_while_training_is_that_of_the_method_on_the_graph(bits, block, symmetric):
+    """Up to what its half-precision scale and least value are rounded by: nearly all numbers are the same."""
+    table = np.random.default_rng(0).uniform(-1, 1, (400, 16)).astype(np.float32)
+    rounded = Rounded(bits, block, symmetric=symmetric)(torch.from_numpy(table)).numpy()
+    served = served_as(bits, block, symmetric, table)
+    step = 2 / (254 if symmetric else 2**bits - 1)
+    assert (np.abs(rounded - served) < step / 4).mean() > 0.8
+
+
+@pytest.mark.parametrize(("bits", "block", "symmetric"), ROUNDINGS)
+def test_the_gradient_passes_as_if_nothing_had_been_rounded(bits, block, symmetric):
     matrix = torch.randn(5, 8, requires_grad=True)
-    for bits in (8, 4):
-        matrix.grad = None
-        (Rounded(bits, block=4)(matrix) * torch.arange(8)).sum().backward()
-        assert torch.equal(matrix.grad, torch.arange(8.0).expand(5, 8))
+    (Rounded(bits, block, symmetric=symmetric)(matrix) * torch.arange(8)).sum().backward()
+    assert torch.equal(matrix.grad, torch.arange(8.0).expand(5, 8))
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "of_tables", "of_layers"),
+    [
+        ({}, (8, 0, True), (8, 0, True)),
+        ({"block": 4}, (8, 0, True), (8, 0, True)),
+        ({"int8_block": 4, "int8_symmetric": False}, (8, 4, False), (8, 0, True)),
+        ({"table_bits": 4, "dense_bits": 4, "block": 4, "int8_block": 2}, (4, 4, False), (4, 4, False)),
+    ],
+    ids=str,
+)
+def test_tables_and_layers_are_rounded_as_the_settings_say(given_settings, of_tables, of_layers):
+    told = QuantizationAware(**given_settings)
+    tables = quantization_aware._of_tables(told)
+    layers = quantization_aware._of_layers(told.dense_bits, told.block)
+    assert (tables.bits, tables.block, tables.symmetric) == of_tables
+    assert (layers.bits, layers.block, layers.symmetric) == of_layers
 
 
 @pytest.mark.parametrize(("dense_bits", "of_layers"), [(8, [8]), (4, [4]), (None, [])])

@@ -19,37 +19,47 @@ from leanrec.compression.source import CompressionSource
 from leanrec.config.methods import QuantizationAware
 from leanrec.models.recommender import Recommender
 
-SYMMETRIC_LEVELS, ASYMMETRIC_LEVELS = 127, 15
 TINY = 1e-8
+IN_BLOCKS = 4
+"""Bits that are asymmetric, a scale a block, in tables and layers alike."""
 
 
 class Rounded(nn.Module):
-    """A matrix [N, D] rounded row by row: 8 bits symmetric, 4 bits asymmetric in blocks of columns."""
+    """A matrix [N, D] rounded row by row, or in blocks of columns (0: the whole row)."""
 
-    def __init__(self, bits: int, block: int) -> None:
+    def __init__(self, bits: int, block: int, *, symmetric: bool) -> None:
         super().__init__()
-        self.bits, self.block = bits, block
+        self.bits, self.block, self.symmetric = bits, block, symmetric
 
     def forward(self, matrix: Tensor) -> Tensor:
         """The rounded matrix, with the gradient of the matrix itself."""
         with torch.no_grad():
-            rounded = self._in_8_bits(matrix) if self.bits == 8 else self._in_4_bits(matrix)
+            blocks = matrix.split(self.block or matrix.shape[1], dim=1)
+            rounded = torch.cat([self._rounded(block) for block in blocks], dim=1)
         return matrix + (rounded - matrix).detach()
 
-    @staticmethod
-    def _in_8_bits(matrix: Tensor) -> Tensor:
-        scale = (matrix.abs().amax(dim=1, keepdim=True) / SYMMETRIC_LEVELS).clamp(min=TINY)
-        return (matrix / scale).round() * scale
-
-    def _in_4_bits(self, matrix: Tensor) -> Tensor:
-        blocks = matrix.split(self.block or matrix.shape[1], dim=1)
-        return torch.cat([self._block_in_4_bits(block) for block in blocks], dim=1)
-
-    @staticmethod
-    def _block_in_4_bits(block: Tensor) -> Tensor:
+    def _rounded(self, block: Tensor) -> Tensor:
+        if self.symmetric:
+            levels = 2 ** (self.bits - 1) - 1
+            scale = (block.abs().amax(dim=1, keepdim=True) / levels).clamp(min=TINY)
+            return (block / scale).round() * scale
+        levels = 2**self.bits - 1
         least, most = block.amin(dim=1, keepdim=True), block.amax(dim=1, keepdim=True)
-        scale = ((most - least) / ASYMMETRIC_LEVELS).clamp(min=TINY)
+        scale = ((most - least) / levels).clamp(min=TINY)
         return ((block - least) / scale).round() * scale + least
+
+
+def _of_tables(settings: QuantizationAware) -> Rounded:
+    """As int8_tables or int4_tables rounds."""
+    if settings.table_bits == IN_BLOCKS:
+        return Rounded(settings.table_bits, settings.block, symmetric=False)
+    return Rounded(settings.table_bits, settings.int8_block, symmetric=settings.int8_symmetric)
+
+
+def _of_layers(bits: int, block: int) -> Rounded:
+    """As int8_dense or int4_dense rounds."""
+    in_blocks = bits == IN_BLOCKS
+    return Rounded(bits, block if in_blocks else 0, symmetric=not in_blocks)
 
 
 def change(recommender: Recommender, settings: QuantizationAware, source: CompressionSource) -> Recommender:
@@ -57,9 +67,9 @@ def change(recommender: Recommender, settings: QuantizationAware, source: Compre
     rounded: list[nn.Module] = []
     for module in recommender.modules():
         if isinstance(module, nn.Embedding):
-            rounding = Rounded(settings.table_bits, settings.block)
+            rounding = _of_tables(settings)
         elif isinstance(module, nn.Linear) and settings.dense_bits is not None:
-            rounding = Rounded(settings.dense_bits, settings.block)
+            rounding = _of_layers(settings.dense_bits, settings.block)
         else:
             continue
         parametrize.register_parametrization(module, "weight", rounding)

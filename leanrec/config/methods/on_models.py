@@ -128,3 +128,7 @@ class QuantizationAware(FineTuningSettings):
     """Bits of a layer's weights; null: they are not rounded."""
     block: int = Field(default=0, ge=0)
     """Of 4 bits: columns that share a scale; 0: the whole row."""
+    int8_block: int = Field(default=0, ge=0)
+    """Of tables in 8 bits: the `block` of int8_tables."""
+    int8_symmetric: bool = True
+    """Of tables in 8 bits: the `symmetric` of int8_tables."""
