@@ -11,8 +11,8 @@ from test_recommender import SETTINGS, SPEC, make_items, make_recommender, make_
 from leanrec.config import RankerSettings
 from leanrec.config.zoo import RANKERS as NAMES
 from leanrec.errors import ConfigError
+from leanrec.models.attention import TransformerLayer
 from leanrec.models.ranking import RANKERS
-from leanrec.models.ranking.behaviour_sequence_transformer import TransformerLayer
 from leanrec.models.ranking.din import LocalActivation
 from leanrec.models.ranking.factorization_machine import PairwiseProducts
 from leanrec.models.ranking.fields import Fields
