@@ -85,6 +85,7 @@ def test_a_wrong_setting_is_named_with_the_way_out(change: dict, sentence: str) 
 SEQUENCES = {"retriever": {"model": "sasrec"}}
 NEIGHBOURS = {"retriever": {"model": "item_neighbours"}}
 ATTENTION = {"ranker": {"model": "din"}}
+TRANSFORMER = {"ranker": {"model": "behaviour_sequence_transformer"}}
 AS_IT_WAS = {"retriever_epochs": 0, "ranker_epochs": 0}
 
 
@@ -110,12 +111,23 @@ AS_IT_WAS = {"retriever_epochs": 0, "ranker_epochs": 0}
         (NEIGHBOURS, ["share_items"], "share_items fine-tunes, .* 'item_neighbours' does not learn"),
         (NEIGHBOURS, [{"share_items": AS_IT_WAS}], None),
         (ATTENTION, ["int4_tables"], None),
-        (ATTENTION, ["distil"], "distil knows the inside of dcn_v2 alone as a teacher, .* 'din'; leave"),
+        (ATTENTION, ["distil"], "inside of dcn_v2 and behaviour.* alone as a teacher, .* 'din'; leave"),
         (ATTENTION, [{"distil": {"teacher_weight": 0}}], None),
         (ATTENTION, ["prune_cross_layers"], "prune_cross_layers knows the inside of dcn_v2 alone, .* 'din'"),
         (ATTENTION, [{"prune_dimensions": {"ranker_dim": 8}}], "prune_dimensions knows the inside of dcn_v2"),
         (ATTENTION, [{"prune_neurons": {"parts": ["retriever"], **AS_IT_WAS}}], None),
         (ATTENTION, ["prune_neurons"], "prune_neurons knows the inside of dcn_v2 alone"),
+        (SEQUENCES, [{"prune_heads": {"retriever_heads": 1}}], None),
+        (SEQUENCES, [{"prune_heads": {"retriever_heads": 3}}], "retriever_heads 3 is above the 2 that the"),
+        (SEQUENCES, [{"prune_heads": {"retriever_heads": 2}}], "prune_heads: no head would go; give a small"),
+        (SEQUENCES, ["prune_heads"], "prune_heads: no head would go; give a smaller retriever_heads or rank"),
+        (SEQUENCES, [{"prune_heads": {"ranker_heads": 1}}], "inside of behaviour.* alone, .*'dcn_v2'"),
+        (TRANSFORMER, [{"prune_heads": {"ranker_heads": 3}}], None),
+        (TRANSFORMER, [{"prune_heads": {"ranker_heads": 5}}], "ranker_heads 5 is above the 4 that the r"),
+        (TRANSFORMER, [{"prune_heads": {"retriever_heads": 1}}], "inside of sasrec alone, .* 'two_tower'"),
+        ({**SEQUENCES, **TRANSFORMER}, [{"prune_heads": {"retriever_heads": 1, "ranker_heads": 4}}], None),
+        (ATTENTION, [{"prune_heads": {"ranker_heads": 1}}], "inside of behaviour_sequence_transformer alone"),
+        (SEQUENCES, 2 * [{"prune_heads": {"retriever_heads": 1}}], "both rewrite the retriever.heads"),
     ],
     ids=str,
 )  # fmt: skip

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leanrec.compression.architecture import ranker_as, retriever_as
+from leanrec.models.layers import MLP
+from leanrec.models.ranking.behaviour_sequence_transformer import BehaviourSequenceTransformer
 from leanrec.models.ranking.dcn_v2 import DCNv2Ranker
 from leanrec.models.ranking.tasks import Heads
 from leanrec.models.recommender import MASKED, Recommender
@@ -52,7 +54,7 @@ class Teacher:
     @torch.no_grad()
     def heads(self, batch: Examples, item_index: Tensor) -> tuple[Heads, Tensor]:
         """The heads for candidates [E, C], and the last hidden layer of the first member, [E, C, H]."""
-        with _hidden_layer(ranker_as(DCNv2Ranker, self.members[0], METHOD)) as hidden:
+        with _hidden_layer(_deep_of_teacher(self.members[0])) as hidden:
             told = [member.rank(batch.user, item_index) for member in self.members]
         return Heads(*(torch.stack(logits).mean(dim=0) for logits in zip(*told, strict=True))), hidden[0]
 
@@ -96,13 +98,12 @@ class DistilledRankerObjective(nn.Module):
         super().__init__()
         self.objective, self.teacher = objective, teacher
         self.weight, self.feature_weight = weight, feature_weight
-        width = ranker_as(DCNv2Ranker, teacher.members[0], METHOD).deep.width
-        assert isinstance(objective.model, DCNv2Ranker)
-        self.hint = nn.Linear(objective.model.deep.width, width)
+        width = _deep_of_teacher(teacher.members[0]).width
+        self.hint = nn.Linear(_deep_of(objective.model).width, width)
 
     def forward(self, batch: Examples, candidates: Candidates) -> Tensor:
         """The loss of E events, a scalar."""
-        with _hidden_layer(self.objective.model) as ours:
+        with _hidden_layer(_deep_of(self.objective.model)) as ours:
             heads = self.objective.heads(batch, candidates)
         told, theirs = self.teacher.heads(batch, candidates.item_index)
         settings = self.objective.settings
@@ -118,12 +119,23 @@ class DistilledRankerObjective(nn.Module):
         return (1 - self.weight) * own + self.weight * loss
 
 
+def _deep_of_teacher(teacher: Recommender) -> MLP:
+    """The deep part of its ranker; a CompressionError where that is of no architecture known inside."""
+    if isinstance(teacher.ranker, BehaviourSequenceTransformer):
+        return teacher.ranker.deep
+    return ranker_as(DCNv2Ranker, teacher, METHOD).deep
+
+
+def _deep_of(ranker: nn.Module) -> MLP:
+    assert isinstance(ranker, DCNv2Ranker | BehaviourSequenceTransformer)
+    return ranker.deep
+
+
 @contextmanager
-def _hidden_layer(ranker: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that takes up the last hidden layer of `ranker`, [..., H], each time that it answers."""
+def _hidden_layer(deep: MLP) -> Iterator[list[Tensor]]:
+    """A list that takes up the last layer of `deep`, [..., H], each time that its model answers."""
     seen: list[Tensor] = []
-    assert isinstance(ranker, DCNv2Ranker)
-    hook = ranker.deep.register_forward_hook(lambda _, __, output: seen.append(output))
+    hook = deep.register_forward_hook(lambda _, __, output: seen.append(output))
     try:
         yield seen
     finally:

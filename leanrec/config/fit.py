@@ -14,6 +14,7 @@ from leanrec.config.methods import (
     FineTuningSettings,
     PruneCrossLayers,
     PruneDimensions,
+    PruneHeads,
     PruneNeurons,
 )
 from leanrec.config.recipes import Recipe
@@ -22,6 +23,10 @@ from leanrec.config.training import TrainingSettings
 RETRIEVER, RANKER = "retriever", "ranker"
 KNOWN = {RETRIEVER: "two_tower", RANKER: "dcn_v2"}
 """Part -> the one architecture whose inside methods know."""
+ATTENTION = {RETRIEVER: "sasrec", RANKER: "behaviour_sequence_transformer"}
+"""Part -> the one architecture that has attention, whose heads can be cut out."""
+TEACHING = (KNOWN[RANKER], ATTENTION[RANKER])
+"""Rankers that can teach: distillation knows their last hidden layer."""
 RESHAPING = (Distil, PruneDimensions, PruneNeurons, PruneCrossLayers)
 """Settings of methods that leave a plain model of other widths."""
 
@@ -38,11 +43,12 @@ def check_fit(recipe: Recipe, training: TrainingSettings) -> None:
 
 def misfit_of(method: str, settings: FineTuningSettings, training: TrainingSettings) -> str | None:
     """Why `method` cannot change models of `training`, with the way out; None when it can."""
+    known_inside = ATTENTION if isinstance(settings, PruneHeads) else KNOWN
     for part in _parts_cut(settings, training):
-        model = getattr(training, part).model
-        if model != KNOWN[part]:
+        model, known = getattr(training, part).model, known_inside[part]
+        if model != known:
             return (
-                f"{method} knows the inside of {KNOWN[part]} alone, and the {part} is {model!r}; leave the "
+                f"{method} knows the inside of {known} alone, and the {part} is {model!r}; leave the "
                 "method out of the recipe"
             )
     return _too_large(settings, training) or _unteachable(method, settings, training)
@@ -89,6 +95,8 @@ def _parts_cut(settings: FineTuningSettings, training: TrainingSettings) -> tupl
             return settings.parts
         case PruneCrossLayers():
             return (RANKER,)
+        case PruneHeads():
+            return tuple(part for part in ATTENTION if getattr(settings, f"{part}_heads") is not None)
     return ()
 
 
@@ -112,6 +120,21 @@ def _too_large(settings: FineTuningSettings, training: TrainingSettings) -> str 
             f"prune_cross_layers: cross_layers {settings.cross_layers} is above the "
             f"{training.ranker.cross_layers} that the ranker has; choose fewer, or leave the method out"
         )
+    return _too_many_heads(settings, training) if isinstance(settings, PruneHeads) else None
+
+
+def _too_many_heads(settings: PruneHeads, training: TrainingSettings) -> str | None:
+    parts = _parts_cut(settings, training)
+    left = {part: getattr(settings, f"{part}_heads") for part in parts}
+    has = {part: getattr(getattr(training, part), ATTENTION[part]).heads for part in parts}
+    for part in parts:
+        if left[part] > has[part]:
+            return (
+                f"prune_heads: {part}_heads {left[part]} is above the {has[part]} that the {part} has; "
+                "choose fewer"
+            )
+    if left == has:
+        return "prune_heads: no head would go; give a smaller retriever_heads or ranker_heads"
     return None
 
 
@@ -125,9 +148,9 @@ def _unteachable(method: str, settings: FineTuningSettings, training: TrainingSe
             f"{method} fine-tunes, and the retriever {retriever!r} does not learn by gradient; leave the "
             "method out of the recipe"
         )
-    if settings.teacher_weight > 0 and ranker != KNOWN[RANKER]:
+    if settings.teacher_weight > 0 and ranker not in TEACHING:
         return (
-            f"{method} knows the inside of {KNOWN[RANKER]} alone as a teacher, and the ranker is {ranker!r}; "
-            "leave the method out of the recipe, or set its teacher_weight to 0"
+            f"{method} knows the inside of {' and '.join(TEACHING)} alone as a teacher, and the ranker is "
+            f"{ranker!r}; leave the method out of the recipe, or set its teacher_weight to 0"
         )
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +37,7 @@ SMALL = {
     "prune_dimensions": {"retriever_dim": 8, "ranker_dim": 8},
     "prune_neurons": {"share": 0.5},
     "prune_cross_layers": {"cross_layers": 1},
+    "prune_heads": {"retriever_heads": 2, "ranker_heads": 1, "feature_weight": 0.1},
     "low_rank": {"cross_rank": 8, "deep_rank": 4},
     "share_items": {},
     "quantization_aware": {"table_bits": 4, "block": 8},
@@ -45,6 +47,9 @@ SMALL = {
     "tensor_train_tables": {"rank": 2},
 }
 """Settings with which each method makes the tiny model smaller."""
+ATTENTION = {"retriever": "sasrec", "ranker": "behaviour_sequence_transformer"}
+OF_ATTENTION = ("prune_heads",)
+"""Methods that want models with attention."""
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +57,38 @@ def source(tiny_export):
     return CompressionSource(**tiny_export._asdict())
 
 
+@pytest.fixture(scope="module")
+def with_attention(source):
+    return attentive(source)
+
+
+def attentive(source: CompressionSource) -> CompressionSource:
+    """The same artifacts, untrained SASRec and Behaviour Sequence Transformer: two layers of four heads."""
+    for part, model in ATTENTION.items():
+        source = with_other_model(source, part, model, {"layers": 2, "heads": 4})
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for value in source.recommender.parameters():  # layers begin alike, and a user without a past at zero
+            value.add_(torch.randn_like(value), alpha=0.1)
+    source.recommender.freeze_items().eval()
+    return source
+
+
+@pytest.fixture
+def suited(name, source, with_attention):
+    """The models that the method `name` is for."""
+    return with_attention if name in OF_ATTENTION else source
+
+
 def recipe_of(*steps, name="tried") -> Recipe:
     return Recipe.parse({"name": name, "steps": list(steps)})
 
 
 def fresh(source: CompressionSource) -> CompressionSource:
-    """The same artifacts, nothing changed or read yet."""
-    return replace(source, changed={})
+    """The same artifacts and model, nothing changed yet."""
+    made = replace(source, changed={})
+    made.__dict__["recommender"] = copy.deepcopy(source.recommender)
+    return made
 
 
 def served_numbers(model) -> int:
@@ -68,21 +98,21 @@ def served_numbers(model) -> int:
 
 @pytest.mark.parametrize("name", MODEL_METHODS)
 class TestEveryModelMethod:
-    def test_the_model_is_smaller_and_the_same_each_time(self, name, source):
+    def test_the_model_is_smaller_and_the_same_each_time(self, name, suited):
         recipe = recipe_of({name: {**SMALL[name], **BRIEF}})
-        first, second = (change_model(recipe, given) for given in (source, fresh(source)))
+        first, second = (change_model(recipe, given) for given in (suited, fresh(suited)))
         if name == "quantization_aware":  # it prepares for a method on the graph
-            assert served_numbers(first) == served_numbers(source.recommender)
+            assert served_numbers(first) == served_numbers(suited.recommender)
         else:
-            assert served_numbers(first) < served_numbers(source.recommender)
+            assert served_numbers(first) < served_numbers(suited.recommender)
         for key, value in first.state_dict().items():
             assert torch.isfinite(value.float()).all(), key
             assert torch.equal(value, second.state_dict()[key]), key
 
-    def test_it_answers_as_before_when_it_was_saved_and_loaded(self, name, source, tmp_path):
-        model = change_model(recipe_of({name: {**SMALL[name], **BRIEF}}), source)
+    def test_it_answers_as_before_when_it_was_saved_and_loaded(self, name, suited, tmp_path):
+        model = change_model(recipe_of({name: {**SMALL[name], **BRIEF}}), suited)
         save_model(model, tmp_path / "model")
-        inputs = read_golden(source.graphs).inputs[RECOMMENDER]
+        inputs = read_golden(suited.graphs).inputs[RECOMMENDER]
         answers, told = (
             answer_eagerly(each, RECOMMENDER, inputs) for each in (load_model(tmp_path / "model"), model)
         )
@@ -108,22 +138,30 @@ OTHER_TABLES = recipe_of(
     {"quotient_remainder_tables": {"tables": ["retriever.user", "retriever.history"], **NO_TRAINING}},
     {"robe_tables": {"tables": ["ranker.user"], **NO_TRAINING}},
 )
-"""Every form, in two models: exporting is slow."""
+"""Every form of tables and layers, in two models: exporting is slow."""
 
 
-def test_every_form_is_tried_here(source):
+FEWER_HEADS = recipe_of({"prune_heads": {"retriever_heads": 1, "ranker_heads": 2, **NO_TRAINING}})
+
+
+@pytest.fixture(params=[OF_ALL_KINDS, OTHER_TABLES, FEWER_HEADS], ids=lambda recipe: recipe.methods[-1])
+def changed(request, source, with_attention):
+    """A model in some of the forms."""
+    return change_model(request.param, with_attention if request.param is FEWER_HEADS else source)
+
+
+def test_every_form_is_tried_here(source, with_attention):
     models = [change_model(recipe, source) for recipe in (OF_ALL_KINDS, OTHER_TABLES)]
+    models.append(change_model(FEWER_HEADS, with_attention))
     assert {sizes["form"] for model in models for sizes in model.forms.values()} == FORMS.keys()
 
 
-@pytest.mark.parametrize("recipe", [OF_ALL_KINDS, OTHER_TABLES])
-def test_every_form_is_exported_as_it_answers(recipe, source, tmp_path):
-    model = change_model(recipe, source)
+def test_every_form_is_exported_as_it_answers(changed, source, tmp_path):
     golden = read_golden(source.graphs)
     path = tmp_path / "model.onnx"
-    write_graph(export_graph(model, RECOMMENDER), path)
+    write_graph(export_graph(changed, RECOMMENDER), path)
     answers = GraphSession(path).run(golden.inputs[RECOMMENDER])
-    told = answer_eagerly(model, RECOMMENDER, golden.inputs[RECOMMENDER])
+    told = answer_eagerly(changed, RECOMMENDER, golden.inputs[RECOMMENDER])
     assert answers["item_index"].shape == golden.outputs[RECOMMENDER]["item_index"].shape
     np.testing.assert_allclose(answers["score"], told["score"], atol=1e-5)
 
@@ -227,10 +265,18 @@ def test_a_recipe_that_does_not_fit_the_model_says_so(source, tmp_path, steps, s
         write_compressed(recipe_of(*quick), fresh(source), tmp_path / "out")
 
 
-def with_other_model(source: CompressionSource, part: str, model: str) -> CompressionSource:
+def with_other_model(
+    source: CompressionSource, part: str, model: str, options: dict | None = None
+) -> CompressionSource:
     """The same artifacts with an untrained model in the place of the trained one: another `part`."""
     before = source.recommender
-    other = getattr(before.settings, part).model_copy(update={"model": model})
+    other = type(getattr(before.settings, part)).parse(
+        {
+            **getattr(before.settings, part).model_dump(),
+            "model": model,
+            **({model: options} if options else {}),
+        }
+    )
     settings = before.settings.model_copy(update={part: other})
     made = fresh(source)
     made.__dict__["recommender"] = Recommender(
@@ -248,6 +294,8 @@ def with_other_model(source: CompressionSource, part: str, model: str) -> Compre
         ("ranker", "din", {"prune_dimensions": {"ranker_dim": 8}}, "prune_dimensions knows the inside of"),
         ("ranker", "din", {"prune_cross_layers": {}}, "prune_cross_layers knows the inside of"),
         ("ranker", "din", {"distil": {}}, "distil knows the inside of"),
+        ("retriever", "gru4rec", {"prune_heads": {"retriever_heads": 1}}, "prune_heads knows the inside of"),
+        ("ranker", "din", {"prune_heads": {"ranker_heads": 1}}, "prune_heads knows the inside of"),
         ("retriever", "gru4rec", {"prune_neurons": {"parts": ["ranker"]}}, None),
         ("retriever", "gru4rec", {"prune_cross_layers": {"cross_layers": 1}}, None),
         ("ranker", "din", {"prune_dimensions": {"retriever_dim": 8, "teacher_weight": 0}}, None),

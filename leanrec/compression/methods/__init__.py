@@ -15,6 +15,7 @@ from leanrec.compression.methods.mixed_tables import MIXED_TABLES
 from leanrec.compression.methods.product_quantized_tables import PRODUCT_QUANTIZED_TABLES
 from leanrec.compression.methods.prune_cross_layers import PRUNE_CROSS_LAYERS
 from leanrec.compression.methods.prune_dimensions import PRUNE_DIMENSIONS
+from leanrec.compression.methods.prune_heads import PRUNE_HEADS
 from leanrec.compression.methods.prune_neurons import PRUNE_NEURONS
 from leanrec.compression.methods.prune_rows import PRUNE_ROWS
 from leanrec.compression.methods.quantization_aware import QUANTIZATION_AWARE
@@ -49,6 +50,7 @@ _ON_MODELS = (
     PRUNE_DIMENSIONS,
     PRUNE_NEURONS,
     PRUNE_CROSS_LAYERS,
+    PRUNE_HEADS,
     LOW_RANK,
     SHARE_ITEMS,
     QUANTIZATION_AWARE,

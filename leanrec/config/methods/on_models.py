@@ -58,6 +58,20 @@ class PruneCrossLayers(FineTuningSettings):
     """The first so many stay."""
 
 
+class PruneHeads(FineTuningSettings):
+    """Fewer attention heads in every layer; null: as many as before."""
+
+    retriever_heads: int | None = Field(default=None, ge=1)
+    """Heads that stay in each layer of the retriever."""
+    ranker_heads: int | None = Field(default=None, ge=1)
+    """Heads that stay in each layer of the ranker."""
+
+    def rewrites(self) -> frozenset[str]:
+        """The heads of each model named."""
+        heads = {"retriever.heads": self.retriever_heads, "ranker.heads": self.ranker_heads}
+        return frozenset(name for name, left in heads.items() if left is not None)
+
+
 class LowRank(FineTuningSettings):
     """Dense layers as products of two narrow ones; null: that part stays whole."""
 

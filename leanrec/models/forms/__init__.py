@@ -1,4 +1,4 @@
-"""Other forms of an embedding table and of a linear layer, which hold less than the plain ones.
+"""Other forms of an embedding table, of a linear layer and of attention, which hold less than the plain ones.
 
 A model is built plain, then `reform` puts forms into the places that its description names:
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from leanrec.errors import ExportError
 from leanrec.models.forms.form import Form
+from leanrec.models.forms.heads import HEADS
 from leanrec.models.forms.low_rank import LowRankLinear
 from leanrec.models.forms.shared_items import ItemsOfFeatures, ItemsOfTower
 from leanrec.models.forms.tables import TABLES
@@ -29,6 +30,7 @@ FORMS: dict[str, type[Form]] = {
     "items_of_tower": ItemsOfTower,
     "items_of_features": ItemsOfFeatures,
     **TABLES,
+    **HEADS,
 }
 """Every form by its name in a description."""
 
