@@ -66,7 +66,8 @@ def _show_plan(
     from leanrec.files import read_json
     from leanrec.models.inputs import read_item_inputs
     from leanrec.schema import ModelSpec
-    from leanrec.training.footprint import does_not_fit, plan_training, refusal
+    from leanrec.training.fits import does_not_fit, refusal
+    from leanrec.training.footprint import plan_training
     from leanrec.training.memory import available_memory
     from leanrec.training.sharded_model import quiet_planner
 

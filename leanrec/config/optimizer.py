@@ -35,7 +35,7 @@ class OptimizerSettings(Section):
     """Largest norm of the dense part's gradient, beyond which it is scaled down; null: any."""
     accumulate: int = Field(default=1, ge=1)
     """Steps whose dense gradients are averaged before the dense part moves and processes exchange them; the
-    tables move at every step, for their optimizer is part of the backward pass."""
+    tables move at every step, for their optimizer is part of the backward pass, but those `data_parallel`."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the dense part's products; weights, tables and optimizers stay in float32. fp16, for GPUs without
     bf16, scales the loss, and leaves out a step whose gradients leave its range."""

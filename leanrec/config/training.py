@@ -224,7 +224,7 @@ class TrainingSettings(Section):
     replicas: int = Field(default=1, ge=1)
     """Groups of processes that each have all tables, sharded within the group (2D parallelism)."""
     sync_every: int = Field(default=10, ge=1)
-    """Steps after which the tables of the replicas are averaged."""
+    """Steps of an epoch after which the tables of the replicas are averaged, as they are at its end."""
     balance: Literal["equal", "measured"] = "equal"
     """How a batch is shared out: equal parts, or by each process's speed, measured before every epoch."""
     exchange: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
@@ -283,6 +283,25 @@ class TrainingSettings(Section):
                 f"exchange 'int8' packs vectors whole, and sharding 'grid' of {cut[0]!r} cuts them; set "
                 "exchange: fp16, or another sharding"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_share_processes_and_steps(self) -> Self:
+        job = self.train_job
+        processes = job.num_nodes * job.num_processes_per_node if job else self.num_processes
+        of_what = "train_job.num_nodes x num_processes_per_node" if job else "num_processes"
+        if processes % self.replicas:
+            raise ValueError(
+                f"replicas {self.replicas} cannot share {processes} processes evenly; make {of_what} a "
+                f"multiple of {self.replicas}"
+            )
+        for part in ("retriever", "ranker"):
+            steps = getattr(self, part).optimizer.accumulate
+            if self.replicas > 1 and self.sync_every % steps:
+                raise ValueError(
+                    f"sync_every {self.sync_every} would average replicas between the {steps} steps of "
+                    f"{part}.optimizer.accumulate; make it a multiple of these"
+                )
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from leanrec.config import RankerSettings, RetrieverSettings
 from leanrec.errors import TrainingError
 from leanrec.training.checkpoint import Checkpoints, Progress
 from leanrec.training.examples import Examples
+from leanrec.training.replicas import Replicas
 from leanrec.training.sharded_model import ShardedModel
 from leanrec.training.sparse import Held, copied, parts_of
 from leanrec.training.watching import Watch
@@ -43,8 +44,8 @@ class Course:
     """Table -> its sharding, where the planner shall not choose."""
     exchange: str
     """In what vectors travel between processes."""
-    replicas: int
-    """Groups of processes that each have all tables."""
+    replicas: Replicas
+    """The groups of processes that each have all tables."""
     sync_every: int
     """Steps after which the tables of these are averaged."""
     balance: str

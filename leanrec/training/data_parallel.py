@@ -15,7 +15,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 DATA_PARALLEL = "data_parallel"
 """What `training.sharding` calls it."""
 EPS = 1e-8
-"""What the square root of a table's sum is never below, whoever holds the table."""
+"""What is added to the square root of a sum before a gradient is divided by it, whoever holds the table."""
 OPTIMIZERS = {"adagrad": torch.optim.Adagrad, "rowwise_adagrad": RowWiseAdagrad}
 
 
@@ -53,8 +53,14 @@ class DataParallelOptimizer:
             self._optimizer.step()
 
     def sums(self) -> dict[str, Tensor]:
-        """Table -> sums of squared gradients, one for each weight [rows, columns]; one a row is repeated."""
-        return {name: self._sum(table).expand(table.shape).clone() for name, table in self._tables.items()}
+        """Table -> sums of squared gradients, one for each weight [rows, columns], on the host.
+
+        One a row stands in each column of the row.
+        """
+        return {
+            name: self._sum(table).to("cpu", copy=True).expand(table.shape).contiguous()
+            for name, table in self._tables.items()
+        }
 
     def load_sums(self, sums: Mapping[str, Tensor]) -> None:
         """Take over what `sums` gave; a sum a row is the mean of the row's."""

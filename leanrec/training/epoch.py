@@ -56,7 +56,7 @@ def train_epoch(sharded: ShardedModel, course: Course, state: State) -> dict[str
                     weigh(sharded.objective, batch)
             place, size = group_of(done, len(steps), settings.accumulate)
             goes_on = done + 1 < len(steps)
-            is_synced = course.replicas == 1 or (done + 1) % course.sync_every == 0 or not goes_on
+            is_synced = course.replicas.num == 1 or (done + 1) % course.sync_every == 0 or not goes_on
             can_save = place + 1 == size and goes_on and is_synced
             is_due = can_save and _is_due(saved, course.checkpoint_every_s)
             if course.prefetch and goes_on and not is_due:  # a checkpoint holds the random state of its step

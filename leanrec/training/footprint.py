@@ -1,4 +1,4 @@
-"""Will it fit? What each process of a training would hold and send, before any of them starts.
+"""What each process of a training would hold and send, before any of them starts (whether it fits: fits.py).
 
     tables      a process's part of the embedding tables and of Adagrad's sums, in float32; with tables that
                 every process has whole go their gradients
@@ -18,21 +18,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from leanrec.config import RankerSettings, RetrieverSettings, TrainingSettings
-from leanrec.errors import TrainingError
 from leanrec.models.inputs import ItemInputs, UserInputs
 from leanrec.models.recommender import Recommender
 from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.schema import USER_STATISTICS, ModelSpec
 from leanrec.training.data_parallel import DATA_PARALLEL
 from leanrec.training.exchange import vector_bytes
-from leanrec.training.memory import size_in_words
 from leanrec.training.replicas import group_size
 from leanrec.training.sharding import Placed, refuse_unknown_tables, sharding_of
 
@@ -47,7 +45,6 @@ Settings = RetrieverSettings | RankerSettings
 
 GPUS_A_HOST = 8
 """What a plan for more GPUs takes a host to have."""
-MORE_PROCESSES = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +68,10 @@ class PlannedTable:
     def is_everywhere(self) -> bool:
         """Whether each process has all of it, so that gradients travel in the place of vectors."""
         return self.sharding == DATA_PARALLEL
+
+    def kept_by(self, rank: int, group: int) -> int:
+        """Weights that `rank` copies as the best; the first `group` ranks do it for all of sharded tables."""
+        return self.weights_a_rank.get(rank, 0) if rank < group or self.is_everywhere else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +149,7 @@ def plan_training(
         tables += planned
         ranks = range(num_processes)
         held.append([sum(t.bytes_a_rank.get(rank, 0) for t in planned) for rank in ranks])
-        best = [KEPT * FLOAT * sum(t.weights_a_rank.get(rank, 0) for t in planned) for rank in ranks[:group]]
-        kept.append(best + [0] * (num_processes - group))  # the first replica keeps and writes for all
+        kept.append([KEPT * FLOAT * sum(t.kept_by(rank, group) for t in planned) for rank in ranks])
         weights = sum(p.numel() for p in model.parameters()) - _table_weights(model)
         dense.append(weights * FLOAT * COPIES)
         exchange = settings.exchange if group > 1 else "fp32"  # one sends nothing
@@ -176,88 +176,6 @@ def plan_training(
         gathered_bytes=FLOAT * sum(_table_weights(model) for model in models.values()),
         sent_bytes=max(sent),
         averaged_bytes=max(synced),
-    )
-
-
-def misfit(plan: TrainingPlan, *, device: int | None, host: int) -> str | None:
-    """What does not fit into the bytes of each `device` and of the one `host`; None where all does.
-
-    `device` is None for CPUs, whose memory is the host's.
-    """
-    if device is not None and plan.on_device > device:
-        return f"the fullest device needs {size_in_words(plan.on_device)}, each has {size_in_words(device)}"
-    if plan.on_host > host:
-        return f"the host needs {size_in_words(plan.on_host)}, {size_in_words(host)} are there"
-    return None
-
-
-def refusal(
-    plan: TrainingPlan,
-    settings: TrainingSettings,
-    spec: ModelSpec,
-    items: ItemInputs,
-    *,
-    device: int | None,
-    host: int,
-    most: int | None = None,
-) -> str | None:
-    """What does not fit, and the nearest plan that does; None where all fits. See `nearest_that_fits`."""
-    fault = misfit(plan, device=device, host=host)
-    if fault is None:
-        return None
-    nearest = nearest_that_fits(plan, settings, spec, items, device=device, host=host, most=most)
-    return f"{fault}; {nearest}"
-
-
-def does_not_fit(plan: TrainingPlan, fault: str) -> TrainingError:
-    """The error with which training, and the plan of it, end for what `refusal` says."""
-    return TrainingError(f"training with {plan.num_processes} processes does not fit: {fault}")
-
-
-def nearest_that_fits(
-    plan: TrainingPlan,
-    settings: TrainingSettings,
-    spec: ModelSpec,
-    items: ItemInputs,
-    *,
-    device: int | None,
-    host: int,
-    most: int | None = None,
-) -> str:
-    """The plain tables on the host, more or fewer processes (of `most`), one sum a row for the tables'
-    optimizer, or several of these; else what would help."""
-    numbers = {
-        number
-        for number in (1, *MORE_PROCESSES)
-        if (most is None or number <= most) and number % settings.replicas == 0
-    }
-    room: dict[str, Any] = {"device": device, "host": host}
-    spared = " with training.plain_tables: host"
-    of_device = device is not None and plan.on_device > device
-    for tried, how in ((settings, ""), (_a_sum_a_row(settings), " with optimizer.tables: rowwise_adagrad")):
-        for number in (plan.num_processes, *sorted(numbers - {plan.num_processes})):
-            other = plan
-            if how or number != plan.num_processes:
-                other = plan_training(tried, spec, items, num_processes=number, device=plan.device)
-            if other is not plan and misfit(other, **room) is None:
-                return f"training.num_processes: {number}{how} fits"
-            if of_device and misfit(replace(other, plain_on_host=True), **room) is None:
-                return f"training.num_processes: {number}{how}{' and' if how else ''}{spared} fits"
-    return (
-        "no number of processes on one host fits, not with optimizer.tables: rowwise_adagrad either: lower "
-        "training.retriever.dim and training.ranker.dim"
-    )
-
-
-def _a_sum_a_row(settings: TrainingSettings) -> TrainingSettings:
-    """`settings` with row-wise Adagrad for the tables of both models."""
-
-    def changed(part: Any) -> Any:
-        optimizer = part.optimizer.model_copy(update={"tables": "rowwise_adagrad"})
-        return part.model_copy(update={"optimizer": optimizer})
-
-    return settings.model_copy(
-        update={"retriever": changed(settings.retriever), "ranker": changed(settings.ranker)}
     )
 
 

@@ -62,14 +62,14 @@ class ShardedModel:
         by_hand: Mapping[str, str],
         device: torch.device,
         exchange: str = "fp32",
-        replicas: int = 1,
+        replicas: Replicas | None = None,
     ) -> None:
         """`by_hand`: table -> its sharding, else the planner chooses. `exchange`: how vectors travel.
 
-        `replicas`: groups of processes that each have all tables.
+        `replicas`: groups of processes that each have all tables; None: one of all.
         """
         model: Any = objective.model
-        self._replicas = Replicas.of(replicas, device.type)
+        self._replicas = replicas or Replicas.of(1, device.type)
         sharding = sharding_of(
             model.sparse.num_rows,
             by_hand,
@@ -136,7 +136,8 @@ class ShardedModel:
     ) -> float:
         """One step on this process's share of a batch; answers its loss.
 
-        Gradients are means over the processes, learning rates are multiplied by `rate`. The step is number
+        Gradients are means over the processes (of the group, for sharded tables), learning rates are
+        multiplied by `rate`. The step is number
         `place` of `size` whose dense gradients are averaged: the dense part moves, and processes exchange its
         gradients, with the last of them. After it the replicas' tables are averaged where `sync` says so.
         """

@@ -30,13 +30,15 @@ from leanrec.training.candidates import CandidateSampler
 from leanrec.training.checkpoint import Checkpoints, identity_of
 from leanrec.training.course import Course
 from leanrec.training.examples import TRAIN, VALID, Examples, interactions_of, read_examples
+from leanrec.training.fits import does_not_fit, refusal
 from leanrec.training.fitting import fit_retriever, temperature_of
-from leanrec.training.footprint import does_not_fit, plan_training, refusal
+from leanrec.training.footprint import plan_training
 from leanrec.training.host_tables import keep_tables_on_host
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
 from leanrec.training.loop import PROBE_EVENTS, Fitted, fit
 from leanrec.training.memory import available_memory
 from leanrec.training.objectives import RankerObjective, lesson_of
+from leanrec.training.replicas import Replicas
 from leanrec.training.sharded_model import quiet_planner
 from leanrec.training.sparse import collective_device
 from leanrec.training.validation import Holdout
@@ -49,7 +51,8 @@ ELSEWHERE = (
     *("num_processes", "sharding", "balance", "train_job", "max_restarts", "tensorboard", "profile"),
     *("checkpoint", "checkpoint_every_s", "keep_checkpoints", "resume", "prefetch", "plain_tables"),
 )
-"""Settings that say where it is learnt, not what."""
+"""Settings that say where it is learnt, not what (but for tables `data_parallel`, which move with the dense
+part where its gradients are added up over steps, and follow all processes where there are replicas)."""
 PACE = ("learning_rate", "table_learning_rate", "weight_decay", "epochs", "patience")
 PACE_OF_OPTIMIZER = (
     *("schedule", "warmup_steps", "step_epochs", "step_factor"),
@@ -143,7 +146,7 @@ def train(settings: TrainingSettings, job: Job) -> None:
         "checkpoint_every_s": settings.checkpoint_every_s,
         "sharding": settings.sharding,
         "exchange": settings.exchange,
-        "replicas": settings.replicas,
+        "replicas": Replicas.of(settings.replicas, collective_device().type),
         "sync_every": settings.sync_every,
         "balance": settings.balance,
         "prefetch": settings.prefetch,

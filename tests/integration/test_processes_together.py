@@ -60,6 +60,11 @@ def test_a_checkpoint_is_taken_up_by_others(
             tmp_path / name,
         )
     saved, taken_up = (load_file(tmp_path / name) for name in ("saved", "taken up"))
+    for found, (num_processes, sharding) in ((saved, before), (taken_up, after)):
+        parts = [found.pop(f"parts/{rank}") for rank in range(num_processes)]
+        if sharding.endswith("in 2"):
+            first, second = parts[: num_processes // 2], parts[num_processes // 2 :]
+            assert all(map(torch.equal, first, second)), "the second replica is not as the first"
     assert {name.split("/")[0] for name in saved} == {"weights", "sums", "dense", "best", "best_sums"}
     assert saved.keys() == taken_up.keys()
     for name, value in saved.items():
@@ -102,6 +107,9 @@ def test_steps_added_up_move_as_one_batch_and_exchange_dense_gradients_once(tmp_
     for name in gradients:
         torch.testing.assert_close(outcome["3" + name[1:]], outcome[name], rtol=1e-4, atol=1e-7, msg=name)
     assert float(torch.cat([outcome[name].flatten() for name in gradients]).norm()) > 1e-2
+    for name in [name for name in outcome if name.startswith("1/sums/")]:  # of tables that all have whole
+        assert float(outcome[name].max()) > 1e-6
+        torch.testing.assert_close(outcome["3" + name[1:]], outcome[name], rtol=1e-4, atol=1e-9, msg=name)
     num_weights = sum(outcome[name].numel() for name in gradients)
     for batch in range(2):
         assert outcome[f"1/{batch}/reduced/0"].tolist()[0] == num_weights
@@ -115,7 +123,7 @@ def test_tables_that_every_process_has_move_as_sharded_ones(tmp_path: Path) -> N
     torchrun(2, "data_parallel_worker.py", tmp_path, tmp_path / "outcome")
     outcome = load_file(tmp_path / "outcome")
     ways = {name.split("/")[0] for name in outcome}
-    assert ways == {"adagrad", "rowwise_adagrad", "decay", "half"}
+    assert ways == {"adagrad", "rowwise_adagrad", "falling", "decay", "half"}
     for name, value in outcome.items():
         # The bias of all items alike moves no score of a softmax: its gradient is what rounding leaves.
         if "/data_parallel/" in name and not name.endswith("item_out.bias"):

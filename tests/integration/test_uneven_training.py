@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from other_worker import RUN
 from training_world import SMALL, write_world
 
 from leanrec.files import read_json
@@ -35,18 +36,6 @@ UNEVEN = SMALL.model_copy(
 BEFORE = SMALL.retriever.epochs * STEPS
 """Steps of the retriever, before the ranker's first."""
 PATIENCE_S = 600
-RUN = """
-import sys, json
-from pathlib import Path
-from leanrec.config import TrainingSettings
-from leanrec.training import train
-started = train._torchrun
-train._torchrun = lambda number, job: [*started(number, job)[:-3], sys.argv[3], str(job)]
-folder = Path(sys.argv[1])
-summary = train.train_models(TrainingSettings.parse(json.loads(sys.argv[2])), features=folder / "features",
-                             training_set=folder / "training_set.parquet", output=folder / "model")
-(folder / "summary.json").write_text(json.dumps(summary))
-"""
 
 
 def started(folder: Path, slow_s: float = 0.01) -> subprocess.Popen:

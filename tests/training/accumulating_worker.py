@@ -32,6 +32,11 @@ def main(world: Path, outcome: Path) -> None:
     objective = objective_of(recommender)
     found: dict[str, torch.Tensor] = {}
     for accumulate in (1, STEPS):
+        model = sharded_of(objective, "data_parallel", {"accumulate": accumulate})
+        with Watch("retriever").epoch(0, 1) as watch:
+            for place, rows in enumerate((torch.arange(SHARE) + SHARE * dist.get_rank()).chunk(accumulate)):
+                model.step(events.take(rows), torch.Generator(), place=place, size=accumulate, watch=watch)
+        found |= {f"{accumulate}/sums/{table}": value for table, value in model.sums().items()}
         model = sharded_of(objective, "row_wise", {"accumulate": accumulate}, table_learning_rate=0.0)
         with Watch("retriever").epoch(0, 1) as watch:
             for batch in range(BATCHES):

@@ -24,6 +24,7 @@ SHARE = 24
 WAYS: dict[str, dict[str, Any]] = {
     "adagrad": {"tables": "adagrad"},
     "rowwise_adagrad": {"tables": "rowwise_adagrad"},
+    "falling": {"tables": "adagrad", "schedule": "cosine"},
     "decay": {"tables": "adagrad", "table_weight_decay": 0.1},
     "half": {"tables": "rowwise_adagrad", "precision": "fp16"},
 }

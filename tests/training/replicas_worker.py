@@ -12,11 +12,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from resharding_worker import objective_of, recommender_of, sharded_of
+from resharding_worker import objective_of, parts_of_all, recommender_of, sharded_of
 from safetensors.torch import save_file
 
 from leanrec.training.examples import TRAIN, read_examples
-from leanrec.training.sharded_model import ShardedModel
 from leanrec.training.sparse import in_full
 from leanrec.training.watching import Watch
 
@@ -40,24 +39,18 @@ def main(world: Path, outcome: Path, replicas: int) -> None:
                 for step in range(STEPS):
                     rows = torch.arange(SHARE) + SHARE * (4 * step + place)
                     model.step(events.take(rows), torch.Generator(), watch=watch)
-            before = _of_all(model)
+            before = parts_of_all(model)
             model.average_replicas()
             found |= {f"{sharding}/{part}/before/{rank}": parts for rank, parts in enumerate(before)}
-            found |= {f"{sharding}/{part}/after/{rank}": parts for rank, parts in enumerate(_of_all(model))}
+            found |= {
+                f"{sharding}/{part}/after/{rank}": parts for rank, parts in enumerate(parts_of_all(model))
+            }
             for group, held in (("weights", model.weights()), ("sums", model.sums())):
                 found |= {f"{sharding}/{part}/{group}/{name}": v for name, v in in_full(held).items()}
         model.gather(copy.deepcopy(objective.model))  # none waits for a process of another replica
     if dist.get_rank() == 0:
         save_file(found, outcome)
     dist.destroy_process_group()
-
-
-def _of_all(model: ShardedModel) -> list[torch.Tensor]:
-    """What each process has of the sharded tables and their sums."""
-    own = torch.cat([torch.zeros(1), *(part.detach().flatten() for part in model._parts())])
-    everybody: list[torch.Tensor] = [own] * dist.get_world_size()
-    dist.all_gather_object(everybody, own)
-    return everybody
 
 
 if __name__ == "__main__":

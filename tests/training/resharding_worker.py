@@ -27,6 +27,7 @@ from leanrec.training.checkpoint import Checkpoints, Progress
 from leanrec.training.course import Course, State, save, take_up
 from leanrec.training.examples import TRAIN, read_examples
 from leanrec.training.objectives import RetrieverObjective
+from leanrec.training.replicas import Replicas
 from leanrec.training.sharded_model import ShardedModel, quiet_planner
 from leanrec.training.sparse import in_full
 from leanrec.training.watching import Watch
@@ -76,7 +77,7 @@ def sharded_of(
         optimizer=OptimizerSettings.parse(optimizer),
         by_hand=dict.fromkeys(objective.model.sparse.num_rows, sharding),
         device=torch.device("cpu"),
-        replicas=replicas,
+        replicas=Replicas.of(replicas, "cpu"),
     )
 
 
@@ -108,10 +109,19 @@ def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
         "best_sums": state.best_sums,
     }
     found = {f"{group}/{name}": v for group, held in groups.items() for name, v in in_full(held).items()}
+    found |= {f"parts/{rank}": parts for rank, parts in enumerate(parts_of_all(sharded))}
     if dist.get_rank() == 0:
         save_file(found, full)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def parts_of_all(model: ShardedModel) -> list[torch.Tensor]:
+    """What each process has of the sharded tables and their sums."""
+    own = torch.cat([torch.zeros(1), *(part.detach().flatten() for part in model._parts())])
+    everybody: list[torch.Tensor] = [own] * dist.get_world_size()
+    dist.all_gather_object(everybody, own)
+    return everybody
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from leanrec.files import read_json
 from leanrec.models.inputs import ItemInputs, read_item_inputs
 from leanrec.models.recommender import Recommender
 from leanrec.schema import ModelSpec
-from leanrec.training.footprint import TrainingPlan, misfit, nearest_that_fits, plan_training
+from leanrec.training.fits import misfit, nearest_that_fits
+from leanrec.training.footprint import TrainingPlan, plan_training
 
 World = tuple[ModelSpec, ItemInputs]
 
