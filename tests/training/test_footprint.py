@@ -82,6 +82,36 @@ def test_of_tables_that_every_process_has_only_gradients_travel(world: World) ->
     assert planned(world, sharding=tables).sent_bytes == 4 * weights
 
 
+def test_replicas_hold_every_table_once_more_and_look_up_among_fewer(world: World) -> None:
+    once, twice = (planned(world, 4, replicas=replicas, num_processes=4) for replicas in (1, 2))
+    for table in twice.tables:
+        assert sum(table.bytes_a_rank.values()) == 2 * 2 * 4 * table.rows * table.dim
+    assert twice.sent_bytes < once.sent_bytes and once.averaged_bytes == 0
+    # Half of what two ranks add up travels from either to the other, and back.
+    assert twice.averaged_bytes == max(twice.table_bytes)
+    assert min(twice.kept_bytes[:2]) > 0 and twice.kept_bytes[2:] == (0, 0)
+    everywhere = planned(world, 4, replicas=2, num_processes=4, sharding={"item": "data_parallel"})
+    items = {t.model: t.rows * t.dim for t in everywhere.tables if t.table == "item"}
+    assert everywhere.kept_bytes[2:] == (4 * 4 * max(items.values()),) * 2
+
+
+def test_fewer_replicas_are_offered_where_more_do_not_fit(world: World) -> None:
+    settings = TrainingSettings.parse(
+        {**SMALL.model_dump(), "replicas": 4, "num_processes": 4, "plain_tables": "host"}
+    )
+    plan = plan_training(settings, *world, num_processes=4, device="cuda")
+    fewer = plan_training(settings.model_copy(update={"replicas": 1}), *world, num_processes=4, device="cuda")
+    assert fewer.on_device < plan.on_device
+    room = {"device": fewer.on_device, "host": 10**12}
+    said = nearest_that_fits(plan, settings, *world, most=4, **room)
+    assert said == "training.num_processes: 4 with training.replicas: 1 fits"
+
+
+def test_replicas_that_cannot_share_the_processes_are_refused(world: World) -> None:
+    with pytest.raises(ConfigError, match="2 groups cannot share 3 processes evenly"):
+        planned(world, 3, replicas=2, num_processes=4)
+
+
 def test_a_grid_gives_each_of_eight_gpus_a_block(world: World) -> None:
     tables = planned(world, 8, "cuda", sharding=dict.fromkeys(["user", "item"], "grid")).tables
     for model in ("retriever", "ranker"):
