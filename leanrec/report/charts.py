@@ -158,25 +158,25 @@ def _p50(candidate: dict[str, Any]) -> float | None:
     return (candidate.get("latency_ms") or {}).get("p50")
 
 
+ANCHORS = ((0.0, "start"), (1.0, "end"), (0.5, "middle"), (0.5, "middle"))
+"""Where a name begins in the room for it: right of its dot, left, above, below; letters leave some of it."""
+
+
 def _name_dots(plot: Plot, dots: Sequence[tuple[float, float, str, str]]) -> None:
     """Write each dot's name (x, y, name, kind of text) where it hides neither a dot nor another name."""
     taken = [(px - 7, px + 7, py - 7, py + 7) for px, py in (plot.at(x, y) for x, y, _, _ in dots)]
     for x, y, name, kind in dots:
         px, py = plot.at(x, y)
         length = 7.0 * len(name)
-        places = [
-            (px + 11, py + 4, "start", px + 11),
-            (px - 11, py + 4, "end", px - 11 - length),
-            (px, py - 12, "middle", px - length / 2),
-            (px, py + 20, "middle", px - length / 2),
-        ]
-        boxes = [(left, left + length, below - 10, below + 2) for _, below, _, left in places]
+        about = min(max(px - length / 2, LEFT + 1), plot.width - length - 1)
+        places = [(px + 11, py + 4), (px - 11 - length, py + 4), (about, py - 12), (about, py + 20)]
+        boxes = [(left, left + length, below - 10, below + 2) for left, below in places]
         inside = [n for n, (left, right, _, _) in enumerate(boxes) if left > LEFT and right < plot.width]
         free = [n for n in inside if not any(_meet(boxes[n], other) for other in taken)]
         chosen = free[0] if free else 0
         taken.append(boxes[chosen])
-        across, down, anchor, _ = places[chosen]
-        plot.text(across, down, name, anchor=anchor, kind=kind)
+        (left, below), (share, anchor) = places[chosen], ANCHORS[chosen]
+        plot.text(left + share * length, below, name, anchor=anchor, kind=kind)
 
 
 def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:

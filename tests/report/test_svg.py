@@ -38,6 +38,20 @@ def test_names_of_recipes_do_not_hide_each_other():
     assert len({(e.get("x"), e.get("y")) for e in names}) == 4
 
 
+def test_a_name_at_the_edge_beside_another_dot_keeps_off_both():
+    sizes = {"fp32": (5_410_413, 1.19), "lean": (599_167, 0.65), "least": (162_471, 0.62)}
+    front = [{"recipe": name, "bytes": b, "latency_ms": {"p50": ms}} for name, (b, ms) in sizes.items()]
+    drawing = ElementTree.fromstring(str(charts.draw_front(front, "lean")))
+    (least,) = (e for e in drawing.iter("text") if e.text == "least")
+    dots = {float(dot.get("cx")): float(dot.get("cy")) for dot in drawing.iter("circle")}
+    lean = sorted(dots)[1]
+    middle, half = float(least.get("x")), 7.0 * len("least") / 2
+    assert least.get("text-anchor") == "middle" and middle - half > charts.LEFT
+    assert lean - middle < half + 7, "it would be no test"
+    below = float(least.get("y"))
+    assert all(below + 2 < dot - 7 or below - 10 > dot + 7 for dot in (dots[lean], dots[sorted(dots)[0]]))
+
+
 @pytest.mark.parametrize("epochs", [[], [{"epoch": 1, "loss": None}]])
 def test_a_figure_that_no_epoch_has_is_not_drawn(epochs):
     assert charts.draw_curve("Ranker", epochs, "loss", "loss") is None
