@@ -53,10 +53,14 @@ def as_float(weight: Weight) -> Footprint:
 
 
 def _restored(weight: Weight) -> int | None:
-    """Resident bytes of a small table, whose rows are restored when the graph is loaded; None for others."""
-    size = weight.rows * (weight.restored_columns or weight.columns)
-    small = weight.rows <= MAX_ROWS and (weight.restored_columns is None or size <= MAX_NUMBERS)
-    return 4 * size if weight.kind == TABLES and small else None
+    """Resident bytes of a small table, whose rows are restored when the graph is loaded; None for others.
+
+    Of a factor whose product would be too large, the factor's own numbers are.
+    """
+    if weight.kind != TABLES or weight.rows > MAX_ROWS:
+        return None
+    product = weight.rows * (weight.restored_columns or weight.columns)
+    return 4 * (product if product <= MAX_NUMBERS else weight.size)
 
 
 def _half(weight: Weight, settings: Any) -> Footprint:

@@ -121,12 +121,13 @@ def _rows_kept(table: Weight, settings: PruneRows, later: Sequence[Any]) -> set[
 def _begun(table: Weight, later: Sequence[Any]) -> Iterator[bool]:
     """What holds of `table` from some number of rows on, and decides how `later` methods store it."""
     rows, columns = table.rows, table.columns
+    restored = table.restored_columns or columns
     widths = {columns}
     for settings in later:
         if isinstance(settings, FactorizeTables):
             widths |= set(range(1, columns + 1)) if settings.rank is None else {settings.rank}
     yield rows > MAX_ROWS
-    yield rows * (table.restored_columns or columns) > MAX_NUMBERS
+    yield rows * restored > MAX_NUMBERS
     yield bytes_of_places(1, rows - 1) > bytes_of_places(1, 0)
     for width in widths:
         yield 4 * rows * width >= MIN_BYTES
@@ -136,4 +137,6 @@ def _begun(table: Weight, later: Sequence[Any]) -> Iterator[bool]:
             yield from (pays(rows, width, settings) for width in widths)
         elif isinstance(settings, MixedTables):
             hot = num_hot(rows, settings)
-            yield from (hot > 0, hot > MAX_ROWS, rows - hot > MAX_ROWS)
+            yield hot > 0
+            for side in (hot, rows - hot if hot else 0):
+                yield from (side > MAX_ROWS, side * restored > MAX_NUMBERS)

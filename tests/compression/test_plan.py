@@ -17,14 +17,16 @@ from typer.testing import CliRunner
 
 from leanrec.cli import app
 from leanrec.cli.compression import size_of
+from leanrec.compression.footprint import FOOTPRINTS, Weight
+from leanrec.compression.method import TABLES
 from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS
 from leanrec.compression.methods.factorize_tables import saves
-from leanrec.compression.plan import NAMES, NODES, plan, weigh_release, weigh_tables
+from leanrec.compression.plan import NAMES, NODES, RUNTIME, plan, weigh_release, weigh_tables
 from leanrec.compression.recipes import RECIPES, cook
 from leanrec.compression.resident import resident_bytes
 from leanrec.config import RankerSettings, Recipe, RetrieverSettings, TrainingSettings
 from leanrec.config.fit import reshaped
-from leanrec.config.methods import MODEL
+from leanrec.config.methods import MODEL, MixedTables
 from leanrec.errors import CompressionError, ConfigError
 from leanrec.export.graph_file import write_graph
 from leanrec.export.graphs import export_graph
@@ -131,6 +133,28 @@ def test_resident_bytes_are_planned_within_a_tenth_of_what_a_process_holds(graph
         write_graph(cook(recipe, graph), path)
     (planned,) = plan([recipe], weigh_release(SPEC, SETTINGS)).recipes
     assert planned.resident_bytes == pytest.approx(resident_bytes(paths), rel=0.1)
+
+
+def test_a_factor_too_wide_to_be_multiplied_at_load_is_held_in_float32_all_the_same(tmp_path):
+    recipe = Recipe.parse({"name": "tried", "steps": [{"factorize_tables": {"rank": 64}}, "int8_tables"]})
+    table = np.random.default_rng(0).normal(size=(40_000, 256)).astype(np.float32)
+    write_graph(cook(recipe, table_graph(table)), tmp_path / "model.onnx")
+    (planned,) = plan([recipe], weigh_tables({"users": table.shape})).recipes
+    assert planned.resident_bytes == pytest.approx(resident_bytes([tmp_path / "model.onnx"]), rel=0.1)
+
+
+def test_hot_rows_just_few_enough_to_be_multiplied_at_load_are_within_the_bound():
+    mixed = MixedTables(hot_share=0.3)
+    steps = [
+        {"factorize_tables": {"rank": 64}},
+        {"prune_rows": {"share": 0.5}},
+        {"mixed_tables": mixed.written()},
+    ]
+    (planned,) = plan(
+        [Recipe.parse({"name": "tried", "steps": steps})], weigh_tables({"users": (120_000, 256)})
+    ).recipes
+    left = Weight(name="users", rows=83_333, columns=64, kind=TABLES, restored_columns=256)
+    assert planned.resident_bytes >= RUNTIME + FOOTPRINTS["mixed_tables"](left, mixed).resident
 
 
 def test_what_weights_decide_has_an_upper_bound(graphs):
