@@ -5,14 +5,17 @@
 
 A block of 0 is the whole row; where the width is no multiple of the block, the last one is shorter.
 `columns` evens out columns of different size before the rows are scaled (as SmoothQuant does for layers, Xiao
-et al. 2023); it is left out where it would not lower the error. Only operators of ONNX's own restore the
+et al. 2023); it is left out where it would not lower the error, or is one power of two for all columns where
+an asymmetric matrix would else be beyond the range of a half. Only operators of ONNX's own restore the
 numbers, which every ONNX Runtime has, old Triton images included.
 
 A symmetric block has one float32; an asymmetric one has two halves in the same four bytes, rounded outward so
 that the block stays within them.
 
-Error: |x - x'| <= columns * scale / 2, element by element. The scale is max|block| / levels where symmetric,
-the block's span / levels where asymmetric, the block being of numbers already divided by `columns`.
+Error: |x - x'| <= columns * scale / 2, element by element, for a block of numbers divided by `columns`. The
+scale is max|block| / levels where symmetric. Where asymmetric it covers the span from the rounded least
+value: in 8 bits |x - x'| <= columns * ((max - min + 2^-10 * |min| of the block) / 510 + 2^-25), and a half
+rounds the scale by 2^-10 of itself on top.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rounded:
+class RoundedMatrix:
     """A matrix [N, D] as integers, M blocks a row."""
 
     codes: np.ndarray
@@ -38,7 +41,7 @@ class Rounded:
     levels: int
     """The largest code there may be."""
     scale: np.ndarray
-    """[N, M] float32 where symmetric; else float16, or float32 where that overflows."""
+    """[N, M] float32 where symmetric, else float16."""
     least: np.ndarray | None
     """[N, M] like `scale`: what the code 0 means; None where symmetric, so that it means 0."""
     block: np.ndarray
@@ -90,36 +93,38 @@ def restore(nodes: Nodes, codes: str, parts: dict[str, str]) -> str:
     return nodes.add("Mul", values, parts["columns"]) if "columns" in parts else values
 
 
-def round_symmetric(matrix: np.ndarray, levels: int, block: int = 0) -> Rounded:
+def round_symmetric(matrix: np.ndarray, levels: int, block: int = 0) -> RoundedMatrix:
     """`matrix` [N, D] float32 in -levels..levels, `block` columns a scale, columns evened where it helps."""
 
-    def as_it_is(evened: np.ndarray, columns: np.ndarray | None) -> Rounded:
+    def rounded(evened: np.ndarray, columns: np.ndarray | None) -> RoundedMatrix:
         of_column, starts = _blocks(evened.shape[1], block)
         largest = np.maximum.reduceat(np.abs(evened), starts, axis=1)
         scale = np.where(largest / levels >= TINY, largest / levels, 1).astype(np.float32)
         codes = np.clip(np.rint(evened / _of_columns(scale, of_column)), -levels, levels).astype(np.int8)
-        return Rounded(codes=codes, levels=levels, scale=scale, least=None, block=of_column, columns=columns)
+        return RoundedMatrix(
+            codes=codes, levels=levels, scale=scale, least=None, block=of_column, columns=columns
+        )
 
-    return _the_better(matrix, as_it_is)
+    return _the_better(matrix, rounded)
 
 
-def round_asymmetric(matrix: np.ndarray, levels: int, block: int = 0, *, smallest: np.float16) -> Rounded:
+def round_asymmetric(
+    matrix: np.ndarray, levels: int, block: int = 0, *, smallest: np.float16
+) -> RoundedMatrix:
     """`matrix` [N, D] float32 in 0..levels, `block` columns a scale, columns evened where it helps.
 
-    No scale is below `smallest`.
+    No scale is below `smallest`, in units of `columns`.
     """
 
-    def as_it_is(evened: np.ndarray, columns: np.ndarray | None) -> Rounded:
+    def rounded(evened: np.ndarray, columns: np.ndarray | None) -> RoundedMatrix:
         evened = evened.astype(np.float64)
         of_column, starts = _blocks(evened.shape[1], block)
         low, high = (reduce.reduceat(evened, starts, axis=1) for reduce in (np.minimum, np.maximum))
-        fits = max(np.abs(low).max(), np.abs(high).max()) < np.finfo(np.float16).max
-        dtype = np.float16 if fits else np.float32
-        least = _outward(low, dtype, -np.inf)
-        scale = np.maximum(_outward((high - least) / levels, dtype, np.inf), dtype(smallest))
+        least = _outward(low, -np.inf)
+        scale = np.maximum(_outward((high - least) / levels, np.inf), smallest)
         steps = _of_columns(scale.astype(np.float64), of_column)
         codes = np.clip(np.rint((evened - _of_columns(least, of_column)) / steps), 0, levels)
-        return Rounded(
+        return RoundedMatrix(
             codes=codes.astype(np.uint8),
             levels=levels,
             scale=scale,
@@ -128,14 +133,27 @@ def round_asymmetric(matrix: np.ndarray, levels: int, block: int = 0, *, smalles
             columns=columns,
         )
 
-    return _the_better(matrix, as_it_is)
+    return _the_better(matrix, rounded, _within_half(matrix))
 
 
-def _the_better(matrix: np.ndarray, rounded: Callable[[np.ndarray, np.ndarray | None], Rounded]) -> Rounded:
-    """Of `matrix` as it is and with its columns evened, what is restored better."""
+def _within_half(matrix: np.ndarray) -> np.ndarray | None:
+    """[D] float32: the power of two that brings `matrix` within a half's range; None where it lies there."""
+    largest = np.abs(matrix).max()
+    if largest < np.finfo(np.float16).max:
+        return None
+    return np.full(matrix.shape[1], 2.0 ** (np.frexp(largest)[1] - 15), np.float32)
+
+
+def _the_better(
+    matrix: np.ndarray,
+    rounded: Callable[[np.ndarray, np.ndarray | None], RoundedMatrix],
+    common: np.ndarray | None = None,
+) -> RoundedMatrix:
+    """Of `matrix` over what is `common` to its columns, and with them evened, what is restored better."""
     columns = np.abs(matrix).max(axis=0)
     columns = np.where(columns >= TINY, columns, 1).astype(np.float32)
-    plain, evened = rounded(matrix, None), rounded(matrix / columns, columns)
+    plain = rounded(matrix if common is None else matrix / common, common)
+    evened = rounded(matrix / columns, columns)
     return evened if _squared_error(matrix, evened) < 0.8 * _squared_error(matrix, plain) else plain
 
 
@@ -150,12 +168,12 @@ def _of_columns(parts: np.ndarray, block: np.ndarray) -> np.ndarray:
     return parts if parts.shape[1] == 1 else parts[:, block]
 
 
-def _outward(values: np.ndarray, dtype: type, toward: float) -> np.ndarray:
-    """`values` as `dtype`, rounded toward minus or plus infinity."""
-    nearest: np.ndarray = values.astype(dtype)
+def _outward(values: np.ndarray, toward: float) -> np.ndarray:
+    """`values` as halves, rounded toward minus or plus infinity."""
+    nearest: np.ndarray = values.astype(np.float16)
     beyond = nearest > values if toward < 0 else nearest < values
-    return np.where(beyond, np.nextafter(nearest, dtype(toward)), nearest).astype(dtype)
+    return np.where(beyond, np.nextafter(nearest, np.float16(toward)), nearest)
 
 
-def _squared_error(matrix: np.ndarray, rounded: Rounded) -> float:
+def _squared_error(matrix: np.ndarray, rounded: RoundedMatrix) -> float:
     return float(np.square(matrix.astype(np.float64) - rounded.restored()).sum())

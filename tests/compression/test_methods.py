@@ -11,6 +11,7 @@ from small_graph import DIM, HIDDEN, ROWS, answer, requests, small_graph, small_
 from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS, int4, int8_tables
 from leanrec.compression.methods.product_quantized_tables import Codebook, num_codes
 from leanrec.compression.recipes import RECIPES, cook
+from leanrec.compression.rounding import round_asymmetric
 from leanrec.config import CompressionSettings, Recipe
 from leanrec.config.methods import GRAPH, Int4Tables, Int8Tables, ProductQuantizedTables
 from leanrec.config.methods import METHODS as METHOD_SETTINGS
@@ -101,13 +102,28 @@ def test_the_graph_restores_an_8_bit_table_exactly_as_stated(tmp_path, width, bl
 
 
 @pytest.mark.parametrize("block", [0, 4])
-def test_a_least_value_takes_no_more_bytes_than_a_scale_alone(block):
-    graph = table_graph(np.random.default_rng(2).normal(size=(150, 16)).astype(np.float32))
+@pytest.mark.parametrize("largest", [1, 65_504, -1e6, 3e38])
+def test_a_least_value_takes_no_more_bytes_than_a_scale_alone(block, largest):
+    table = np.random.default_rng(2).normal(size=(150, 16)).astype(np.float32)
+    table[7, 2] = largest
+    graph = table_graph(table)
     symmetric, asymmetric = (
         METHODS["int8_tables"].apply(graph, Int8Tables(block=block, symmetric=is_symmetric))
         for is_symmetric in (True, False)
     )
-    assert weights_in(asymmetric) == weights_in(symmetric)
+    by_column = 0 if largest == 1 else 4 * 16
+    assert weights_in(symmetric) <= weights_in(asymmetric) <= weights_in(symmetric) + by_column
+
+
+@pytest.mark.parametrize("largest", [65_504, -1e6])
+def test_a_number_beyond_a_half_costs_other_rows_nothing(largest):
+    table = np.random.default_rng(2).normal(size=(150, 16)).astype(np.float32)
+    table[7, 2] = largest
+    others = np.arange(150) != 7
+    for levels in (255, 15):
+        rounded = round_asymmetric(table, levels, smallest=int8_tables.SMALLEST).restored()
+        span = np.ptp(table[others], axis=1, keepdims=True)
+        assert (np.abs(rounded - table)[others] <= 1.05 * span / levels / 2).all()
 
 
 def weights_in(graph: onnx.ModelProto) -> int:

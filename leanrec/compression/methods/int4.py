@@ -25,7 +25,7 @@ from leanrec.compression.method import (
     gathers_of_tables,
     require,
 )
-from leanrec.compression.rounding import Rounded, restore, round_asymmetric
+from leanrec.compression.rounding import RoundedMatrix, restore, round_asymmetric
 from leanrec.compression.storage import Nodes, Stored, store_dense, store_matrices
 from leanrec.config.methods import Int4Dense, Int4Tables
 
@@ -34,7 +34,7 @@ SMALLEST = np.finfo(np.float16).smallest_normal
 """No scale is smaller: below it a half loses digits."""
 
 
-def quantize(matrix: np.ndarray, block: int) -> Rounded:
+def quantize(matrix: np.ndarray, block: int) -> RoundedMatrix:
     """`matrix` [N, D] float32 in 4 bits, `block` columns a scale (0: the whole row)."""
     return round_asymmetric(matrix, LEVELS, block, smallest=SMALLEST)
 

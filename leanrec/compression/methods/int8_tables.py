@@ -12,8 +12,9 @@ whole when the graph is loaded and multiplied in float32: fewer bytes to serve, 
 the layers, and nothing that depends on who else shares the batch. For layers so small that rounding their
 inputs takes longer than multiplying them, such as those of low_rank, that is quicker than int8_mlp, too.
 
-Error: |x - x'| <= columns * max|block| / 254 where symmetric, columns * (max - min of the block) / 510 where
-not, element by element, for a block of numbers divided by `columns`; a half rounds 2^-10 on top.
+Error, element by element, for a block of numbers divided by `columns`: |x - x'| <= columns * max|block| / 254
+where symmetric, columns * ((max - min + 2^-10 * |min| of the block) / 510 + 2^-25) where not, for the scale
+covers the span from the rounded least value; a half rounds the scale by 2^-10 of itself on top.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from leanrec.compression.method import (
     gathers_of_tables,
     require,
 )
-from leanrec.compression.rounding import Rounded, restore, round_asymmetric, round_symmetric
+from leanrec.compression.rounding import RoundedMatrix, restore, round_asymmetric, round_symmetric
 from leanrec.compression.storage import Nodes, Stored, store_dense, store_matrices
 from leanrec.config.methods import Int8Tables
 
@@ -40,7 +41,7 @@ SMALLEST = np.finfo(np.float16).smallest_subnormal
 """Of asymmetric scales. One that loses digits is rounded up, by no more than this."""
 
 
-def quantize(matrix: np.ndarray, block: int = 0, symmetric: bool = True) -> Rounded:
+def quantize(matrix: np.ndarray, block: int = 0, symmetric: bool = True) -> RoundedMatrix:
     """`matrix` [N, D] float32 in 8 bits, `block` columns a scale (0: the whole row)."""
     if symmetric:
         return round_symmetric(matrix, SYMMETRIC_LEVELS, block)
