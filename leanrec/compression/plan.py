@@ -31,9 +31,9 @@ from leanrec.config import Recipe, TrainingSettings
 from leanrec.config.fit import KNOWN
 from leanrec.config.methods import (
     GRAPH,
-    METHODS,
     MODEL,
     FactorizeTables,
+    MethodSettings,
     MixedTables,
     PruneRows,
     QuantizationAware,
@@ -188,9 +188,10 @@ def _planned(recipe: Recipe, shapes: list[list[Parts]], limits: Mapping[str, int
     served, resident = graphs * NODES, RUNTIME + (graphs - 1) * MORE_GRAPHS
     resident += sum(OPERATORS.get(method, 0) for method in recipe.methods)
     at_most = any(_leaves_open(step.parsed()) for step in recipe.steps)
+    steps = [(step.method, step.parsed()) for step in recipe.of_kind(GRAPH)]
     for forms in shapes:
         copies = forms[0][0].copies
-        stored = [_stored(parts, recipe) for parts in forms]
+        stored = [_stored(parts, steps) for parts in forms]
         served += copies * max(each.served for each in stored)
         resident += copies * max(each.resident for each in stored)
     held = dict(zip(limits, (served, resident), strict=True))
@@ -214,9 +215,9 @@ def _leaves_open(settings: Any) -> bool:
     return by_energy or isinstance(settings, PruneRows | MixedTables)
 
 
-def _stored(parts: Sequence[Weight], recipe: Recipe) -> Footprint:
+def _stored(parts: Sequence[Weight], steps: Sequence[tuple[str, MethodSettings]]) -> Footprint:
     """What is held of a weight that stands as `parts`, names and the places of its rows included."""
-    held = [(part, _footprint(part, recipe)) for part in parts]
+    held = [(part, _footprint(part, steps)) for part in parts]
     named = NAMES * sum(
         len(parts) > 1 or part.places > 0 or stored != as_float(part) for part, stored in held
     )
@@ -226,14 +227,14 @@ def _stored(parts: Sequence[Weight], recipe: Recipe) -> Footprint:
     )
 
 
-def _footprint(weight: Weight, recipe: Recipe) -> Footprint:
-    """What is held of `weight` in the form that the recipe gives to its kind."""
+def _footprint(weight: Weight, steps: Sequence[tuple[str, MethodSettings]]) -> Footprint:
+    """What is held of `weight` in the form that `steps`, methods with their settings, give to its kind."""
     stored = as_float(weight)
     size = stored.served
-    for step in recipe.of_kind(GRAPH):
-        worth = MIN_BYTES_RESTORED if step.method in RESTORED_AT_LOAD else MIN_BYTES
-        if size >= worth and weight.kind in METHODS[step.method]().rewrites():
-            stored = FOOTPRINTS[step.method](weight, step.parsed())
+    for method, settings in steps:
+        worth = MIN_BYTES_RESTORED if method in RESTORED_AT_LOAD else MIN_BYTES
+        if size >= worth and weight.kind in settings.rewrites():
+            stored = FOOTPRINTS[method](weight, settings)
     return stored
 
 

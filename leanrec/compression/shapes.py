@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -66,6 +67,7 @@ def _factorizing(shapes: list[list[Parts]], settings: FactorizeTables) -> Cut:
         factorize_tables.require_rank(settings.rank, max((table.columns for table in tables), default=0))
         factorize_tables.require_smaller([t for t in tables if saves(t.rows, t.columns, settings.rank)])
 
+    @cache
     def cut(weight: Weight) -> list[Parts]:
         if not _is_large_table(weight):
             return [[weight]]
@@ -86,6 +88,7 @@ def _pruning(shapes: list[list[Parts]], settings: PruneRows, later: Sequence[Any
     tables = [table for table in _large_tables(shapes) if table.rows >= prune_rows.MIN_ROWS]
     prune_rows.require_tables(tables)
 
+    @cache
     def cut(weight: Weight) -> list[Parts]:
         if weight not in tables:
             return [[weight]]
@@ -109,6 +112,7 @@ def _rows_kept(table: Weight, settings: PruneRows, later: Sequence[Any]) -> set[
     def is_beyond(rows: int) -> bool:
         return not prune_rows.saves(table.rows, table.columns, rows)
 
+    @cache
     def num_begun(rows: int) -> int:
         return sum(_begun(replace(table, rows=rows), later))
 

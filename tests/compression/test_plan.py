@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from leanrec.cli import app
 from leanrec.cli.compression import size_of
+from leanrec.compression import shapes
 from leanrec.compression.footprint import FOOTPRINTS, Weight
 from leanrec.compression.method import TABLES
 from leanrec.compression.methods import GRAPH_METHODS, MODEL_METHODS
@@ -314,6 +315,15 @@ def test_rows_that_could_not_go_are_refused(step, sizes, sentence):
     recipe = Recipe.parse({"name": "mine", "steps": [step]})
     answer = plan([FP32, recipe], weigh_tables(sizes))
     assert answer.refused["mine"].startswith(f"prune_rows: {sentence}")
+
+
+def test_the_rows_that_a_table_may_keep_are_sought_once(monkeypatch):
+    sought = []
+    seek = shapes._rows_kept
+    monkeypatch.setattr(shapes, "_rows_kept", lambda table, *more: sought.append(table) or seek(table, *more))
+    steps = [{"prune_rows": {"share": 0.97}}, {"factorize_tables": {"energy": 0.9}}]
+    plan([Recipe.parse({"name": "tried", "steps": steps})], weigh_tables({"users": (2_000, 16)}))
+    assert len(sought) == 1
 
 
 @pytest.mark.parametrize("step", ["prune_rows", "mixed_tables"])

@@ -13,6 +13,7 @@ Douze and Schmid 2011 (IEEE TPAMI 33); for embedding tables Kang et al. 2020 (ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +92,7 @@ class Codebook:
 
 def num_codes(width: int, bits: float) -> int:
     """Bytes of a row of `width` numbers; at least one, and at most one a number."""
-    return int(np.clip(np.ceil(width * bits / 8 - 1e-9), 1, width))
+    return min(max(math.ceil(width * bits / 8 - 1e-9), 1), width)
 
 
 def pays(num_rows: int, width: int, settings: ProductQuantizedTables) -> bool:
