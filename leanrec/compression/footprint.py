@@ -147,7 +147,7 @@ def _int4_dense(weight: Weight, settings: Any) -> Footprint:
 MORE_NODES = 300
 """Bytes of the nodes that unpack 4 bits, beyond those that other methods put into a graph."""
 
-SPLIT_NODES = 400
+SPLIT_NODES = 1_100
 """Bytes of the nodes that look up hot and cold rows apart, beyond those that restore them."""
 
 

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
+from small_graph import table_graph
 from torch.nn.utils import parametrize
 
+from leanrec.compression.footprint import SPLIT_NODES
 from leanrec.compression.methods import int4, int8_tables, mixed_tables, quantization_aware
 from leanrec.compression.methods.mixed_tables import MIXED_TABLES, Form, narrow, split
 from leanrec.compression.methods.quantization_aware import Rounded
@@ -131,6 +133,16 @@ def test_few_hot_rows_are_not_worth_a_map():
     assert len(forms) == 3
 
 
+def test_nodes_that_look_up_hot_and_cold_rows_apart_are_no_more_than_planned():
+    table = np.random.default_rng(0).normal(size=(2_000, 17)).astype(np.float32)
+    described = []
+    for stored in (int4.store(table, 4), mixed_tables.split(table, np.arange(2_000), 200, 4)):
+        graph = table_graph(table)
+        store_matrices(graph.graph, {"table": stored})
+        described.append(graph.ByteSize() - sum(len(tensor.raw_data) for tensor in graph.graph.initializer))
+    assert described[1] - described[0] <= SPLIT_NODES
+
+
 def served_as(bits: int, block: int, symmetric: bool, table: np.ndarray) -> np.ndarray:
     """`table` as the method on the graph restores it, columns left as they are."""
     if bits == 4:
@@ -153,17 +165,20 @@ def test_rounding_while_training_is_within_half_a_step_of_the_weight(table, bits
         if symmetric:
             step = np.abs(part).max(axis=1) / (2 ** (bits - 1) - 1)
         else:
-            step = (part.max(axis=1) - part.min(axis=1)) / (2**bits - 1)
+            low, high = part.min(axis=1), part.max(axis=1)
+            smallest = 2.0 ** (-24 if bits == 8 else -14)
+            step = (high - low + 2.0**-10 * np.abs(low)) / (2**bits - 1) * (1 + 2.0**-10) + smallest
         assert (np.abs(rounded[:, columns] - part) <= step[:, None] / 2 * 1.001 + 1e-6).all()
 
 
+@pytest.mark.parametrize(("least", "most"), [(-1, 1), (5 - 1 / 64, 5 + 1 / 64), (-3.1, -3)])
 @pytest.mark.parametrize(("bits", "block", "symmetric"), ROUNDINGS)
-def test_rounding_while_training_is_that_of_the_method_on_the_graph(bits, block, symmetric):
-    """Up to what its half-precision scale and least value are rounded by: nearly all numbers are the same."""
-    table = np.random.default_rng(0).uniform(-1, 1, (400, 16)).astype(np.float32)
+def test_rounding_while_training_is_that_of_the_method_on_the_graph(bits, block, symmetric, least, most):
+    """Of rows about zero, and of rows whose numbers lie close together: nearly all numbers are the same."""
+    table = np.random.default_rng(0).uniform(least, most, (400, 16)).astype(np.float32)
     rounded = Rounded(bits, block, symmetric=symmetric)(torch.from_numpy(table)).numpy()
     served = served_as(bits, block, symmetric, table)
-    step = 2 / (254 if symmetric else 2**bits - 1)
+    step = max(abs(least), most) / 127 if symmetric else (most - least) / (2**bits - 1)
     assert (np.abs(rounded - served) < step / 4).mean() > 0.95
 
 

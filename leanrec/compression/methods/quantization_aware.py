@@ -9,19 +9,22 @@ itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from leanrec.compression.fine_tuning import fine_tune
 from leanrec.compression.method import ModelMethod
+from leanrec.compression.methods import int4, int8_tables
 from leanrec.compression.source import CompressionSource
 from leanrec.config.methods import QuantizationAware
 from leanrec.models.recommender import Recommender
 
 TINY = 1e-8
-IN_BLOCKS = 4
-"""Bits that are asymmetric, a scale a block, in tables and layers alike."""
+SMALLEST = {8: float(int8_tables.SMALLEST), 4: float(int4.SMALLEST)}
+"""Bits -> the smallest asymmetric scale."""
 
 
 class Rounded(nn.Module):
@@ -44,22 +47,28 @@ class Rounded(nn.Module):
             scale = (block.abs().amax(dim=1, keepdim=True) / levels).clamp(min=TINY)
             return (block / scale).round() * scale
         levels = 2**self.bits - 1
-        least, most = block.amin(dim=1, keepdim=True), block.amax(dim=1, keepdim=True)
-        scale = ((most - least) / levels).clamp(min=TINY)
+        least = _as_half(block.amin(dim=1, keepdim=True), torch.floor)
+        span = block.amax(dim=1, keepdim=True) - least
+        scale = _as_half(span / levels, torch.ceil).clamp(min=SMALLEST[self.bits])
         return ((block - least) / scale).round() * scale + least
+
+
+def _as_half(values: Tensor, to_whole: Callable[[Tensor], Tensor]) -> Tensor:
+    """`values` with a half's 11 binary digits, beyond its range, too; `to_whole` finds the last one."""
+    last = torch.ldexp(torch.ones_like(values), torch.frexp(values).exponent.clamp(min=-13) - 11)
+    return to_whole(values / last) * last
 
 
 def _of_tables(settings: QuantizationAware) -> Rounded:
     """As int8_tables or int4_tables rounds."""
-    if settings.table_bits == IN_BLOCKS:
+    if settings.table_bits == 4:
         return Rounded(settings.table_bits, settings.block, symmetric=False)
     return Rounded(settings.table_bits, settings.int8_block, symmetric=settings.int8_symmetric)
 
 
 def _of_layers(bits: int, block: int) -> Rounded:
     """As int8_dense or int4_dense rounds."""
-    in_blocks = bits == IN_BLOCKS
-    return Rounded(bits, block if in_blocks else 0, symmetric=not in_blocks)
+    return Rounded(bits, block if bits == 4 else 0, symmetric=bits != 4)
 
 
 def change(recommender: Recommender, settings: QuantizationAware, source: CompressionSource) -> Recommender:
