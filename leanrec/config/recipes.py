@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from pydantic import field_validator, model_serializer, model_validator
 
-from leanrec.config.methods import METHODS, MODEL, MethodSettings
+from leanrec.config.methods import METHODS, MODEL, Int4Tables, Int8Tables, MethodSettings, QuantizationAware
 from leanrec.config.section import Section, nearest
 from leanrec.errors import ConfigError
 
@@ -99,7 +99,11 @@ class Recipe(Section):
 
 
 def check_composition(recipe: Recipe) -> None:
-    """Raise a ValueError when the kinds of `recipe` are out of order, or it rewrites something twice."""
+    """Raise a ValueError where the steps of `recipe` do not go together.
+
+    When their kinds are out of order, something is rewritten twice, or tables are served in another rounding
+    than the one they were fine-tuned for.
+    """
     rewritten: dict[str, str] = {}
     exported_by: str | None = None
     for step in recipe.steps:
@@ -118,6 +122,29 @@ def check_composition(recipe: Recipe) -> None:
                     "weights, which have one form; drop one of them"
                 )
             rewritten[what] = step.method
+    _check_rounding(recipe)
+
+
+def _check_rounding(recipe: Recipe) -> None:
+    served = [step.parsed() for step in recipe.steps if step.method in ("int8_tables", "int4_tables")]
+    for step in recipe.steps:
+        settings = step.parsed()
+        if not isinstance(settings, QuantizationAware):
+            continue
+        foreseen = settings.form_of_tables()
+        for form in served:
+            if form != foreseen:
+                raise ValueError(
+                    f"recipe {recipe.name}: quantization_aware rounds tables as {_in_words(foreseen)}, but "
+                    f"{_in_words(form)} follows; let both say the same (of quantization_aware table_bits, and "
+                    "block or int8_block and int8_symmetric)"
+                )
+
+
+def _in_words(form: Int8Tables | Int4Tables) -> str:
+    """As `int8_tables (block 0, symmetric True)`."""
+    name = next(name for name, known in METHODS.items() if type(form) is known)
+    return f"{name} ({', '.join(f'{key} {value}' for key, value in form.written().items())})"
 
 
 BASELINE = "fp32"

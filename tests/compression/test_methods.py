@@ -261,12 +261,43 @@ def test_every_method_has_settings_and_every_setting_a_method():
         (["int8_tables", "fp16"], "int8_tables and fp16 both rewrite the tables weights"),
         (["hash_tables", "share_items"], "hash_tables and share_items both rewrite the retriever.history"),
         (["int4_tables", "low_rank"], "folded already; put low_rank first"),
+        (
+            ["quantization_aware", "int4_tables"],
+            r"rounds tables as int8_tables \(block 0, symmetric True\), but int4_tables \(block 0\) follows",
+        ),
+        (
+            [{"quantization_aware": {"table_bits": 4, "block": 8}}, {"int4_tables": {"block": 32}}],
+            r"rounds tables as int4_tables \(block 8\), but int4_tables \(block 32\) follows",
+        ),
+        (
+            [{"quantization_aware": {"int8_block": 4}}, {"int8_tables": {"block": 4, "symmetric": False}}],
+            r"\(block 4, symmetric True\), but int8_tables \(block 4, symmetric False\) follows; let",
+        ),
+        (
+            [{"quantization_aware": {"table_bits": 4, "int8_block": 4}}],
+            "int8_block 4 and int8_symmetric True are of tables in 8 bits, and table_bits is 4; leave",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_is_named_with_the_way_out(recipe, sentence):
     written = {"name": "mine", "steps": recipe} if isinstance(recipe, list) else recipe
     with pytest.raises(ConfigError, match=sentence):
         CompressionSettings.parse({"recipes": [written]})
+
+
+@pytest.mark.parametrize(
+    ("aware", "served"),
+    [
+        ({}, "int8_tables"),
+        ({"int8_block": 4, "int8_symmetric": False}, {"int8_tables": {"block": 4, "symmetric": False}}),
+        ({"table_bits": 4, "block": 8}, {"int4_tables": {"block": 8}}),
+        ({"block": 8}, "mixed_tables"),
+    ],
+    ids=str,
+)
+def test_tables_may_be_served_as_fine_tuning_rounded_them(aware, served):
+    recipe = Recipe.parse({"name": "mine", "steps": [{"quantization_aware": aware}, served]})
+    assert Recipe.parse(recipe.model_dump()) == recipe
 
 
 def test_settings_say_the_same_after_a_trip_through_json():

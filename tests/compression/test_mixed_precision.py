@@ -195,7 +195,7 @@ def test_the_gradient_passes_as_if_nothing_had_been_rounded(bits, block, symmetr
         ({}, (8, 0, True), (8, 0, True)),
         ({"block": 4}, (8, 0, True), (8, 0, True)),
         ({"int8_block": 4, "int8_symmetric": False}, (8, 4, False), (8, 0, True)),
-        ({"table_bits": 4, "dense_bits": 4, "block": 4, "int8_block": 2}, (4, 4, False), (4, 4, False)),
+        ({"table_bits": 4, "dense_bits": 4, "block": 4}, (4, 4, False), (4, 4, False)),
     ],
     ids=str,
 )

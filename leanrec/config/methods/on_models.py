@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from leanrec.config.methods.method import FineTuningSettings
+from leanrec.config.methods.on_graphs import Int4Tables, Int8Tables
 from leanrec.config.section import Widths
 
 
@@ -146,3 +147,18 @@ class QuantizationAware(FineTuningSettings):
     """Of tables in 8 bits: the `block` of int8_tables."""
     int8_symmetric: bool = True
     """Of tables in 8 bits: the `symmetric` of int8_tables."""
+
+    @model_validator(mode="after")
+    def _rounds_in_8_bits_where_it_says_how(self) -> Self:
+        if self.table_bits != 8 and (self.int8_block or not self.int8_symmetric):
+            raise ValueError(
+                f"int8_block {self.int8_block} and int8_symmetric {self.int8_symmetric} are of tables in 8 "
+                f"bits, and table_bits is {self.table_bits}; leave them out, or set table_bits to 8"
+            )
+        return self
+
+    def form_of_tables(self) -> Int8Tables | Int4Tables:
+        """The later method whose rounding of tables this one foresees."""
+        if self.table_bits == 4:
+            return Int4Tables(block=self.block)
+        return Int8Tables(block=self.int8_block, symmetric=self.int8_symmetric)
