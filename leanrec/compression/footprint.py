@@ -32,6 +32,8 @@ class Weight:
     """Columns of its rows once restored, where those are more."""
     places: int = 0
     """Bytes besides that tell where the rows of the table went, of which these were left."""
+    turned_from: str | None = None
+    """Name of the table in the same graph whose rows are its columns."""
 
     @property
     def size(self) -> int:
@@ -177,6 +179,9 @@ FOOTPRINTS: dict[str, Callable[[Weight, Any], Footprint]] = {
     "int4_dense": _int4_dense,
 }
 """Method on the graph -> the bytes of a weight that it rewrites, by the method's settings."""
+
+STORED_ALIKE = {"int8_dense": "int8_tables", "int4_dense": "int4_tables"}
+"""Method that stores a dense weight by its columns -> the one that stores a table's rows the same way."""
 
 RESTORED_AT_LOAD = ("int8_dense", "int4_dense")
 """Methods whose weights are float32 again once the graph is loaded."""

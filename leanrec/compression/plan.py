@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from leanrec.compression.blueprint import blueprint, table_weights, weights_of
+from leanrec.compression.blueprint import SIZED, blueprint, table_weights, weights_of
 from leanrec.compression.footprint import (
     FOOTPRINTS,
     RESTORED_AT_LOAD,
+    STORED_ALIKE,
     Footprint,
     Weight,
     as_float,
@@ -28,7 +29,6 @@ from leanrec.compression.method import MIN_BYTES, MIN_BYTES_RESTORED
 from leanrec.compression.methods.reform_tables import describe
 from leanrec.compression.shapes import Parts, shapes_of
 from leanrec.config import Recipe, TrainingSettings
-from leanrec.config.fit import KNOWN
 from leanrec.config.methods import (
     GRAPH,
     MODEL,
@@ -49,6 +49,8 @@ RUNTIME, MORE_GRAPHS = 9_200_000, 4_000_000
 """Resident bytes of a process with one loaded graph without weights, and of each further graph in it."""
 OPERATORS = {"int8_static": 2_300_000, "int8_mlp": 700_000}
 """Method -> resident bytes of the operators that multiply in 8 bits."""
+RESHAPING_TABLES = {"factorize_tables", "prune_rows"}
+"""Methods after which a table's rows are not what was turned from them."""
 AT_MOST = "at most "
 
 
@@ -160,12 +162,12 @@ def weigh_release(spec: ModelSpec, settings: TrainingSettings) -> Weigh:
 
     Raises a CompressionError when the architecture is none that `weights_of` knows.
     """
-    for part, known in KNOWN.items():
+    for part, known in SIZED.items():
         model = getattr(settings, part).model
-        if model != known:
+        if model not in known:
             raise CompressionError(
-                f"compress plan: the sizes of {known} alone are known, and the {part} is {model!r}; give its "
-                "tables by themselves: --table NAME=ROWSxCOLUMNS"
+                f"compress plan: the sizes of {' and '.join(known)} alone are known, and the {part} is "
+                f"{model!r}; give its tables by themselves: --table NAME=ROWSxCOLUMNS"
             )
     return lambda recipe: weights_of(blueprint(recipe, spec, settings))
 
@@ -192,7 +194,8 @@ def _planned(recipe: Recipe, shapes: list[list[Parts]], limits: Mapping[str, int
     for forms in shapes:
         copies = forms[0][0].copies
         stored = [_stored(parts, steps) for parts in forms]
-        served += copies * max(each.served for each in stored)
+        if not _held_as_a_table(forms[0][0], dict(steps)):
+            served += copies * max(each.served for each in stored)
         resident += copies * max(each.resident for each in stored)
     held = dict(zip(limits, (served, resident), strict=True))
     misses = [
@@ -213,6 +216,19 @@ def _leaves_open(settings: Any) -> bool:
     """Factors as wide as the weights' energy asks; rows and forms that requests decide."""
     by_energy = isinstance(settings, FactorizeTables) and settings.rank is None
     return by_energy or isinstance(settings, PruneRows | MixedTables)
+
+
+def _held_as_a_table(weight: Weight, methods: Mapping[str, MethodSettings]) -> bool:
+    """Whether the table that `weight` is turned from is stored in the very same bytes, held once."""
+    if weight.turned_from is None or 4 * weight.size < MIN_BYTES or methods.keys() & RESHAPING_TABLES:
+        return False
+    return any(
+        dense in methods
+        and table in methods
+        and getattr(methods[dense], "block", 0) == getattr(methods[table], "block", 0)
+        and getattr(methods[table], "symmetric", True)
+        for dense, table in STORED_ALIKE.items()
+    )
 
 
 def _stored(parts: Sequence[Weight], steps: Sequence[tuple[str, MethodSettings]]) -> Footprint:

@@ -99,6 +99,9 @@ def export(settings: TrainingSettings, recipe: Recipe | None = None):
     torch.manual_seed(0)
     items = ItemInputs(torch.ones(3000, 2).long(), torch.full((3000,), 1990.0), torch.rand(3000, 3))
     model = Recommender(SPEC, settings, items)
+    with torch.no_grad():
+        for value in model.parameters():  # as after training: equal ones would be held once
+            value.add_(torch.randn_like(value), alpha=0.01)
     for step in recipe.of_kind(MODEL) if recipe else ():
         forms = MODEL_METHODS[step.method].forms
         if forms is not None:
@@ -190,6 +193,55 @@ def test_fewer_cross_layers_are_planned_as_they_are_then_exported():
     made = sum(graph.ByteSize() for graph in export(one))
     (planned,) = plan([recipe], weigh_release(SPEC, SETTINGS)).recipes
     assert planned.bytes == pytest.approx(made, rel=0.02)
+
+
+ATTENTIVE = SETTINGS.model_copy(
+    update={
+        "retriever": RetrieverSettings(model="sasrec", dim=32, sasrec={"layers": 2, "heads": 4}),
+        "ranker": RankerSettings(
+            model="behaviour_sequence_transformer",
+            dim=32,
+            hidden=(48, 24),
+            behaviour_sequence_transformer={"layers": 2, "heads": 8},
+        ),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("parts", "heads"),
+    [
+        (("retriever",), {"retriever_heads": 1}),
+        (("ranker",), {"ranker_heads": 3}),
+        (("retriever", "ranker"), {"retriever_heads": 2, "ranker_heads": 1}),
+    ],
+    ids=str,
+)
+def test_fewer_heads_are_planned_as_they_are_then_exported(parts, heads):
+    settings = SETTINGS.model_copy(update={part: getattr(ATTENTIVE, part) for part in parts})
+    on_graphs = {
+        "pruned": [],
+        "int8_mlp": ["int8_tables", "int8_mlp"],
+        "int8_dense": ["int8_tables", "int8_dense"],  # SASRec's items and their vectors are stored alike
+        "int4_dense": [{"int4_tables": {"block": 8}}, {"int4_dense": {"block": 8}}],
+        "unlike": [{"int4_tables": {"block": 16}}, {"int4_dense": {"block": 8}}],
+    }
+    recipes = [Recipe.parse({"name": "whole", "steps": []})] + [
+        Recipe.parse({"name": name, "steps": [{"prune_heads": heads}, *steps]})
+        for name, steps in on_graphs.items()
+    ]
+    planned = {row.recipe: row.bytes for row in plan(recipes, weigh_release(SPEC, settings)).recipes}
+    graphs = export(settings, recipes[1])
+    made = {recipe.name: sum(cook(recipe, graph).ByteSize() for graph in graphs) for recipe in recipes[1:]}
+    made["whole"] = sum(graph.ByteSize() for graph in export(settings))
+    in_4_bits = {
+        "int4_dense",
+        "unlike",
+    }  # attention has many small matrices: what describes them is planned high
+    for name, size in made.items():
+        assert planned[name] == pytest.approx(size, rel=0.04 if name in in_4_bits else 0.02), name
+    # The forms that PyTorch's attention gives way to are described in fewer nodes, too.
+    assert planned["whole"] - planned["pruned"] == pytest.approx(made["whole"] - made["pruned"], rel=0.15)
 
 
 def test_the_first_recipe_asked_that_fits_is_named():
@@ -343,7 +395,7 @@ def test_a_bound_by_data_is_no_more_than_the_widest_form(step, rows, columns):
 
 @pytest.mark.parametrize(
     ("part", "model"),
-    [("retriever", "sasrec"), ("retriever", "ease"), ("ranker", "din"), ("ranker", "logistic_regression")],
+    [("retriever", "gru4rec"), ("retriever", "ease"), ("ranker", "din"), ("ranker", "logistic_regression")],
 )
 def test_an_architecture_of_unknown_sizes_is_refused_with_the_way_out(part, model, tmp_path):
     sentence = f"alone are known, and the {part} is '{model}'; .*--table NAME=ROWSxCOLUMNS"
@@ -389,6 +441,21 @@ def test_a_method_that_needs_a_plain_model_is_refused_after_one_that_gives_forms
     recipe = Recipe.parse({"name": "mine", "steps": ["hash_tables", {"prune_neurons": {"share": 0.5}}]})
     refused = plan([FP32, recipe], weigh_release(SPEC, SETTINGS)).refused
     assert refused["mine"].startswith("retriever.sparse.tables.user has the form hashed already")
+
+
+def test_a_method_that_wants_attention_is_refused_where_there_is_none():
+    recipe = Recipe.parse({"name": "mine", "steps": [{"prune_heads": {"retriever_heads": 1}}]})
+    refused = plan([FP32, recipe], weigh_release(SPEC, SETTINGS)).refused
+    assert refused["mine"].startswith(
+        "prune_heads knows the inside of sasrec alone, and the retriever is 'two"
+    )
+
+
+def test_a_retriever_without_a_table_of_histories_has_none_to_share():
+    settings = SETTINGS.model_copy(update={"retriever": ATTENTIVE.retriever})
+    recipe = Recipe.parse({"name": "mine", "steps": ["share_items"]})
+    refused = plan([FP32, recipe], weigh_release(SPEC, settings)).refused
+    assert refused["mine"].startswith("share_items: the retriever 'sasrec' has no table of its own")
 
 
 def test_a_table_by_itself_is_planned_in_the_form_that_a_recipe_gives_it():

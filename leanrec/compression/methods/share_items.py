@@ -9,15 +9,23 @@ from __future__ import annotations
 
 from leanrec.compression.reforming import reforming
 from leanrec.config.methods import ShareItems
+from leanrec.errors import CompressionError
 from leanrec.models.forms import Description
 from leanrec.models.recommender import Recommender
+
+HISTORY = "retriever.sparse.tables.history"
 
 
 def forms_of(recommender: Recommender, settings: ShareItems) -> Description:
     """No tables of their own for histories."""
     forms: Description = {"ranker.sparse.tables.item": {"form": "items_of_features"}}
     if settings.retriever:
-        forms["retriever.sparse.tables.history"] = {"form": "items_of_tower"}
+        if HISTORY not in dict(recommender.named_modules()):
+            raise CompressionError(
+                f"share_items: the retriever {recommender.settings.retriever.model!r} has no table of its "
+                "own for histories; set retriever to false"
+            )
+        forms[HISTORY] = {"form": "items_of_tower"}
     return forms
 
 
