@@ -136,8 +136,8 @@ def _check_rounding(recipe: Recipe) -> None:
             if form != foreseen:
                 raise ValueError(
                     f"recipe {recipe.name}: quantization_aware rounds tables as {_in_words(foreseen)}, but "
-                    f"{_in_words(form)} follows; let both say the same (of quantization_aware table_bits, and "
-                    "block or int8_block and int8_symmetric)"
+                    f"{_in_words(form)} follows; let both say the same (by table_bits, and block or "
+                    "int8_block and int8_symmetric, of quantization_aware)"
                 )
 
 
