@@ -39,11 +39,9 @@ def torchrun(num_processes: int, worker: str, *arguments: object) -> None:
         ((2, "column_wise"), (1, "table_wise")),
         ((3, "row_wise"), (2, "row_wise")),
         ((4, "grid"), (2, "grid")),
-        ((2, "data_parallel"), (1, "data_parallel")),
         ((2, "data_parallel"), (2, "column_wise")),
         ((2, "table_wise"), (2, "data_parallel")),
         ((4, "row_wise in 2"), (2, "row_wise in 2")),
-        ((2, "column_wise in 2"), (4, "table_wise in 2")),
     ],
 )
 def test_a_checkpoint_is_taken_up_by_others(

@@ -310,18 +310,13 @@ def test_other_optimizers_learn_the_taste_too(tmp_path, num_processes, optimizer
 def test_however_tables_are_sharded_the_weights_are_the_same(tmp_path):
     write_world(tmp_path)
     tables = ("user", "item", "history", "category")
-    for sharding in ("row_wise", "table_wise", "column_wise", "grid", "data_parallel"):
+    for sharding in ("row_wise", "table_wise", "column_wise", "grid"):
         by_hand = TWO.model_copy(update={"sharding": dict.fromkeys(tables, sharding)})
         train(tmp_path, by_hand, sharding)
     ours = load_file(tmp_path / "row_wise" / "model.safetensors")
     for sharding in ("table_wise", "column_wise", "grid"):
         theirs = load_file(tmp_path / sharding / "model.safetensors")
         assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
-    # DDP adds up in another order what moves no score of a softmax, the bias of all items alike; by its last
-    # digit the ranker's candidates are drawn otherwise.
-    theirs = load_file(tmp_path / "data_parallel" / "model.safetensors")
-    retriever = {name for name in ours if name.startswith("retriever.")} - {"retriever.item_out.bias"}
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in retriever)
 
 
 @pytest.mark.parametrize("exchange", ["fp16", "int8"])
