@@ -87,9 +87,7 @@ class ShardedModel:
         plain.model.sparse.weight_decay = optimizer.table_weight_decay
         self.num_skipped = 0
         """Steps that the dense part did not make, for gradients left the range of half precision."""
-        group = dist.GroupMember.WORLD
-        assert group is not None
-        plan = sharding.plan(plain, group)
+        plan = sharding.plan(plain, self._replicas.env.process_group)
         self.placed = sharding.placed(plan)
         """Table -> how it is sharded and where in the first group."""
         # A static graph exchanges gradients in every backward pass, from the first on.

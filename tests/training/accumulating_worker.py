@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from resharding_worker import objective_of, recommender_of, sharded_of
+from resharding_worker import joined, sharded_of
 from safetensors.torch import save_file
 
-from leanrec.training.examples import TRAIN, read_examples
 from leanrec.training.watching import Watch
 
 BATCHES = 2
@@ -25,11 +24,7 @@ SHARE = 24
 
 def main(world: Path, outcome: Path) -> None:
     """Learn from two batches in each way."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    recommender = recommender_of(world, disliked_weight=1.0)
-    events = read_examples(world / "training_set.parquet", TRAIN, recommender.spec)
-    objective = objective_of(recommender)
+    events, objective = joined(world)
     found: dict[str, torch.Tensor] = {}
     for accumulate in (1, STEPS):
         model = sharded_of(objective, "data_parallel", {"accumulate": accumulate})

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from resharding_worker import objective_of, recommender_of, sharded_of
+from resharding_worker import joined, sharded_of
 from safetensors.torch import save_file
 
-from leanrec.training.examples import TRAIN, read_examples
 from leanrec.training.sparse import in_full
 from leanrec.training.watching import Watch
 
@@ -32,11 +31,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def main(world: Path, outcome: Path) -> None:
     """Take the same steps in each way."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    recommender = recommender_of(world, disliked_weight=1.0)
-    events = read_examples(world / "training_set.parquet", TRAIN, recommender.spec)
-    objective = objective_of(recommender)
+    events, objective = joined(world)
     found: dict[str, torch.Tensor] = {}
     for way, optimizer in WAYS.items():
         for sharding in ("row_wise", "data_parallel"):

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from resharding_worker import objective_of, parts_of_all, recommender_of, sharded_of
+from resharding_worker import joined, parts_of_all, sharded_of
 from safetensors.torch import save_file
 
-from leanrec.training.examples import TRAIN, read_examples
 from leanrec.training.sparse import in_full
 from leanrec.training.watching import Watch
 
@@ -26,11 +25,7 @@ SHARE = 24
 
 def main(world: Path, outcome: Path, replicas: int) -> None:
     """Learn in `replicas` groups of two."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    recommender = recommender_of(world, disliked_weight=1.0)
-    events = read_examples(world / "training_set.parquet", TRAIN, recommender.spec)
-    objective = objective_of(recommender)
+    events, objective = joined(world)
     found: dict[str, torch.Tensor] = {}
     for sharding in ("row_wise", "table_wise", "column_wise", "data_parallel"):
         model = sharded_of(objective, sharding, {}, replicas=replicas)

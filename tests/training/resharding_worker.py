@@ -25,7 +25,7 @@ from leanrec.schema import ModelSpec
 from leanrec.training import sparse
 from leanrec.training.checkpoint import Checkpoints, Progress
 from leanrec.training.course import Course, State, save, take_up
-from leanrec.training.examples import TRAIN, read_examples
+from leanrec.training.examples import TRAIN, Examples, read_examples
 from leanrec.training.objectives import RetrieverObjective
 from leanrec.training.replicas import Replicas
 from leanrec.training.sharded_model import ShardedModel, quiet_planner
@@ -114,6 +114,14 @@ def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
         save_file(found, full)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def joined(world: Path) -> tuple[Examples, RetrieverObjective]:
+    """The training events, and what is learnt of them, once this process is one of those that learn."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    recommender = recommender_of(world, disliked_weight=1.0)
+    return read_examples(world / "training_set.parquet", TRAIN, recommender.spec), objective_of(recommender)
 
 
 def parts_of_all(model: ShardedModel) -> list[torch.Tensor]:

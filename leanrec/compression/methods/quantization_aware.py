@@ -19,7 +19,7 @@ from leanrec.compression.fine_tuning import fine_tune
 from leanrec.compression.method import ModelMethod
 from leanrec.compression.methods import int4, int8_tables
 from leanrec.compression.source import CompressionSource
-from leanrec.config.methods import QuantizationAware
+from leanrec.config.methods import Int8Tables, QuantizationAware
 from leanrec.models.recommender import Recommender
 
 TINY = 1e-8
@@ -61,9 +61,9 @@ def _as_half(values: Tensor, to_whole: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _of_tables(settings: QuantizationAware) -> Rounded:
     """As int8_tables or int4_tables rounds."""
-    if settings.table_bits == 4:
-        return Rounded(settings.table_bits, settings.block, symmetric=False)
-    return Rounded(settings.table_bits, settings.int8_block, symmetric=settings.int8_symmetric)
+    form = settings.form_of_tables()
+    symmetric = isinstance(form, Int8Tables) and form.symmetric
+    return Rounded(settings.table_bits, form.block, symmetric=symmetric)
 
 
 def _of_layers(bits: int, block: int) -> Rounded:
