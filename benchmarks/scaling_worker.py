@@ -20,6 +20,7 @@ from torch.nn import functional
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.models.layers import SparseArch
 from leanrec.training.batches import measured_speeds, parts_by_speed, weigh
+from leanrec.training.layout import Layout
 from leanrec.training.sharded_model import ShardedModel, quiet_planner
 from leanrec.training.watching import Watch
 
@@ -78,7 +79,7 @@ def main(path: str) -> None:
         weight_decay=0.0,
         table_learning_rate=0.05,
         optimizer=OptimizerSettings(),
-        by_hand={} if job["sharding"] == "planner" else dict.fromkeys(tables, job["sharding"]),
+        layout=Layout(by_hand={} if job["sharding"] == "planner" else dict.fromkeys(tables, job["sharding"])),
         device=torch.device("cpu"),
     )
     shares = _shares(job, objective)

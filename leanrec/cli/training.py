@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -66,7 +66,7 @@ def _show_plan(
     from leanrec.files import read_json
     from leanrec.models.inputs import read_item_inputs
     from leanrec.schema import ModelSpec
-    from leanrec.training.fits import does_not_fit, refusal
+    from leanrec.training.fits import Room, does_not_fit, refusal
     from leanrec.training.footprint import plan_training
     from leanrec.training.memory import available_memory
     from leanrec.training.sharded_model import quiet_planner
@@ -77,10 +77,8 @@ def _show_plan(
     items = read_item_inputs(features / "items.parquet")
     found = plan_training(settings.training, spec, items, num_processes=processes, device=device)
     there = available_memory()
-    room: dict[str, Any] = (
-        {"device": memory, "host": there} if device == "cuda" else {"device": None, "host": memory or there}
-    )
-    fault = refusal(found, settings.training, spec, items, **room)
+    room = Room(device=memory, host=there) if device == "cuda" else Room(device=None, host=memory or there)
+    fault = refusal(found, settings.training, spec, items, room)
     if json_output:
         print(json.dumps({**found.to_json(), "fits": fault is None, "answer": fault or "it fits"}))
     else:
@@ -98,11 +96,12 @@ def _print_plan(plan: TrainingPlan) -> None:
         first, last = line.ranks[0], line.ranks[-1]
         in_a_row = 1 < len(line.ranks) == last - first + 1
         ranks = f"{first} to {last}" if in_a_row else ", ".join(map(str, line.ranks))
-        most = size_in_words(max(line.bytes_a_rank.values()))
+        most = size_in_words(max(part.held for part in line.parts.values()))
         table.add_row(line.model, line.table, f"{line.rows:,} x {line.dim}", line.sharding, ranks, most)
     console.print(table)
     for name, size in (
         ("tables and their sums, the fullest rank", max(plan.table_bytes)),
+        ("of them on the host, behind its device's cache", max(plan.behind_cache_bytes)),
         ("dense part with gradients and averages, a rank", plan.dense_bytes),
         ("plain models on the host, a rank", plan.plain_bytes),
         ("of them on its device", plan.plain_device_bytes),

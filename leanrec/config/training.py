@@ -234,6 +234,11 @@ class TrainingSettings(Section):
     """Where each process keeps the tables of the plain models, with which candidates are drawn and figures
     taken: on its device; or on its host, so that a GPU holds its part of a table alone, but waits for rows.
     """
+    table_precision: Literal["fp32", "fp16"] = "fp32"
+    """In what sharded tables are kept while they train; Adagrad's sums stay in fp32."""
+    table_cache: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the rows of sharded tables that a GPU caches, with all of them in its host's memory (TorchRec
+    calls it UVM caching); null: they are on the GPU. On CPUs it makes no difference."""
     prefetch: bool = False
     """Make the next batch, draws included, in a second thread while the present one is learnt from."""
     num_candidates: int = Field(default=200, ge=1)

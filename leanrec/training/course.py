@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -15,6 +15,7 @@ from leanrec.config import RankerSettings, RetrieverSettings
 from leanrec.errors import TrainingError
 from leanrec.training.checkpoint import Checkpoints, Progress
 from leanrec.training.examples import Examples
+from leanrec.training.layout import Layout
 from leanrec.training.replicas import Replicas
 from leanrec.training.sharded_model import ShardedModel
 from leanrec.training.sparse import Held, copied, parts_of
@@ -40,10 +41,8 @@ class Course:
     checkpoints: Checkpoints
     checkpoint_every_s: float
     """Seconds between two checkpoints within an epoch; 0: after each epoch only."""
-    sharding: Mapping[str, str]
-    """Table -> its sharding, where the planner shall not choose."""
-    exchange: str
-    """In what vectors travel between processes."""
+    layout: Layout
+    """How its tables lie over the processes and in their memory."""
     replicas: Replicas
     """The groups of processes that each have all tables."""
     sync_every: int

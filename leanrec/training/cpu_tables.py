@@ -44,6 +44,7 @@ def _as_one(tables: Tables) -> Tables:
     (dim,) = {spec[1] for spec in tables.embedding_specs}
     one = Tables(
         [(rows, dim, EmbeddingLocation.HOST, ComputeDevice.CPU)],
+        weights_precision=tables.weights_precision,
         optimizer=tables.optimizer,
         eps=tables.optimizer_args.eps,
         pooling_mode=PoolingMode.SUM,

@@ -1,7 +1,8 @@
 """What each process of a training would hold and send, before any of them starts (whether it fits: fits.py).
 
-    tables      a process's part of the embedding tables and of Adagrad's sums, in float32; with tables that
-                every process has whole go their gradients
+    tables      a process's part of the embedding tables and of Adagrad's sums; with tables that every process
+                has whole go their gradients. They lie on the host behind a device's cache of them
+                (training.table_cache)
     dense       all other weights, their gradients and the optimizer's two averages
     plain       both plain models, which every process makes on the host and keeps on its device, or their
                 tables on the host (training.plain_tables)
@@ -15,10 +16,10 @@ here none is taken to repeat beyond its table's rows. On CPUs all of it lies in 
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,11 +32,10 @@ from leanrec.models.retrieval.retriever import LearnedRetriever
 from leanrec.schema import USER_STATISTICS, ModelSpec
 from leanrec.training.data_parallel import DATA_PARALLEL
 from leanrec.training.exchange import vector_bytes
+from leanrec.training.layout import FLOAT, INDEX, Layout, Part, added, whole_part
 from leanrec.training.replicas import group_size
 from leanrec.training.sharding import Placed, refuse_unknown_tables, sharding_of
 
-FLOAT, INDEX = 4, 8
-"""Bytes of a weight and of an index."""
 COPIES = 4
 """Of a dense weight: itself, its gradient, Adam's two averages."""
 KEPT = 4
@@ -43,6 +43,7 @@ KEPT = 4
 written the sums of now, one for each weight, and the file in memory."""
 Settings = RetrieverSettings | RankerSettings
 
+NO_PART = Part(0, 0, 0, 0)
 GPUS_A_HOST = 8
 """What a plan for more GPUs takes a host to have."""
 
@@ -59,10 +60,8 @@ class PlannedTable:
     ranks: tuple[int, ...]
     columns: int
     """Into how many parts its columns are cut: an index travels to each of them."""
-    weights_a_rank: dict[int, int]
-    """Rank -> weights of its part."""
-    bytes_a_rank: dict[int, int]
-    """Rank -> bytes of its part, of Adagrad's sums, and of gradients where they are whole."""
+    parts: dict[int, Part]
+    """Rank -> what it holds."""
 
     @property
     def is_everywhere(self) -> bool:
@@ -71,7 +70,11 @@ class PlannedTable:
 
     def kept_by(self, rank: int, group: int) -> int:
         """Weights that `rank` copies as the best; the first `group` ranks do it for all of sharded tables."""
-        return self.weights_a_rank.get(rank, 0) if rank < group or self.is_everywhere else 0
+        return self.part_of(rank).weights if rank < group or self.is_everywhere else 0
+
+    def part_of(self, rank: int) -> Part:
+        """What `rank` holds."""
+        return self.parts.get(rank, NO_PART)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,9 @@ class TrainingPlan:
     device: str
     tables: tuple[PlannedTable, ...]
     table_bytes: tuple[int, ...]
-    """Of each rank, of the larger model: one is trained after the other."""
+    """Of each rank on its device, of the larger model: one is trained after the other."""
+    behind_cache_bytes: tuple[int, ...]
+    """Of each rank on its host: tables and sums of which its device has a cache (training.table_cache)."""
     dense_bytes: int
     plain_bytes: int
     plain_on_host: bool
@@ -112,7 +117,8 @@ class TrainingPlan:
     def on_host(self) -> int:
         """Bytes that all processes of one host need on it; a host has all CPU processes, or eight GPUs."""
         here = _a_host(self.num_processes, self.device)
-        kept = max(sum(self.kept_bytes[i : i + here]) for i in range(0, self.num_processes, here))
+        a_rank = list(map(sum, zip(self.kept_bytes, self.behind_cache_bytes, strict=True)))
+        kept = max(sum(a_rank[i : i + here]) for i in range(0, self.num_processes, here))
         everywhere = here * self.plain_bytes + kept + self.gathered_bytes
         if self.device != "cpu":
             return everywhere
@@ -142,13 +148,14 @@ def plan_training(
     refuse_unknown_tables(
         settings.sharding, {table for model in models.values() for table in model.sparse.num_rows}
     )
-    tables, held, kept, dense, sent, synced = [], [], [], [], [], []
+    tables, held, behind, kept, dense, sent, synced = [], [], [], [], [], [], []
     for name, model in models.items():
         own: Settings = getattr(settings, name)
         planned = _tables_of(name, model, own, settings, num_processes, group, device)
         tables += planned
         ranks = range(num_processes)
-        held.append([sum(t.bytes_a_rank.get(rank, 0) for t in planned) for rank in ranks])
+        held.append([sum(t.part_of(rank).on_device for t in planned) for rank in ranks])
+        behind.append([sum(t.part_of(rank).on_host for t in planned) for rank in ranks])
         kept.append([KEPT * FLOAT * sum(t.kept_by(rank, group) for t in planned) for rank in ranks])
         weights = sum(p.numel() for p in model.parameters()) - _table_weights(model)
         dense.append(weights * FLOAT * COPIES)
@@ -160,15 +167,14 @@ def plan_training(
             _sent(model, own, spec, (num_processes, group), vector, columns)
             + _reduced(averaged * FLOAT, num_processes)
         )
-        parts = [t.bytes_a_rank for t in planned if not t.is_everywhere]
-        synced.append(
-            _reduced(max(sum(a_rank.get(rank, 0) for a_rank in parts) for rank in ranks), settings.replicas)
-        )
+        fullest = max(sum(t.part_of(rank).held for t in planned if not t.is_everywhere) for rank in ranks)
+        synced.append(_reduced(fullest, settings.replicas))
     return TrainingPlan(
         num_processes=num_processes,
         device=device,
         tables=tuple(tables),
         table_bytes=tuple(max(held, key=max)),
+        behind_cache_bytes=tuple(max(behind, key=max)),
         dense_bytes=max(dense),
         plain_bytes=FLOAT * sum(p.numel() for p in recommender.parameters()),
         plain_on_host=settings.plain_tables == "host",
@@ -188,19 +194,21 @@ def _tables_of(
     group: int,
     device: str,
 ) -> list[PlannedTable]:
+    layout, optimizer = Layout.of(training), settings.optimizer.tables
     sharding = sharding_of(
         model.sparse.num_rows,
-        training.sharding,
+        layout,
         world_size=group,
         local_world_size=min(group, _a_host(num_processes, device)),
         device=device,
-        table_optimizer=settings.optimizer.tables,
+        table_optimizer=optimizer,
         table_learning_rate=settings.table_learning_rate,
         dim=model.sparse.dim,
-        exchange=training.exchange,
     )
     plan = sharding.plan(sharding.with_sharded_tables(_Holder(model)))
     firsts = range(0, num_processes, group)
+    whole = partial(whole_part, optimizer=optimizer)
+    sharded = partial(layout.part, optimizer=optimizer, device=device)
     return [
         PlannedTable(
             model=name,
@@ -210,16 +218,17 @@ def _tables_of(
             sharding=placed.sharding,
             ranks=tuple(sorted({first + rank for first in firsts for rank in placed.ranks})),
             columns=placed.columns,
-            weights_a_rank=_in_each_group(_weights_by_rank(placed.shards), firsts),
-            bytes_a_rank=_in_each_group(_bytes_by_rank(placed, settings.optimizer.tables), firsts),
+            parts=_in_each_group(
+                _by_rank(placed, whole if placed.sharding == DATA_PARALLEL else sharded), firsts
+            ),
         )
         for table, placed in sharding.placed(plan).items()
     ]
 
 
-def _in_each_group(of_first: dict[int, int], firsts: Iterable[int]) -> dict[int, int]:
+def _in_each_group(of_first: dict[int, Part], firsts: Iterable[int]) -> dict[int, Part]:
     """What each rank has, by what the ranks of the first group have."""
-    return {first + rank: value for first in firsts for rank, value in of_first.items()}
+    return {first + rank: part for first in firsts for rank, part in of_first.items()}
 
 
 def _a_host(num_processes: int, device: str) -> int:
@@ -239,21 +248,12 @@ class _Holder(nn.Module):
         self.model = model
 
 
-def _weights_by_rank(shards: Sequence[Any]) -> dict[int, int]:
-    held: Counter[int] = Counter()
-    for shard in shards:
-        held[shard.placement.rank()] += math.prod(shard.shard_sizes)
-    return dict(held)
-
-
-def _bytes_by_rank(placed: Placed, optimizer: str) -> dict[int, int]:
-    held: Counter[int] = Counter()
-    copies = 2 if placed.sharding == DATA_PARALLEL else 1  # DDP keeps a gradient of all of it
+def _by_rank(placed: Placed, part_of: Callable[[int, int], Part]) -> dict[int, Part]:
+    """Rank -> what it holds of a table, by what a shard of so many rows and columns is."""
+    held: defaultdict[int, list[Part]] = defaultdict(list)
     for shard in placed.shards:
-        rows, columns = shard.shard_sizes
-        sums = rows * (1 if optimizer == "rowwise_adagrad" else columns)
-        held[shard.placement.rank()] += (copies * rows * columns + sums) * FLOAT
-    return dict(held)
+        held[shard.placement.rank()].append(part_of(*shard.shard_sizes))
+    return {rank: added(parts) for rank, parts in held.items()}
 
 
 def _sent(

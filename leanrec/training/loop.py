@@ -48,9 +48,8 @@ def fit(objective: Any, course: Course) -> Fitted:
         weight_decay=settings.weight_decay,
         table_learning_rate=settings.table_learning_rate,
         optimizer=settings.optimizer,
-        by_hand=course.sharding,
+        layout=course.layout,
         device=device,
-        exchange=course.exchange,
         replicas=course.replicas,
     )
     course.log(f"{course.name}: " + ", ".join(f"{t} {where}" for t, where in sharded.describe().items()))
@@ -118,7 +117,7 @@ def _prove_equal(sharded: ShardedModel, objective: Any, course: Course) -> None:
             return
         objective.eval()
         sends = course.replicas.group_size > 1  # one process of a group sends nothing
-        exchange = course.exchange if sends else "fp32"
+        exchange = course.layout.exchange if sends else "fp32"
         with as_exchanged(objective.model.sparse, exchange, whole=sharded.whole_tables):
             plain: Tensor = objective.scores(*_without_draw(arguments))
     difference = float((ours - plain).abs().max())

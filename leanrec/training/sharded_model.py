@@ -6,7 +6,6 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,6 +21,7 @@ from leanrec.config.optimizer import OptimizerSettings
 from leanrec.training.cpu_tables import look_up_as_bags
 from leanrec.training.data_parallel import DataParallelOptimizer
 from leanrec.training.half_precision import LOSS_SCALE, unscale
+from leanrec.training.layout import Layout
 from leanrec.training.optimizers import dense_optimizer
 from leanrec.training.replicas import Replicas
 from leanrec.training.sharding import sharding_of
@@ -59,27 +59,22 @@ class ShardedModel:
         weight_decay: float,
         table_learning_rate: float,
         optimizer: OptimizerSettings,
-        by_hand: Mapping[str, str],
+        layout: Layout,
         device: torch.device,
-        exchange: str = "fp32",
         replicas: Replicas | None = None,
     ) -> None:
-        """`by_hand`: table -> its sharding, else the planner chooses. `exchange`: how vectors travel.
-
-        `replicas`: groups of processes that each have all tables; None: one of all.
-        """
+        """`replicas`: groups of processes that each have all tables; None: one of all."""
         model: Any = objective.model
         self._replicas = replicas or Replicas.of(1, device.type)
         sharding = sharding_of(
             model.sparse.num_rows,
-            by_hand,
+            layout,
             world_size=self._replicas.group_size,
             local_world_size=self._replicas.local_size,
             device=device.type,
             table_optimizer=optimizer.tables,
             table_learning_rate=table_learning_rate,
             dim=model.sparse.dim,
-            exchange=exchange,
         )
         plain = sharding.with_sharded_tables(objective)
         self._loss_scale = LOSS_SCALE if optimizer.precision == "fp16" else 1.0
@@ -201,6 +196,7 @@ class ShardedModel:
                 whole.copy_(weights[_plain_table(table)])
             for name, weight in self._dense_weights().items():
                 weight.copy_(weights[name])
+        self._sparse.forget_cached()
 
     def gather(self, model: nn.Module) -> None:
         """Write the weights into the plain `model` on rank 0; every process must call it."""
@@ -209,7 +205,8 @@ class ShardedModel:
     def weights(self) -> Held:
         """The weights by the plain model's names, in the memory in which they are trained."""
         tables = {
-            _plain_table(table): self._told(own, parts_of(own)) for table, own in self._tables().items()
+            _plain_table(table): self._told(own, parts_of(own), own.dtype)
+            for table, own in self._tables().items()
         }
         whole = {_plain_table(table): own.detach() for table, own in self._sparse.whole.items()}
         return dict(sorted((tables | whole | self._dense_weights()).items()))
@@ -217,7 +214,9 @@ class ShardedModel:
     def sums(self) -> Held:
         """Table -> Adagrad's sums of squared gradients, one for each weight [rows, columns]."""
         parts = self._sums()
-        sharded = {table: self._told(own, parts[table]) for table, own in self._tables().items()}
+        sharded = {
+            table: self._told(own, parts[table], torch.float32) for table, own in self._tables().items()
+        }
         return dict(sorted((sharded | self._whole.sums()).items()))
 
     def dense_state(self) -> Held:
@@ -244,21 +243,23 @@ class ShardedModel:
         if self._replicas.num > 1:
             with torch.no_grad():
                 self._replicas.average(self._parts())
+            self._sparse.forget_cached()
 
     def spread_first_replica(self) -> None:
         """Make the tables and their sums what the first replica's are; every process must call it."""
         if self._replicas.num > 1:
             with torch.no_grad():
                 self._replicas.spread(self._parts())
+            self._sparse.forget_cached()
 
     def _parts(self) -> list[Tensor]:
         """The memory of this process's parts of tables and sums."""
         of_tables = [part for own in self._tables().values() for _, part in parts_of(own)]
         return of_tables + [part for parts in self._sums().values() for _, part in parts]
 
-    def _told(self, layout: ShardedTensor, parts: Parts) -> ShardedTensor:
+    def _told(self, layout: ShardedTensor, parts: Parts, dtype: torch.dtype) -> ShardedTensor:
         """What this process tells of a table: its parts, or none where it is not of the first replica."""
-        return hold(layout, parts if self._replicas.is_first else [], self._replicas.group_size)
+        return hold(layout, parts if self._replicas.is_first else [], self._replicas.group_size, dtype)
 
     def load_dense_state(self, state: Held) -> None:
         """Take over what `dense_state` gave."""
@@ -269,7 +270,10 @@ class ShardedModel:
         self.dense.load_state_dict(dense)
 
     def _tables(self) -> dict[str, ShardedTensor]:
-        """Table -> its weights, as one tensor though it may be cut into blocks."""
+        """Table -> its weights, as one tensor though it may be cut into blocks.
+
+        TorchRec writes what a device has cached of them back before it gives them.
+        """
         state = self.parallel.state_dict()
         blocks = {found[1]: state[name] for name in state if (found := TABLE.fullmatch(name))}
         return {table: as_one(cut, blocks) for table, cut in self._sparse.cuts.items()}

@@ -12,15 +12,23 @@ import torch.distributed as dist
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch import nn
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
+from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.planner.types import PlannerError
-from torchrec.distributed.types import ParameterSharding, ShardingPlan, ShardingType, ShardMetadata
+from torchrec.distributed.types import (
+    CacheParams,
+    ParameterSharding,
+    ShardingPlan,
+    ShardingType,
+    ShardMetadata,
+)
 
 from leanrec.config.section import nearest
 from leanrec.errors import ConfigError, TrainingError
 from leanrec.training.data_parallel import DATA_PARALLEL, EPS, named_in
 from leanrec.training.exchange import codecs_of
 from leanrec.training.grid import COLUMNS, GRID, Cut, cut_tables
+from leanrec.training.layout import Layout
 from leanrec.training.sparse import ShardedSparseArch
 
 FUSED = {
@@ -59,6 +67,8 @@ class Sharding:
     cuts: dict[str, Cut]
     whole: dict[str, Placed]
     """The tables that every process has, of which the planner does not hear."""
+    precision: str
+    """In what sharded tables are kept."""
 
     def plan(self, objective: nn.Module, group: dist.ProcessGroup | None = None) -> ShardingPlan:
         """The plan for the tables of `objective`, made once for all processes of `group` where it is given.
@@ -78,7 +88,7 @@ class Sharding:
         """A copy of `objective` whose tables TorchRec may shard; they hold no memory until it does."""
         model: Any = objective.model
         sparse = model.sparse
-        model.sparse = ShardedSparseArch(sparse, self.cuts)
+        model.sparse = ShardedSparseArch(sparse, self.cuts, self.precision)
         try:
             return copy.deepcopy(objective)
         finally:
@@ -99,7 +109,7 @@ WAY_OUT = (
 
 def sharding_of(
     tables: Mapping[str, int],
-    by_hand: Mapping[str, str],
+    layout: Layout,
     *,
     world_size: int,
     local_world_size: int,
@@ -107,18 +117,20 @@ def sharding_of(
     table_optimizer: str,
     table_learning_rate: float,
     dim: int,
-    exchange: str = "fp32",
 ) -> Sharding:
     """For `tables` (name -> rows) of `dim` columns over `world_size` processes on `device` ("cpu", "cuda").
 
-    `local_world_size` of them share a host. `by_hand` fixes the sharding of the tables that it names.
-    `exchange` is the format in which vectors travel. Raises a ConfigError for vectors that cannot.
+    `local_world_size` of them share a host. Raises a ConfigError for vectors that cannot travel as `layout`
+    says.
     """
+    by_hand = layout.by_hand
     whole = named_in(by_hand, tables)
     sharded = {table: rows for table, rows in tables.items() if table not in whole}
     cuts = cut_tables(sharded, by_hand, dim=dim, world_size=world_size)
     constraints = {
-        block.name: ParameterConstraints(sharding_types=_choice(by_hand.get(table)))
+        block.name: ParameterConstraints(
+            sharding_types=_choice(by_hand.get(table)), **_cached(layout.cache_of(device))
+        )
         for table, cut in cuts.items()
         for block in cut
     }
@@ -128,7 +140,7 @@ def sharding_of(
             "learning_rate": table_learning_rate,
             "eps": EPS,
         },
-        qcomm_codecs_registry=codecs_of(exchange, device, dim) if world_size > 1 else None,
+        qcomm_codecs_registry=codecs_of(layout.exchange, device, dim) if world_size > 1 else None,
     )
     planner = EmbeddingShardingPlanner(
         topology=Topology(
@@ -141,7 +153,7 @@ def sharding_of(
         constraints=constraints,
     )
     everywhere = {table: _everywhere(rows, dim, world_size, device) for table, rows in whole.items()}
-    return Sharding(planner=planner, sharder=sharder, cuts=cuts, whole=everywhere)
+    return Sharding(planner=planner, sharder=sharder, cuts=cuts, whole=everywhere, precision=layout.precision)
 
 
 def _reason(error: PlannerError) -> str:
@@ -156,6 +168,14 @@ def _choice(by_hand: str | None) -> list[str]:
     if by_hand is None:
         return MODEL_PARALLEL
     return [ShardingType.TABLE_WISE.value if by_hand == GRID else by_hand]
+
+
+def _cached(share: float | None) -> dict[str, Any]:
+    """What the planner is told of a block of which a GPU caches a share of the rows; None: nothing."""
+    if share is None:
+        return {}
+    kernel = EmbeddingComputeKernel.FUSED_UVM_CACHING.value
+    return {"compute_kernels": [kernel], "cache_params": CacheParams(load_factor=share)}
 
 
 def _placed(cut: Cut, blocks: list[ParameterSharding]) -> Placed:

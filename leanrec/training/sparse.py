@@ -22,6 +22,7 @@ from torch.distributed._shard.sharded_tensor import (
 from torch.distributed._shard.sharding_spec import ShardMetadata
 from torch.nn import functional
 from torchrec import EmbeddingCollection, EmbeddingConfig, JaggedTensor, KeyedJaggedTensor
+from torchrec.modules.embedding_configs import DataType
 
 from leanrec.models.inputs import known_index
 from leanrec.models.layers import SparseArch
@@ -32,6 +33,8 @@ from leanrec.training.watching import Phases
 CPU = torch.device("cpu")
 PIECE = 2**24
 """Weights that travel at once when a table is gathered: a device need not hold another's part as well."""
+NUMBERS = {"fp32": DataType.FP32, "fp16": DataType.FP16}
+"""What a table's weights are kept in."""
 
 
 class ShardedSparseArch(nn.Module):
@@ -40,8 +43,11 @@ class ShardedSparseArch(nn.Module):
     Each distinct index travels to the process that holds its row once a lookup, whatever the batch.
     """
 
-    def __init__(self, plain: SparseArch, cuts: Mapping[str, Cut]) -> None:
-        """`cuts`: table -> the blocks into which it is cut, each a table to TorchRec; others stay whole."""
+    def __init__(self, plain: SparseArch, cuts: Mapping[str, Cut], precision: str) -> None:
+        """`cuts`: table -> the blocks into which it is cut, each a table to TorchRec; others stay whole.
+
+        `precision`: in what the blocks are kept; vectors are in float32 all the same.
+        """
         super().__init__()
         self.features = dict(plain.features)
         self.num_rows = dict(plain.num_rows)
@@ -57,7 +63,9 @@ class ShardedSparseArch(nn.Module):
         by_width: dict[str, list[Block]] = {}
         for block in self.blocks.values():
             by_width.setdefault(str(block.sizes[1]), []).append(block)
-        self.collections = nn.ModuleDict({width: _collection(each) for width, each in by_width.items()})
+        self.collections = nn.ModuleDict(
+            {width: _collection(each, NUMBERS[precision]) for width, each in by_width.items()}
+        )
         """Width -> the blocks of so many columns, for a collection has one width."""
         self.whole = nn.ParameterDict(
             {
@@ -125,6 +133,12 @@ class ShardedSparseArch(nn.Module):
             vectors: dict[str, JaggedTensor] = sent.wait()
         return vectors
 
+    def forget_cached(self) -> None:
+        """Empty a device's caches of rows, once the tables behind them have been written."""
+        for collection in self.collections.values():
+            for lookup in cast(Any, collection)._lookups:
+                lookup.purge()
+
     def watch_lookups(self) -> None:
         """Let the clock know of lookups in the backward pass, once the collections are sharded.
 
@@ -139,7 +153,7 @@ class ShardedSparseArch(nn.Module):
             cast(Any, collection).register_post_lookup_tracker_fn(watch)
 
 
-def _collection(blocks: list[Block]) -> EmbeddingCollection:
+def _collection(blocks: list[Block], numbers: DataType) -> EmbeddingCollection:
     """TorchRec's tables of `blocks`, which hold no memory yet."""
     return EmbeddingCollection(
         tables=[
@@ -148,6 +162,7 @@ def _collection(blocks: list[Block]) -> EmbeddingCollection:
                 num_embeddings=block.sizes[0],
                 embedding_dim=block.sizes[1],
                 feature_names=[block.name],
+                data_type=numbers,
             )
             for block in blocks
         ],
@@ -205,8 +220,10 @@ def as_one(cut: Cut, blocks: Mapping[str, ShardedTensor]) -> ShardedTensor:
     )
 
 
-def hold(layout: ShardedTensor, parts: Parts, group_size: int) -> ShardedTensor:
+def hold(layout: ShardedTensor, parts: Parts, group_size: int, dtype: torch.dtype) -> ShardedTensor:
     """`parts` as one tensor that is divided among the processes as `layout` is; empty parts are left out.
+
+    They are of `dtype`.
 
     Where there are groups of `group_size`, among those of the first as `layout` is among this one's.
 
@@ -218,7 +235,7 @@ def hold(layout: ShardedTensor, parts: Parts, group_size: int) -> ShardedTensor:
     metadata = ShardedTensorMetadata(
         [_placed(place, device, group_size) for place in layout.metadata().shards_metadata if _size(place)],
         layout.metadata().size,
-        TensorProperties(dtype=layout.dtype),
+        TensorProperties(dtype=dtype),
     )
     shards = [Shard(part, _placed(place, device, group_size)) for place, part in parts if _size(place)]
     return ShardedTensor._init_from_local_shards_and_global_metadata(shards, metadata)
@@ -231,7 +248,7 @@ def copied(held: Held) -> Held:
         if not isinstance(value, ShardedTensor):
             return value.detach().to(CPU, copy=True)
         parts = [(place, part.detach().to(CPU, copy=True)) for place, part in parts_of(value)]
-        return hold(value, parts, dist.get_world_size())
+        return hold(value, parts, dist.get_world_size(), value.dtype)
 
     return {name: copy(value) for name, value in held.items()}
 
@@ -273,7 +290,7 @@ def gather(held: Tensor, full: Tensor | None) -> None:
             if full is None:
                 continue
             if piece is None:
-                piece = torch.empty(num_rows, columns, device=collective_device())
+                piece = torch.empty(num_rows, columns, dtype=held.dtype, device=collective_device())
                 dist.recv(piece, src=owner)
             place = slice(row + first, row + first + num_rows), slice(column, column + columns)
             full[place] = piece.to(full.device)

@@ -30,11 +30,12 @@ from leanrec.training.candidates import CandidateSampler
 from leanrec.training.checkpoint import Checkpoints, identity_of
 from leanrec.training.course import Course
 from leanrec.training.examples import TRAIN, VALID, Examples, interactions_of, read_examples
-from leanrec.training.fits import does_not_fit, refusal
+from leanrec.training.fits import Room, does_not_fit, refusal
 from leanrec.training.fitting import fit_retriever, temperature_of
 from leanrec.training.footprint import plan_training
 from leanrec.training.host_tables import keep_tables_on_host
 from leanrec.training.job import CURVES_FILE, ERROR_FILE, SUMMARY_FILE, Job
+from leanrec.training.layout import Layout
 from leanrec.training.loop import PROBE_EVENTS, Fitted, fit
 from leanrec.training.memory import available_memory
 from leanrec.training.objectives import RankerObjective, lesson_of
@@ -49,7 +50,8 @@ PATIENCE = timedelta(hours=12)
 """How long processes wait for one another: a retriever that is fitted is fitted by one of them alone."""
 ELSEWHERE = (
     *("num_processes", "sharding", "balance", "train_job", "max_restarts", "tensorboard", "profile"),
-    *("checkpoint", "checkpoint_every_s", "keep_checkpoints", "resume", "prefetch", "plain_tables"),
+    *("checkpoint", "checkpoint_every_s", "keep_checkpoints", "resume"),
+    *("prefetch", "plain_tables", "table_cache"),
 )
 """Settings that say where it is learnt, not what (but for tables `data_parallel`, which move with the dense
 part where its gradients are added up over steps, and follow all processes where there are replicas)."""
@@ -144,8 +146,7 @@ def train(settings: TrainingSettings, job: Job) -> None:
     common: dict[str, Any] = {
         "seed": settings.seed,
         "checkpoint_every_s": settings.checkpoint_every_s,
-        "sharding": settings.sharding,
-        "exchange": settings.exchange,
+        "layout": Layout.of(settings),
         "replicas": Replicas.of(settings.replicas, collective_device().type),
         "sync_every": settings.sync_every,
         "balance": settings.balance,
@@ -212,9 +213,8 @@ def _refuse_what_does_not_fit(settings: TrainingSettings, spec: ModelSpec, items
     if here < plan.num_processes:  # several hosts: nobody knows the others' memory from here
         return
     memory = torch.cuda.mem_get_info()[0] if gpu else None
-    room: dict[str, Any] = {"device": memory, "host": available_memory()}
-    most = torch.cuda.device_count() if gpu else None
-    fault = refusal(plan, settings, spec, items, most=most, **room)
+    room = Room(device=memory, host=available_memory(), most=torch.cuda.device_count() if gpu else None)
+    fault = refusal(plan, settings, spec, items, room)
     if fault is not None:
         raise does_not_fit(plan, fault)
 

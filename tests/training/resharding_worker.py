@@ -26,6 +26,7 @@ from leanrec.training import sparse
 from leanrec.training.checkpoint import Checkpoints, Progress
 from leanrec.training.course import Course, State, save, take_up
 from leanrec.training.examples import TRAIN, Examples, read_examples
+from leanrec.training.layout import Layout
 from leanrec.training.objectives import RetrieverObjective
 from leanrec.training.replicas import Replicas
 from leanrec.training.sharded_model import ShardedModel, quiet_planner
@@ -75,7 +76,7 @@ def sharded_of(
         weight_decay=0.0,
         table_learning_rate=table_learning_rate,
         optimizer=OptimizerSettings.parse(optimizer),
-        by_hand=dict.fromkeys(objective.model.sparse.num_rows, sharding),
+        layout=Layout(by_hand=dict.fromkeys(objective.model.sparse.num_rows, sharding)),
         device=torch.device("cpu"),
         replicas=Replicas.of(replicas, "cpu"),
     )

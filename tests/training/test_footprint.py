@@ -7,8 +7,17 @@ import json
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from fbgemm_gpu.split_embedding_configs import SparseType
+from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+    ComputeDevice,
+    SplitTableBatchedEmbeddingBagsCodegen,
+)
+from torch import nn
 from training_world import NUM_ITEMS, NUM_USERS, SMALL, write_world
 from typer.testing import CliRunner
 
@@ -21,9 +30,12 @@ from leanrec.files import read_json
 from leanrec.models.inputs import ItemInputs, read_item_inputs
 from leanrec.models.recommender import Recommender
 from leanrec.schema import ModelSpec
-from leanrec.training.fits import misfit, nearest_that_fits
-from leanrec.training.footprint import TrainingPlan, plan_training
+from leanrec.training.fits import Room, misfit, nearest_that_fits
+from leanrec.training.footprint import PlannedTable, TrainingPlan, plan_training
+from leanrec.training.layout import Layout
+from leanrec.training.sharding import FUSED, sharding_of
 
+NUMBERS_OF = {"fp32": torch.float32, "fp16": torch.float16}
 World = tuple[ModelSpec, ItemInputs]
 
 
@@ -39,13 +51,18 @@ def planned(world: World, processes: int = 2, device: str = "cpu", **training: o
     return plan_training(settings, *world, num_processes=processes, device=device)
 
 
+def held(table: PlannedTable) -> dict[int, int]:
+    """Rank -> bytes of its part."""
+    return {rank: part.held for rank, part in table.parts.items()}
+
+
 @pytest.mark.parametrize("processes", [1, 3, 16])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_parts_of_a_table_are_the_table_and_its_sums(world: World, processes: int, device: str) -> None:
     plan = planned(world, processes, device)
     assert len(plan.table_bytes) == processes
     for table in plan.tables:
-        assert sum(table.bytes_a_rank.values()) == 2 * 4 * table.rows * table.dim
+        assert sum(held(table).values()) == 2 * 4 * table.rows * table.dim
     rows = {(table.model, table.table): table.rows for table in plan.tables}
     assert rows["retriever", "user"] == rows["ranker", "user"] == NUM_USERS + 1
     assert rows["retriever", "item"] == NUM_ITEMS
@@ -58,7 +75,7 @@ def test_a_table_is_sharded_as_told(world: World, sharding: str) -> None:
     plan = planned(world, sharding={"item": sharding}, retriever=retriever)
     (item,) = (table for table in plan.tables if (table.model, table.table) == ("retriever", "item"))
     assert item.sharding == sharding
-    assert sum(item.weights_a_rank.values()) == NUM_ITEMS * 512
+    assert sum(part.weights for part in item.parts.values()) == NUM_ITEMS * 512
 
 
 @pytest.mark.parametrize(("optimizer", "numbers"), [("adagrad", 3 * 8), ("rowwise_adagrad", 2 * 8 + 1)])
@@ -69,7 +86,7 @@ def test_tables_that_every_process_has_are_counted_in_each_with_their_gradients(
     plan = planned(world, 3, sharding={"item": "data_parallel"}, retriever=retriever)
     (item,) = (table for table in plan.tables if (table.model, table.table) == ("retriever", "item"))
     assert item.is_everywhere and item.ranks == (0, 1, 2)
-    assert item.bytes_a_rank == dict.fromkeys(range(3), 4 * NUM_ITEMS * numbers)
+    assert held(item) == dict.fromkeys(range(3), 4 * NUM_ITEMS * numbers)
 
 
 def test_of_tables_that_every_process_has_only_gradients_travel(world: World) -> None:
@@ -85,7 +102,7 @@ def test_of_tables_that_every_process_has_only_gradients_travel(world: World) ->
 def test_replicas_hold_every_table_once_more_and_look_up_among_fewer(world: World) -> None:
     once, twice = (planned(world, 4, replicas=replicas, num_processes=4) for replicas in (1, 2))
     for table in twice.tables:
-        assert sum(table.bytes_a_rank.values()) == 2 * 2 * 4 * table.rows * table.dim
+        assert sum(held(table).values()) == 2 * 2 * 4 * table.rows * table.dim
     assert twice.sent_bytes < once.sent_bytes and once.averaged_bytes == 0
     # Half of what two ranks add up travels from either to the other, and back.
     assert twice.averaged_bytes == max(twice.table_bytes)
@@ -102,8 +119,8 @@ def test_fewer_replicas_are_offered_where_more_do_not_fit(world: World) -> None:
     plan = plan_training(settings, *world, num_processes=4, device="cuda")
     fewer = plan_training(settings.model_copy(update={"replicas": 1}), *world, num_processes=4, device="cuda")
     assert fewer.on_device < plan.on_device
-    room = {"device": fewer.on_device, "host": 10**12}
-    said = nearest_that_fits(plan, settings, *world, most=4, **room)
+    room = Room(device=fewer.on_device, host=10**12, most=4)
+    said = nearest_that_fits(plan, settings, *world, room)
     assert said == "training.num_processes: 4 with training.replicas: 1 fits"
 
 
@@ -117,7 +134,7 @@ def test_a_grid_gives_each_of_eight_gpus_a_block(world: World) -> None:
     for model in ("retriever", "ranker"):
         (user,) = (table for table in tables if (table.model, table.table) == (model, "user"))
         assert user.ranks == tuple(range(8))
-        assert max(user.weights_a_rank.values()) == -(-user.rows // 4) * user.dim // 2
+        assert max(part.weights for part in user.parts.values()) == -(-user.rows // 4) * user.dim // 2
 
 
 def test_an_index_travels_to_each_part_of_its_columns(world: World) -> None:
@@ -155,38 +172,144 @@ def test_what_does_not_fit_is_said_with_what_would(world: World) -> None:
     retriever = SMALL.retriever.model_copy(update={"dim": 256, "hidden": (4,)})
     settings = SMALL.model_copy(update={"retriever": retriever})
     plan = plan_training(settings, spec, items, num_processes=1, device="cuda")
-    assert misfit(plan, device=plan.on_device, host=plan.on_host) is None
-    fault = misfit(plan, device=plan.on_device - 1, host=10**12)
+
+    def nearest(of: TrainingPlan, settings: TrainingSettings, device: int, most: int | None = None) -> str:
+        return nearest_that_fits(of, settings, spec, items, Room(device=device, host=10**12, most=most))
+
+    assert misfit(plan, Room(device=plan.on_device, host=plan.on_host)) is None
+    fault = misfit(plan, Room(device=plan.on_device - 1, host=10**12))
     assert fault and "the fullest device needs" in fault
-    room = {"device": plan.dense_bytes + plan.plain_bytes + plan.table_bytes[0] * 3 // 4, "host": 10**12}
     with_it = "with training.plain_tables: host fits"
-    assert nearest_that_fits(plan, settings, spec, items, **room) == f"training.num_processes: 1 {with_it}"
+    short = plan.dense_bytes + plan.plain_bytes + plan.table_bytes[0] * 3 // 4
+    assert nearest(plan, settings, short) == f"training.num_processes: 1 {with_it}"
     kept = settings.model_copy(update={"plain_tables": "host"})
     spared = sum(4 * table.rows * table.dim for table in plan.tables)
     on_host = plan_training(kept, spec, items, num_processes=1, device="cuda")
     assert on_host.on_device == plan.on_device - spared and on_host.on_host == plan.on_host
-    room["device"] = on_host.on_device - plan.table_bytes[0] // 4
-    assert nearest_that_fits(on_host, kept, spec, items, **room) == "training.num_processes: 2 fits"
-    assert nearest_that_fits(plan, settings, spec, items, **room) == f"training.num_processes: 2 {with_it}"
-    # A sum a row takes a little less than half of what the tables and their sums take.
-    small = room | {"device": on_host.on_device - round(plan.table_bytes[0] * 0.6), "most": 2}
-    with_both = "with optimizer.tables: rowwise_adagrad and with training.plain_tables: host fits"
-    assert nearest_that_fits(plan, settings, spec, items, **small).endswith(with_both)
-    nothing = nearest_that_fits(plan, settings, spec, items, device=10, host=10**12)
-    assert "lower training.retriever.dim" in nothing
+    short = on_host.on_device - plan.table_bytes[0] // 4
+    assert nearest(on_host, kept, short) == "training.num_processes: 2 fits"
+    assert nearest(plan, settings, short) == f"training.num_processes: 2 {with_it}"
+    # A fifth of the weights and no sums are a tenth; but a cache has 32 rows at least, and these tables few more.
+    short = on_host.on_device - round(plan.table_bytes[0] * 0.6)
+    cached = "training.num_processes: 2 with training.table_cache: 0.2"
+    assert nearest(on_host, kept, short, most=2) == f"{cached} fits"
+    assert nearest(plan, settings, short, most=2) == f"{cached} and training.plain_tables: host fits"
+    assert "lower training.retriever.dim" in nearest(plan, settings, 10)
     on_cpu = plan_training(settings, spec, items, num_processes=1, device="cpu")
-    assert misfit(on_cpu, device=None, host=on_cpu.on_host) is None
-    assert "the host needs" in str(misfit(on_cpu, device=None, host=on_cpu.on_host - 1))
+    assert misfit(on_cpu, Room(device=None, host=on_cpu.on_host)) is None
+    assert "the host needs" in str(misfit(on_cpu, Room(device=None, host=on_cpu.on_host - 1)))
+
+
+@pytest.mark.parametrize(
+    ("taken_off", "changes"),
+    [
+        (0.4, "optimizer.tables: rowwise_adagrad"),
+        (0.6, "optimizer.tables: rowwise_adagrad and training.table_precision: fp16"),
+    ],
+)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_on_a_cpu_a_sum_a_row_is_proposed_before_half_precision(
+    world: World, processes: int, taken_off: float, changes: str
+) -> None:
+    retriever = SMALL.retriever.model_copy(update={"dim": 256, "hidden": (4,)})
+    settings = SMALL.model_copy(update={"retriever": retriever})
+    plan = plan_training(settings, *world, num_processes=processes, device="cpu")
+    room = Room(device=None, host=plan.on_host - round(sum(plan.table_bytes) * taken_off), most=processes)
+    nearest = nearest_that_fits(plan, settings, *world, room)
+    if processes == 1:
+        assert nearest == f"training.num_processes: 1 with {changes} fits"
+    else:  # one of them alone has fewer plain models to keep
+        assert nearest == "training.num_processes: 1 fits"
 
 
 def test_a_host_holds_what_its_own_processes_hold(world: World) -> None:
-    one, many = planned(world, 8, "cuda"), planned(world, 64, "cuda")
-    assert many.on_host <= one.on_host
+    one, two = planned(world, 8, "cuda"), planned(world, 16, "cuda")
+    assert two.on_host <= one.on_host
     settings = TrainingSettings.parse(SMALL.model_dump())
-    room = {"device": one.on_device * 10, "host": one.on_host * 10, "most": 1}
-    assert nearest_that_fits(one, settings, *world, **room) == "training.num_processes: 1 fits"
-    room["host"] = 10
-    assert "rowwise_adagrad" in nearest_that_fits(one, settings, *world, **room)
+    room = Room(device=one.on_device * 10, host=one.on_host * 10, most=1)
+    assert nearest_that_fits(one, settings, *world, room) == "training.num_processes: 1 fits"
+    room = Room(device=one.on_device * 10, host=10, most=1)
+    assert "rowwise_adagrad" in nearest_that_fits(one, settings, *world, room)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("optimizer", ["adagrad", "rowwise_adagrad"])
+def test_a_cached_table_takes_what_fbgemm_lays_out(
+    monkeypatch: pytest.MonkeyPatch, optimizer: str, precision: str
+) -> None:
+    """Its own module of such a table on a GPU, made without memory, tells every piece that it would have."""
+    gpu = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
+    rows, columns = 1_000, 16
+    made = SplitTableBatchedEmbeddingBagsCodegen(
+        [(rows, columns, EmbeddingLocation.MANAGED_CACHING, ComputeDevice.CUDA)],
+        optimizer=FUSED[optimizer],
+        weights_precision=SparseType.from_dtype(NUMBERS_OF[precision]),
+        cache_precision=SparseType.from_dtype(NUMBERS_OF[precision]),
+        cache_load_factor=0.2,
+        device=torch.device("meta"),
+    )
+    sizes = {
+        name: piece.numel() * piece.element_size()
+        for name, piece in (*made.named_buffers(), *made.named_parameters())
+        if piece.numel() > 2  # of what is not there, and of counters, one number or two
+    }
+    part = Layout(precision=precision, cache=0.2).part(rows, columns, optimizer=optimizer, device="cuda")
+    on_host = {name for name in sizes if name.endswith("_uvm")}
+    assert part.on_host == sum(sizes[name] for name in on_host)
+    assert part.on_device == sum(size for name, size in sizes.items() if name not in on_host)
+    assert part.held == rows * columns * {"fp32": 4, "fp16": 2}[precision] + sum(
+        size for name, size in sizes.items() if name.startswith("momentum1")
+    )
+
+
+def test_tables_behind_a_cache_are_counted_on_the_host(world: World) -> None:
+    settings: dict[str, object] = {"plain_tables": "host", "sharding": {"category": "data_parallel"}}
+    wide = {part: {**getattr(SMALL, part).model_dump(), "dim": 256} for part in ("retriever", "ranker")}
+    plain, cached = (
+        planned(world, 2, "cuda", table_cache=cache, **settings, **wide) for cache in (None, 0.2)
+    )
+    for table, behind in zip(plain.tables, cached.tables, strict=True):
+        assert sum(held(table).values()) == sum(held(behind).values())
+        assert all((part.on_device, part.on_host) == (part.held, 0) for part in table.parts.values())
+        assert behind.is_everywhere == (behind.table == "category")
+        for part in behind.parts.values():
+            assert part.on_host == (0 if behind.is_everywhere else part.held)
+            assert (part.on_device == part.held) == behind.is_everywhere
+    assert max(cached.table_bytes) < max(plain.table_bytes)
+    assert cached.on_host == plain.on_host + sum(cached.behind_cache_bytes)
+    on_cpu = [planned(world, 2, "cpu", table_cache=cache) for cache in (None, 0.2)]
+    assert on_cpu[0] == on_cpu[1]  # there they are on the host anyway
+
+
+def test_half_precision_halves_the_tables_and_no_sums(world: World) -> None:
+    half, full = planned(world, table_precision="fp16"), planned(world)
+    for less, more in zip(half.tables, full.tables, strict=True):
+        assert 4 * sum(held(less).values()) == 3 * sum(held(more).values())
+    assert half.sent_bytes == full.sent_bytes
+
+
+def test_torchrec_plans_the_cache_for_every_sharded_table(world: World) -> None:
+    recommender = Recommender(world[0], SMALL, world[1])
+    sharding = sharding_of(
+        recommender.retriever.sparse.num_rows,
+        Layout(cache=0.3, by_hand={"item": "row_wise"}),
+        world_size=2,
+        local_world_size=2,
+        device="cuda",
+        table_optimizer="adagrad",
+        table_learning_rate=0.1,
+        dim=recommender.retriever.sparse.dim,
+    )
+    holder = nn.Module()
+    holder.model = recommender.retriever
+    plan = sharding.plan(sharding.with_sharded_tables(holder)).plan
+    placed = {name: table for tables in plan.values() for name, table in tables.items()}
+    assert placed.keys() == recommender.retriever.sparse.num_rows.keys()
+    assert {table.compute_kernel for table in placed.values()} == {"fused_uvm_caching"}
+    assert {table.cache_params.load_factor for table in placed.values()} == {0.3}
+    assert placed["item"].sharding_type == "row_wise"
 
 
 @pytest.mark.parametrize(("text", "size"), [("80GiB", 80 * 2**30), ("1.5 MiB", 3 * 2**19), ("12", 12)])
@@ -267,6 +390,6 @@ def test_tables_that_torchrec_finds_no_plan_for_are_refused_in_a_sentence(
 def test_more_processes_than_a_table_has_parts_leave_some_without_one(world: World, sharding: str) -> None:
     plan = planned(world, 64, sharding={"category": sharding})
     (category,) = (table for table in plan.tables if (table.model, table.table) == ("ranker", "category"))
-    holding = {rank for rank, weights in category.weights_a_rank.items() if weights}
+    holding = {rank for rank, part in category.parts.items() if part.weights}
     assert 1 <= len(holding) < 64
-    assert sum(category.weights_a_rank.values()) == category.rows * category.dim
+    assert sum(part.weights for part in category.parts.values()) == category.rows * category.dim

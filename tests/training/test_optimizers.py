@@ -16,6 +16,7 @@ from leanrec.models.inputs import read_item_inputs
 from leanrec.models.recommender import Recommender
 from leanrec.schema import ModelSpec
 from leanrec.training.examples import TRAIN, Examples, read_examples
+from leanrec.training.layout import Layout
 from leanrec.training.objectives import RetrieverObjective
 from leanrec.training.optimizers import group_of, rate_at
 from leanrec.training.sharded_model import ShardedModel
@@ -76,7 +77,7 @@ def sharded(recommender: Recommender, **settings: object) -> ShardedModel:
         weight_decay=0.0,
         table_learning_rate=0.0,
         optimizer=OptimizerSettings.parse(settings),
-        by_hand={},
+        layout=Layout(),
         device=torch.device("cpu"),
     )
 
@@ -184,7 +185,7 @@ def test_a_rate_of_nothing_moves_neither_the_dense_part_nor_the_tables(
         weight_decay=0.0,
         table_learning_rate=0.1,
         optimizer=OptimizerSettings(schedule="cosine"),
-        by_hand={},
+        layout=Layout(),
         device=torch.device("cpu"),
     )
     before = in_full(model.weights())
