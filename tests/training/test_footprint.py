@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_said_with_what_would(world: World) -> None:
     short = on_host.on_device - plan.table_bytes[0] // 4
     assert nearest(on_host, kept, short) == "training.num_processes: 2 fits"
     assert nearest(plan, settings, short) == f"training.num_processes: 2 {with_it}"
-    # A fifth of the weights and no sums are a tenth; but a cache has 32 rows at least, and these tables few more.
+    # A fifth of the weights and no sums would be a tenth, but a cache has 32 rows at least.
     short = on_host.on_device - round(plan.table_bytes[0] * 0.6)
     cached = "training.num_processes: 2 with training.table_cache: 0.2"
     assert nearest(on_host, kept, short, most=2) == f"{cached} fits"
