@@ -42,6 +42,7 @@ def torchrun(num_processes: int, worker: str, *arguments: object) -> None:
         ((2, "data_parallel"), (2, "column_wise")),
         ((2, "table_wise"), (2, "data_parallel")),
         ((4, "row_wise in 2"), (2, "row_wise in 2")),
+        ((4, "row_wise in 2 in fp16"), (2, "row_wise in 2 in fp16")),
     ],
 )
 def test_a_checkpoint_is_taken_up_by_others(
@@ -60,13 +61,16 @@ def test_a_checkpoint_is_taken_up_by_others(
     saved, taken_up = (load_file(tmp_path / name) for name in ("saved", "taken up"))
     for found, (num_processes, sharding) in ((saved, before), (taken_up, after)):
         parts = [found.pop(f"parts/{rank}") for rank in range(num_processes)]
-        if sharding.endswith("in 2"):
+        if " in 2" in sharding:
             first, second = parts[: num_processes // 2], parts[num_processes // 2 :]
             assert all(map(torch.equal, first, second)), "the second replica is not as the first"
     assert {name.split("/")[0] for name in saved} == {"weights", "sums", "dense", "best", "best_sums"}
     assert saved.keys() == taken_up.keys()
     for name, value in saved.items():
         assert torch.equal(value, taken_up[name]), name
+        is_rounded = torch.equal(value, value.half().float())
+        if name.startswith(("weights/sparse.tables.", "best/sparse.tables.")):
+            assert is_rounded == before[1].endswith("fp16"), name
     assert any(float(value.abs().max()) > 0 for name, value in saved.items() if name.startswith("sums/"))
     written = list((tmp_path / "checkpoints" / "000001").glob("*.safetensors"))
     assert {file.name.split("-")[1] for file in written} == {f"{i + 1:05d}" for i in range(before[0])}

@@ -2,7 +2,7 @@
 
 resharding_worker.py WORLD SHARDING CHECKPOINTS FULL.safetensors
 
-SHARDING: "row_wise", or "row_wise in 2" for as many replicas.
+SHARDING: "row_wise", "row_wise in 2" for as many replicas, or "row_wise in 2 in fp16".
 """
 
 from __future__ import annotations
@@ -39,14 +39,6 @@ WIDE = 512
 """Of which TorchRec makes four parts by column."""
 
 
-def retriever_of(
-    world: Path, *, dim: int, sharding: str, optimizer: dict[str, Any], replicas: int = 1
-) -> tuple[ShardedModel, ModelSpec]:
-    """The same sharded retriever in every process."""
-    recommender = recommender_of(world, dim=dim)
-    return sharded_of(objective_of(recommender), sharding, optimizer, replicas=replicas), recommender.spec
-
-
 def recommender_of(world: Path, **retriever: Any) -> Recommender:
     """The same plain model in every process, without dropout, its retriever's settings changed."""
     quiet_planner()
@@ -68,6 +60,7 @@ def sharded_of(
     optimizer: dict[str, Any],
     table_learning_rate: float = 0.1,
     replicas: int = 1,
+    precision: str = "fp32",
 ) -> ShardedModel:
     """`objective`, every table of it sharded in one way."""
     return ShardedModel(
@@ -76,7 +69,7 @@ def sharded_of(
         weight_decay=0.0,
         table_learning_rate=table_learning_rate,
         optimizer=OptimizerSettings.parse(optimizer),
-        layout=Layout(by_hand=dict.fromkeys(objective.model.sparse.num_rows, sharding)),
+        layout=Layout(by_hand=dict.fromkeys(objective.model.sparse.num_rows, sharding), precision=precision),
         device=torch.device("cpu"),
         replicas=Replicas.of(replicas, "cpu"),
     )
@@ -84,17 +77,20 @@ def sharded_of(
 
 def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
     dist.init_process_group("gloo")
-    sharding, _, replicas = sharding.partition(" in ")
+    sharding, *others = sharding.split(" in ")
+    replicas = int(others[0]) if others else 1
+    precision = others[1] if len(others) > 1 else "fp32"
     tables = "rowwise_adagrad" if sharding == "row_wise" else "adagrad"
-    sharded, spec = retriever_of(
-        world, dim=WIDE, sharding=sharding, optimizer={"tables": tables}, replicas=int(replicas or 1)
+    recommender = recommender_of(world, dim=WIDE)
+    sharded = sharded_of(
+        objective_of(recommender), sharding, {"tables": tables}, replicas=replicas, precision=precision
     )
     store = Checkpoints(folder=checkpoints, identity="", keep=1, log=print)
     course = cast(Course, SimpleNamespace(checkpoints=store))
     number = store.newest()
     if number is None:
         state = State(Progress(step=1))
-        events = read_examples(world / "training_set.parquet", TRAIN, spec)
+        events = read_examples(world / "training_set.parquet", TRAIN, recommender.spec)
         own = events.take(torch.arange(64).chunk(dist.get_world_size())[dist.get_rank()])
         with Watch("retriever").epoch(0, 1) as watch:
             sharded.step(own, torch.Generator().manual_seed(1), sync=True, watch=watch)

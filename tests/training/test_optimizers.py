@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from training_world import SMALL, write_world
 
 from leanrec.config.optimizer import OptimizerSettings
@@ -48,13 +46,6 @@ def test_steps_are_grouped_and_the_last_group_holds_what_is_left() -> None:
         (0, 1),
     ]
     assert [group_of(step, 2, 1) for step in range(2)] == [(0, 1), (0, 1)]
-
-
-@pytest.fixture
-def one_process(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.fixture
