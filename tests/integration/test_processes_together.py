@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -33,32 +34,41 @@ def torchrun(num_processes: int, worker: str, *arguments: object) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ((2, "column_wise"), (1, "table_wise")),
-        ((3, "row_wise"), (2, "row_wise")),
-        ((4, "grid"), (2, "grid")),
-        ((2, "data_parallel"), (2, "column_wise")),
-        ((2, "table_wise"), (2, "data_parallel")),
-        ((4, "row_wise in 2"), (2, "row_wise in 2")),
-        ((4, "row_wise in 2 in fp16"), (2, "row_wise in 2 in fp16")),
-    ],
-)
-def test_a_checkpoint_is_taken_up_by_others(
-    tmp_path: Path, before: tuple[int, str], after: tuple[int, str]
-) -> None:
-    write_world(tmp_path)
-    for (num_processes, sharding), name in ((before, "saved"), (after, "taken up")):
-        torchrun(
-            num_processes,
-            "resharding_worker.py",
-            tmp_path,
-            sharding,
-            tmp_path / "checkpoints",
-            tmp_path / name,
-        )
-    saved, taken_up = (load_file(tmp_path / name) for name in ("saved", "taken up"))
+RESHARDED = [
+    ((2, "column_wise"), (1, "table_wise")),
+    ((3, "row_wise"), (2, "row_wise")),
+    ((4, "grid"), (2, "grid")),
+    ((2, "data_parallel"), (2, "column_wise")),
+    ((2, "table_wise"), (2, "data_parallel")),
+    ((4, "row_wise in 2"), (2, "row_wise in 2")),
+    ((4, "row_wise in 2 in fp16"), (2, "row_wise in 2 in fp16")),
+]
+"""By how many processes, and sharded how, a checkpoint is written and taken up."""
+
+
+@pytest.fixture(scope="module")
+def resharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of each of RESHARDED a folder: the state "saved" and "taken up", and the checkpoints. One start for all
+    cases of so many processes."""
+    folder = tmp_path_factory.mktemp("resharded")
+    write_world(folder)
+    for place, name in enumerate(("saved", "taken up")):
+        jobs: defaultdict[int, list[object]] = defaultdict(list)
+        for number, case in enumerate(RESHARDED):
+            own = folder / str(number)
+            own.mkdir(exist_ok=True)
+            num_processes, sharding = case[place]
+            jobs[num_processes] += [sharding, own / "checkpoints", own / name]
+        for num_processes, arguments in jobs.items():
+            torchrun(num_processes, "resharding_worker.py", folder, *arguments)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(RESHARDED)), ids=map(str, RESHARDED))
+def test_a_checkpoint_is_taken_up_by_others(resharded: Path, number: int) -> None:
+    before, after = RESHARDED[number]
+    folder = resharded / str(number)
+    saved, taken_up = (load_file(folder / name) for name in ("saved", "taken up"))
     for found, (num_processes, sharding) in ((saved, before), (taken_up, after)):
         parts = [found.pop(f"parts/{rank}") for rank in range(num_processes)]
         if " in 2" in sharding:
@@ -72,7 +82,7 @@ def test_a_checkpoint_is_taken_up_by_others(
         if name.startswith(("weights/sparse.tables.", "best/sparse.tables.")):
             assert is_rounded == before[1].endswith("fp16"), name
     assert any(float(value.abs().max()) > 0 for name, value in saved.items() if name.startswith("sums/"))
-    written = list((tmp_path / "checkpoints" / "000001").glob("*.safetensors"))
+    written = list((folder / "checkpoints" / "000001").glob("*.safetensors"))
     assert {file.name.split("-")[1] for file in written} == {f"{i + 1:05d}" for i in range(before[0])}
 
 

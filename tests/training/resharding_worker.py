@@ -1,6 +1,6 @@
 """Run by torchrun: one step of a retriever, or the checkpoint of it; the state in full goes into a file.
 
-resharding_worker.py WORLD SHARDING CHECKPOINTS FULL.safetensors
+resharding_worker.py WORLD (SHARDING CHECKPOINTS FULL.safetensors)...
 
 SHARDING: "row_wise", "row_wise in 2" for as many replicas, or "row_wise in 2 in fp16".
 """
@@ -75,8 +75,15 @@ def sharded_of(
     )
 
 
-def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
+def main(world: Path, jobs: list[str]) -> None:
     dist.init_process_group("gloo")
+    for sharding, checkpoints, full in zip(jobs[::3], jobs[1::3], jobs[2::3], strict=True):
+        step_or_take_up(world, sharding, Path(checkpoints), Path(full))
+        dist.barrier()
+    dist.destroy_process_group()
+
+
+def step_or_take_up(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
     sharding, *others = sharding.split(" in ")
     replicas = int(others[0]) if others else 1
     precision = others[1] if len(others) > 1 else "fp32"
@@ -109,8 +116,6 @@ def main(world: Path, sharding: str, checkpoints: Path, full: Path) -> None:
     found |= {f"parts/{rank}": parts for rank, parts in enumerate(parts_of_all(sharded))}
     if dist.get_rank() == 0:
         save_file(found, full)
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def joined(world: Path) -> tuple[Examples, RetrieverObjective]:
@@ -130,4 +135,4 @@ def parts_of_all(model: ShardedModel) -> list[torch.Tensor]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2:])
