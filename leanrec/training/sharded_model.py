@@ -246,11 +246,14 @@ class ShardedModel:
             self._sparse.forget_cached()
 
     def spread_first_replica(self) -> None:
-        """Make the tables and their sums what the first replica's are; every process must call it."""
+        """Make the tables and their sums what the first replica's are; every process must call it.
+
+        For weights that were written into the first replica's memory from outside.
+        """
         if self._replicas.num > 1:
             with torch.no_grad():
                 self._replicas.spread(self._parts())
-            self._sparse.forget_cached()
+        self._sparse.forget_cached()
 
     def _parts(self) -> list[Tensor]:
         """The memory of this process's parts of tables and sums."""

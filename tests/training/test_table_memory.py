@@ -119,3 +119,6 @@ def test_a_cache_is_written_back_before_weights_are_read_and_forgotten_when_they
     model.load(fill_with)
     last_write = len(calls) - 1 - calls[::-1].index("write")
     assert set(calls[last_write + 1 :]) == {"reset_cache_states"}
+    calls.clear()
+    model.spread_first_replica()  # after a checkpoint was read into the tables' own memory
+    assert set(calls) == {"reset_cache_states"}
