@@ -1,0 +1,251 @@
+"""What benchmarks/large_tables.py times: `torchrun ... -m benchmarks.large_tables_worker JOB.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle, pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils._pytree import tree_map
+from torchrec.models.dlrm import InteractionArch
+
+from leanrec.config.optimizer import OptimizerSettings
+from leanrec.models.layers import MLP, SparseArch
+from leanrec.training.layout import FLOAT, Layout
+from leanrec.training.prefetch import Prefetcher
+from leanrec.training.sharded_model import ShardedModel, quiet_planner
+from leanrec.training.watching import Watch
+
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+"""What the profiler calls matrix products."""
+BATCHES = 8
+"""Batches drawn beforehand, and taken in turns."""
+REPEATS = 10
+Batch = tuple[dict[str, Tensor], Tensor, Tensor]
+"""Table -> indices [B], the numbers [B, N], and whether each sample was clicked, [B]."""
+
+
+class DLRM(nn.Module):
+    """A network of the numbers, dot products of its outcome and all vectors, and a network over them."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        super().__init__()
+        tables = {f"table_{i}": rows_of(job) for i in range(job["tables"])}
+        with torch.device("meta"):  # drawing as many numbers would take minutes
+            self.sparse = SparseArch(tables, {name: name for name in tables}, job["dim"])
+        self.sparse.to_empty(device="cpu")
+        self.bottom = MLP(job["numbers"], (*job["bottom"], job["dim"]), 0.0)
+        self.interaction = InteractionArch(job["tables"])
+        pairs = (job["tables"] + 1) * job["tables"] // 2
+        self.over = MLP(job["dim"] + pairs, tuple(job["over"]), 0.0)
+        self.last = nn.Linear(self.over.width, 1)
+        some = torch.randn(job["dim"]) * job["dim"] ** -0.5
+        with torch.no_grad():
+            for weight in self.sparse.parameters():
+                weight.copy_(some)
+
+    def forward(self, indices: dict[str, Tensor], numbers: Tensor) -> Tensor:
+        """Logits [B]."""
+        vectors = torch.stack(list(self.sparse(indices).values()), dim=1)
+        crossed = self.interaction(self.bottom(numbers), vectors)
+        logits: Tensor = self.last(self.over(crossed)).squeeze(1)
+        return logits
+
+
+class ClickObjective(nn.Module):
+    """Binary cross-entropy of a click."""
+
+    def __init__(self, model: DLRM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, indices: dict[str, Tensor], numbers: Tensor, clicked: Tensor) -> Tensor:
+        """The mean loss of a batch."""
+        logits = self.model(indices, numbers)
+        return functional.binary_cross_entropy_with_logits(logits.float(), clicked)
+
+
+def rows_of(job: dict[str, Any]) -> int:
+    """Rows of each table, so that all together take `table_gib`."""
+    return max(2, int(job["table_gib"] * 2**30 / (job["tables"] * job["dim"] * FLOAT)))
+
+
+def main(path: str) -> None:
+    """Train as the job says, and write what was found into its `outcome`."""
+    job = json.loads(Path(path).read_text("utf-8"))
+    device = torch.device(job["device"], 0) if job["device"] == "cuda" else torch.device("cpu")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    quiet_planner()
+    torch.manual_seed(1)
+    objective = ClickObjective(DLRM(job))
+    sharded = ShardedModel(
+        objective,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        table_learning_rate=0.01,
+        optimizer=OptimizerSettings.parse({"tables": "rowwise_adagrad", "precision": job["precision"]}),
+        layout=Layout(),
+        device=device,
+    )
+    found = _time(job, sharded, device)
+    Path(job["outcome"]).write_text(json.dumps(found), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+def _time(job: dict[str, Any], sharded: ShardedModel, device: torch.device) -> dict[str, Any]:
+    """Samples a second, shares of the device, and of the time that steps wait for their batch."""
+    drawn = [_pinned(draw(job), device) for _ in range(BATCHES)]
+    turns = cycle(torch.arange(BATCHES).split(1))
+
+    def make(which: Tensor) -> Batch:
+        return tree_map(lambda value: value.to(device, non_blocking=True), drawn[int(which)])
+
+    with Prefetcher(make, device) as batches, Watch("large tables").epoch(0, 1) as watch:
+
+        def train(steps: int) -> float:
+            """Seconds of so many steps."""
+            started = time.perf_counter()
+            turn = next(turns)
+            for _ in range(steps):
+                with watch.phase("data"):
+                    batch = batches.take(turn)
+                turn = next(turns)
+                batches.ahead(turn)
+                loss = sharded.step(*batch, watch=watch)
+                if not math.isfinite(loss):
+                    raise ValueError(f"the loss is {loss}")
+            batches.take(turn)
+            _finish(device)
+            return time.perf_counter() - started
+
+        train(job["warm_up_steps"])
+        waited = watch.seconds["data"]
+        seconds = train(job["steps"])
+        waited = watch.seconds["data"] - waited
+        parts = _profiled(lambda: train(job["traced_steps"]), device)
+    of_a_step = {name: total / job["traced_steps"] for name, total in parts.items()}
+    distinct = sum(len(index.unique()) for batch in drawn for index in batch[0].values()) / BATCHES
+    moved, computed = bytes_moved(job, distinct), products(job)
+    memory, arithmetic = _copied_per_s(job, device), _products_per_s(job, device)
+    return {
+        "samples_per_s": job["steps"] * job["batch_size"] / seconds,
+        "waiting_for_data": waited / seconds,
+        "table_bytes": job["tables"] * rows_of(job) * job["dim"] * FLOAT,
+        "distinct_rows_a_step": distinct,
+        "embedding_s_a_step": of_a_step["embedding"],
+        "products_s_a_step": of_a_step["products"],
+        "embedding_bytes_per_s": moved / of_a_step["embedding"],
+        "products_per_s": computed / of_a_step["products"],
+        "device_bytes_per_s": memory,
+        "device_products_per_s": arithmetic,
+        "share_of_memory": moved / of_a_step["embedding"] / memory,
+        "share_of_arithmetic": computed / of_a_step["products"] / arithmetic,
+    }
+
+
+def draw(job: dict[str, Any]) -> Batch:
+    """A batch on the host."""
+    size, rows = job["batch_size"], rows_of(job)
+
+    def ids() -> Tensor:
+        """Even on a logarithmic scale: id n in proportion to log((n + 1) / n), which is nearly 1 / n."""
+        return torch.pow(rows, torch.rand(size, dtype=torch.float64)).long().clamp_(max=rows - 1)
+
+    clicked = (torch.rand(size) < 0.3).float()
+    return {f"table_{i}": ids() for i in range(job["tables"])}, torch.rand(size, job["numbers"]), clicked
+
+
+def _pinned(batch: Batch, device: torch.device) -> Batch:
+    """`batch` where a GPU fetches from by itself."""
+    return tree_map(Tensor.pin_memory, batch) if device.type == "cuda" else batch
+
+
+def bytes_moved(job: dict[str, Any], distinct: float) -> float:
+    """What lookups and row-wise Adagrad must read and write of a device's memory in a step, at the least.
+
+    Of each distinct row: read and handed out in the forward pass; its gradient read, itself read and written,
+    and its sum read and written in the backward pass.
+    """
+    return distinct * (5 * job["dim"] + 2) * FLOAT
+
+
+def products(job: dict[str, Any]) -> int:
+    """Multiplications and additions of a step's matrix products: forward, and twice that backward.
+
+    Of the numbers themselves nobody needs the gradient.
+    """
+    vectors = job["tables"] + 1
+    pairs = vectors * job["tables"] // 2
+    widths = [job["numbers"], *job["bottom"], job["dim"]], [job["dim"] + pairs, *job["over"], 1]
+    layers = sum(a * b for each in widths for a, b in pairwise(each))
+    interactions = vectors * vectors * job["dim"]
+    unneeded = widths[0][0] * widths[0][1]
+    return int(2 * job["batch_size"] * (3 * (layers + interactions) - unneeded))
+
+
+def _profiled(work: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Seconds of the device in lookups with their backward pass, and in matrix products, during `work`."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        work()
+    seconds = {"embedding": 0.0, "products": 0.0}
+    for name, taken in _operators(profiler, device):
+        if name in PRODUCTS:
+            seconds["products"] += taken
+        elif "fbgemm::" in name or "SplitLookup" in name or "embedding_codegen" in name:
+            seconds["embedding"] += taken
+    return seconds
+
+
+def _operators(profiler: Any, device: torch.device) -> Iterator[tuple[str, float]]:
+    """Operator -> seconds of its own on the device: the kernels that it started, or its time on a CPU."""
+    for event in profiler.key_averages():
+        if event.device_type == torch.autograd.DeviceType.CPU:  # kernels are listed once more by themselves
+            own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+            yield event.key, own / 1e6
+
+
+def _copied_per_s(job: dict[str, Any], device: torch.device) -> float:
+    """Bytes a second read and written by a copy within the device's memory."""
+    source = torch.ones(job["copied_mib"] * 2**20, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _seconds(lambda: target.copy_(source), device)
+
+
+def _products_per_s(job: dict[str, Any], device: torch.device) -> float:
+    """Multiplications and additions a second of one large matrix product in the job's precision."""
+    numbers = torch.bfloat16 if job["precision"] == "bf16" else torch.float32
+    square = torch.rand(job["square"], job["square"], device=device).to(numbers)
+    return float(2 * job["square"] ** 3 / _seconds(lambda: square @ square, device))
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of one time, the best of several."""
+    best = math.inf
+    for _ in range(REPEATS):
+        _finish(device)
+        started = time.perf_counter()
+        work()
+        _finish(device)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,62 @@
+"""What the benchmark of large tables counts, and one run of it with small ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import large_tables
+from benchmarks.large_tables_worker import DLRM, ClickObjective, bytes_moved, draw, products, rows_of
+from leanrec.errors import HostError
+
+TINY = {
+    **large_tables.SETTINGS,
+    **large_tables.ON_CPU,
+    **{"device": "cpu", "precision": "fp32", "table_gib": 26 * 50 * 16 * 4 / 2**30},
+    **{"dim": 16, "bottom": [32], "over": [24, 8], "batch_size": 64, "square": 64, "copied_mib": 1},
+    **{"warm_up_steps": 1, "steps": 2, "traced_steps": 2},
+}
+
+
+def test_the_products_of_a_step_are_those_that_torch_counts() -> None:
+    objective = ClickObjective(DLRM(TINY))
+    assert set(objective.model.sparse.num_rows.values()) == {rows_of(TINY)} == {50}
+    with FlopCounterMode(display=False) as counted:
+        objective(*draw(TINY)).backward()
+    assert counted.get_total_flops() == products(TINY)
+
+
+def test_a_row_is_read_three_times_and_written_twice_and_its_sum_once_each() -> None:
+    assert bytes_moved(TINY, 10) == 10 * 4 * (3 * 16 + 1 + 2 * 16 + 1)
+
+
+def test_a_batch_has_an_id_of_each_table_and_popular_ones_often() -> None:
+    torch.manual_seed(1)
+    indices, numbers, clicked = draw({**TINY, "batch_size": 2000})
+    assert len(indices) == 26 and numbers.shape == (2000, 13) and set(clicked.tolist()) == {0.0, 1.0}
+    ids = torch.stack(list(indices.values()))
+    assert int(ids.min()) == 1 and int(ids.max()) == 49
+    assert float((ids == 1).float().mean()) == pytest.approx(0.177, abs=0.01)  # log 2 / log 50
+
+
+@pytest.mark.integration
+def test_a_run_tells_speeds_and_shares_of_what_the_machine_does() -> None:
+    found = large_tables._train(TINY)
+    assert found["samples_per_s"] > 0 and 0 <= found["waiting_for_data"] < 1
+    assert found["table_bytes"] == 26 * 50 * 16 * 4 and 26 < found["distinct_rows_a_step"] <= 26 * 49
+    moved = bytes_moved(TINY, found["distinct_rows_a_step"])
+    assert found["embedding_bytes_per_s"] == pytest.approx(moved / found["embedding_s_a_step"])
+    assert found["share_of_memory"] == pytest.approx(
+        found["embedding_bytes_per_s"] / found["device_bytes_per_s"]
+    )
+    assert found["products_per_s"] == pytest.approx(products(TINY) / found["products_s_a_step"])
+    assert found["share_of_arithmetic"] == pytest.approx(
+        found["products_per_s"] / found["device_products_per_s"]
+    )
+
+
+@pytest.mark.integration
+def test_a_run_that_fails_says_why() -> None:
+    with pytest.raises(HostError, match=r"a DLRM in fp32 ended with status 1: .*Error: "):
+        large_tables._train({**TINY, "over": "none"})
