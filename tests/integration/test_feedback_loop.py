@@ -111,7 +111,7 @@ def people_act(url: str) -> Iterator[Seen]:
         with httpx.Client(base_url=url, headers={"X-API-Key": API_KEY}, timeout=60) as client:
             while not stopping.is_set():
                 for user in users:
-                    stopping.wait(0.02)  # leave the machine to the training meanwhile
+                    stopping.wait(0.1)  # leave the machine to the training meanwhile
                     answer = client.post(ASK, json={"user_id": user, "k": 5})
                     body = answer.json()
                     if answer.status_code != 200 or body["degraded"] or not body["items"]:
