@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -165,11 +166,11 @@ def _compare(match: Match, seeds: tuple[int, ...], rounds: int, kept: Path) -> d
         split = read_split(process)
 
     def train_ours(seed: int) -> dict[str, Any]:
-        return _train(Ours(match, split, seed), match, split)
+        return _train(Ours(match, split, seed), match, split, f"{match.name} of ours, seed {seed}")
 
     def train_peer(seed: int) -> dict[str, Any]:
         with RecBole(asked, seed=seed, threads=THREADS) as process:
-            return _train(Peer(process), match, split)
+            return _train(Peer(process), match, split, f"{asked} of RecBole, seed {seed}")
 
     row: dict[str, Any] = {"model": match.name}
     if match.cpu_s is not None:
@@ -223,10 +224,11 @@ def converge(
     epochs: int,
     patience: int = PATIENCE,
     cpu_s: float | None = None,
+    who: str = "a model",
 ) -> dict[str, Any]:
     """Train until NDCG on valid has not risen for `patience` epochs, or to a bound; the best epoch's figures.
 
-    Also what ended it, and each epoch's CPU seconds.
+    Also what ended it, and each epoch's CPU seconds. Each epoch is told as it ends, for some take minutes.
     """
     best: dict[str, Any] = {"valid": {"ndcg": -1.0}, "best_epoch": 0}
     epoch_s: list[float] = []
@@ -241,15 +243,17 @@ def converge(
     while ended_by() is None:
         epoch_s.append(contender.epoch())
         valid = judge(contender.scores("valid"), split, "valid")
+        figures = f"NDCG@{K} {valid['ndcg']:.4f} on valid, {epoch_s[-1]:.2f} CPU seconds"
+        print(f"quality: {who}, epoch {len(epoch_s)}: {figures}", file=sys.stderr, flush=True)
         if valid["ndcg"] > best["valid"]["ndcg"]:
             test = judge(contender.scores("test"), split, "test")
             best = {"valid": valid, "test": test, "best_epoch": len(epoch_s)}
     return {**best, "epochs": len(epoch_s), "ended_by": ended_by(), "epoch_s": epoch_s}
 
 
-def _train(contender: Contender, match: Match, split: Split) -> dict[str, Any]:
+def _train(contender: Contender, match: Match, split: Split, who: str) -> dict[str, Any]:
     if match.by_gradient:
-        return converge(contender, split, match.epochs, cpu_s=match.cpu_s)
+        return converge(contender, split, match.epochs, cpu_s=match.cpu_s, who=who)
     return {name: judge(contender.scores(name), split, name) for name in ("valid", "test")}
 
 

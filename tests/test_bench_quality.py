@@ -78,9 +78,15 @@ def test_a_bound_in_cpu_seconds_lets_the_epoch_end_and_is_told():
     assert outcome["best_epoch"] == 2 and outcome["epoch_s"] == [2.0, 2.0, 2.0]
 
 
-def test_what_ended_the_training_is_told():
+def test_what_ended_the_training_is_told_and_each_epoch_as_it_ends(capsys):
     assert converge(Scripted([4, 2, 3, 4]), SPLIT, epochs=4, patience=2)["ended_by"] == "patience"
-    assert converge(Scripted([4, 2, 3, 4]), SPLIT, epochs=2, patience=9)["ended_by"] == "epochs"
+    capsys.readouterr()
+    assert converge(Scripted([4, 2, 3, 4]), SPLIT, epochs=2, patience=9, who="SASRec")["ended_by"] == "epochs"
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1] for line in told] == [
+        " SASRec, epoch 1",
+        " SASRec, epoch 2",
+    ]
 
 
 def test_a_model_that_is_not_in_the_table_is_refused_with_the_nearest_name():
