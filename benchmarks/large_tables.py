@@ -4,7 +4,8 @@ Twenty-six tables of one row each a sample and thirteen numbers, as the Criteo d
 of TorchRec's DLRM (Naumov et al. 2019, arXiv:1906.00091), row-wise Adagrad fused into the backward pass, one
 process. Trained in bfloat16 products and in float32 ones. Ids are drawn as those of a catalogue are met
 (Zipf's law); batches lie on the host, and a second thread puts the next one on the device. Of some steps
-torch's profiler tells what lookups (with the tables' optimizer) and matrix products take. Beside them stands
+torch's profiler tells what fbgemm's lookups (with the tables' optimizer) take, what matrix products do, and
+what it takes to find a batch's distinct rows and to hand their vectors out to its samples. Beside them stands
 what the device itself does in the same run: a copy of memory, and one large matrix product. The tables take
 40 GiB on a GPU, elsewhere what a small machine holds.
 """

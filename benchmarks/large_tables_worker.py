@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,13 @@ from leanrec.training.prefetch import Prefetcher
 from leanrec.training.sharded_model import ShardedModel, quiet_planner
 from leanrec.training.watching import Watch
 
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
-"""What the profiler calls matrix products."""
+PARTS = {
+    "products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "lookups": ("split_embedding", "SplitLookup", "SplitNoBagLookup", "bounds_check"),
+    "rows_to_samples": ("aten::_unique", "aten::index_select", "aten::embedding"),
+}
+"""What the names of a part's operators begin with, after fbgemm's own prefix: matrix products; lookups of
+distinct rows, and in the backward pass their optimizer; finding distinct rows and handing them out."""
 BATCHES = 8
 """Batches drawn beforehand, and taken in turns."""
 REPEATS = 10
@@ -107,7 +112,10 @@ def _time(job: dict[str, Any], sharded: ShardedModel, device: torch.device) -> d
     turns = cycle(torch.arange(BATCHES).split(1))
 
     def make(which: Tensor) -> Batch:
-        return tree_map(lambda value: value.to(device, non_blocking=True), drawn[int(which)])
+        batch: Batch = tree_map(lambda value: value.to(device, non_blocking=True), drawn[int(which)])
+        if device.type == "cuda":  # a batch that is not there yet is waited for where the clock sees it
+            torch.cuda.current_stream(device).synchronize()
+        return batch
 
     with Prefetcher(make, device) as batches, Watch("large tables").epoch(0, 1) as watch:
 
@@ -141,13 +149,12 @@ def _time(job: dict[str, Any], sharded: ShardedModel, device: torch.device) -> d
         "waiting_for_data": waited / seconds,
         "table_bytes": job["tables"] * rows_of(job) * job["dim"] * FLOAT,
         "distinct_rows_a_step": distinct,
-        "embedding_s_a_step": of_a_step["embedding"],
-        "products_s_a_step": of_a_step["products"],
-        "embedding_bytes_per_s": moved / of_a_step["embedding"],
+        **{f"{part}_s_a_step": seconds for part, seconds in of_a_step.items()},
+        "lookups_bytes_per_s": moved / of_a_step["lookups"],
         "products_per_s": computed / of_a_step["products"],
         "device_bytes_per_s": memory,
         "device_products_per_s": arithmetic,
-        "share_of_memory": moved / of_a_step["embedding"] / memory,
+        "share_of_memory": moved / of_a_step["lookups"] / memory,
         "share_of_arithmetic": computed / of_a_step["products"] / arithmetic,
     }
 
@@ -170,7 +177,7 @@ def _pinned(batch: Batch, device: torch.device) -> Batch:
 
 
 def bytes_moved(job: dict[str, Any], distinct: float) -> float:
-    """What lookups and row-wise Adagrad must read and write of a device's memory in a step, at the least.
+    """What fbgemm's lookups and row-wise Adagrad must read and write of a device's memory in a step.
 
     Of each distinct row: read and handed out in the forward pass; its gradient read, itself read and written,
     and its sum read and written in the backward pass.
@@ -193,27 +200,26 @@ def products(job: dict[str, Any]) -> int:
 
 
 def _profiled(work: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """Seconds of the device in lookups with their backward pass, and in matrix products, during `work`."""
+    """Seconds of the device in each of PARTS, forward and backward, during `work`."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiler:
         work()
-    seconds = {"embedding": 0.0, "products": 0.0}
-    for name, taken in _operators(profiler, device):
-        if name in PRODUCTS:
-            seconds["products"] += taken
-        elif "fbgemm::" in name or "SplitLookup" in name or "embedding_codegen" in name:
-            seconds["embedding"] += taken
+    return seconds_of_parts(profiler.key_averages(), device.type)
+
+
+def seconds_of_parts(events: Iterable[Any], device: str) -> dict[str, float]:
+    """Part -> seconds of its operators' own on `device`: of the kernels that they started, or on a CPU."""
+    seconds = dict.fromkeys(PARTS, 0.0)
+    for event in events:
+        if event.device_type != torch.autograd.DeviceType.CPU:  # kernels are listed once more by themselves
+            continue
+        own = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
+        for part, names in PARTS.items():
+            if event.key.removeprefix("fbgemm::").startswith(names):
+                seconds[part] += own / 1e6
     return seconds
-
-
-def _operators(profiler: Any, device: torch.device) -> Iterator[tuple[str, float]]:
-    """Operator -> seconds of its own on the device: the kernels that it started, or its time on a CPU."""
-    for event in profiler.key_averages():
-        if event.device_type == torch.autograd.DeviceType.CPU:  # kernels are listed once more by themselves
-            own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-            yield event.key, own / 1e6
 
 
 def _copied_per_s(job: dict[str, Any], device: torch.device) -> float:

@@ -100,8 +100,8 @@ def _print_plan(plan: TrainingPlan) -> None:
         table.add_row(line.model, line.table, f"{line.rows:,} x {line.dim}", line.sharding, ranks, most)
     console.print(table)
     for name, size in (
-        ("tables and their sums, the fullest rank", max(plan.table_bytes)),
-        ("of them on the host, behind its device's cache", max(plan.behind_cache_bytes)),
+        ("tables and their sums on a rank's device, at most", max(plan.table_bytes)),
+        ("on a rank's host behind its device's cache, at most", max(plan.behind_cache_bytes)),
         ("dense part with gradients and averages, a rank", plan.dense_bytes),
         ("plain models on the host, a rank", plan.plain_bytes),
         ("of them on its device", plan.plain_device_bytes),

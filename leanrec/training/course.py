@@ -82,17 +82,23 @@ def refuse_no_numbers(course: Course, when: str, sharded: ShardedModel) -> None:
     """Raise a TrainingError where a weight of this process is no finite number, so that none is kept."""
     for name, value in sharded.weights().items():
         parts = [part for _, part in parts_of(value)] if isinstance(value, ShardedTensor) else [value]
-        if not all(map(_is_finite, parts)):
+        if not all(map(_is_within, parts)):
+            beyond = "" if value.dtype != torch.half else ", or one beyond half precision,"
             raise TrainingError(
-                f"the {course.name}'s weights {name} hold what is no number after {when}; "
+                f"the {course.name}'s weights {name} hold what is no number{beyond} after {when}; "
                 f"the last checkpoint is kept: lower training.{course.name}.learning_rate or "
                 f"table_learning_rate and {course.to_go_on}"
             )
 
 
-def _is_finite(part: Tensor) -> bool:
-    """Whether all of its numbers are finite; nothing of its size is made for it."""
-    return not part.numel() or bool(torch.stack(part.aminmax()).isfinite().all())
+def _is_within(part: Tensor) -> bool:
+    """Whether all are numbers, and none at the end of those there are, where a GPU's rounding stops.
+
+    Nothing of its size is made for it.
+    """
+    if not part.numel() or not part.is_floating_point():
+        return True
+    return bool((torch.stack(part.aminmax()).abs() < torch.finfo(part.dtype).max).all())
 
 
 def is_finished(progress: Progress, settings: RetrieverSettings | RankerSettings) -> bool:

@@ -2,7 +2,7 @@
 
 `int8` packs each vector into bytes between its least and its largest number (Yang et al. 2020, "Training Deep
 Learning Recommendation Model with Quantized Collective Communications", DLP-KDD); gradients then travel in
-half precision. What is trained stays in float32: tables, their optimizer, all that a process computes itself.
+half precision. What is trained stays as it is: tables, their optimizer, all that a process computes itself.
 """
 
 from __future__ import annotations

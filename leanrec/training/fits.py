@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from leanrec.config import TrainingSettings
 from leanrec.errors import TrainingError
 from leanrec.models.inputs import ItemInputs
 from leanrec.schema import ModelSpec
-from leanrec.training.footprint import TrainingPlan, plan_training
-from leanrec.training.layout import Layout
+from leanrec.training.footprint import TrainingPlan, on_a_host, plan_training
+from leanrec.training.layout import Layout, whole_part
 from leanrec.training.memory import size_in_words
 
 NUMBERS = (1, 2, 4, 8, 16, 32, 64)
 """Of processes, to be proposed."""
-CACHED = 0.2
-"""The share of a table's rows that is proposed for a GPU's cache; TorchRec's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +67,12 @@ def nearest_that_fits(
     """
     of_device = room.device is not None and plan.on_device > room.device
     others = [n for n in NUMBERS if n != plan.num_processes and (room.most is None or n <= room.most)]
-    for tried, changes in _ways(settings, plan.device):
+    names: dict[str, None] = {}
+    for way in _ways(settings, plan.device):
+        tried, changes = _changed(settings, way), [change.name for change in way]
+        names |= dict.fromkeys(changes)
         for number in (plan.num_processes, *others):
-            if number % tried.replicas or not _may_fit(plan, tried, number, room):
+            if number % tried.replicas or not may_fit(plan, tried, number, room):
                 continue
             other = plan
             if changes or number != plan.num_processes:
@@ -78,44 +80,70 @@ def nearest_that_fits(
             if other is not plan and misfit(other, room) is None:
                 return _proposed(number, changes)
             if of_device and misfit(replace(other, plain_on_host=True), room) is None:
-                return _proposed(number, [*changes, "training.plain_tables: host"])
+                return _proposed(number, [*changes, PLAIN_ON_HOST])
+    changes = [*names, *([PLAIN_ON_HOST] if of_device else [])]
+    either = f", not with {_listed(changes)} either" if changes else ""
     return (
-        f"no number of processes on one host fits, not with {SUMS_A_ROW.name} and {HALF.name} either: lower "
-        "training.retriever.dim and training.ranker.dim"
+        f"no number of processes on one host fits{either}: lower training.retriever.dim and "
+        "training.ranker.dim"
     )
 
 
-def _proposed(number: int, changes: list[str]) -> str:
-    how = f" with {' and '.join(changes)}" if changes else ""
-    return f"training.num_processes: {number}{how} fits"
+def _proposed(number: int, changes: Sequence[str]) -> str:
+    return f"training.num_processes: {number}{f' with {_listed(changes)}' if changes else ''} fits"
 
 
-def _may_fit(plan: TrainingPlan, tried: TrainingSettings, number: int, room: Room) -> bool:
-    """Whether `number` processes may fit at all: they do not where tables dealt out to the byte would not.
+def _listed(names: Sequence[str]) -> str:
+    """One and one, or one, one and one."""
+    return " and ".join((", ".join(names[:-1]), names[-1]) if len(names) > 1 else names)
 
-    A plan of many processes takes the planner seconds, this none.
+
+def may_fit(plan: TrainingPlan, tried: TrainingSettings, number: int, room: Room) -> bool:
+    """Whether the settings `tried` may fit with `number` processes at all, by `plan` of the same models.
+
+    They do not where tables dealt out to the byte would not. A plan of many processes takes the planner
+    seconds, this none.
     """
-    layout, of_models = Layout.of(tried), Counter[str]()
+    layout = Layout.of(tried)
+    on_device, on_host = Counter[str](), Counter[str]()
     for table in plan.tables:
         optimizer = getattr(tried, table.model).optimizer.tables
-        part = layout.part(table.rows, table.dim, optimizer=optimizer, device=plan.device)
-        of_models[table.model] += part.on_device
-    tables = max(of_models.values()) * tried.replicas
-    if room.device is not None:
-        return tables / number + plan.dense_bytes + plan.plain_bytes - plan.gathered_bytes <= room.device
-    return tables + number * (plan.dense_bytes + plan.plain_bytes) <= room.host
+        if table.is_everywhere:
+            part, times = whole_part(table.rows, table.dim, optimizer=optimizer), number
+            on_host[table.model] += part.kept * number
+        else:
+            part = layout.part(table.rows, table.dim, optimizer=optimizer, device=plan.device, rows_a_set=1)
+            times = tried.replicas
+            on_host[table.model] += part.kept + part.on_host * times
+        on_device[table.model] += part.on_device * times
+    here = on_a_host(number, plan.device)
+    tables, beside = max(on_device.values()), max(on_host.values())
+    host = here * plan.plain_bytes + plan.gathered_bytes + beside * here / number
+    if plan.device == "cpu":
+        return host + tables + here * plan.dense_bytes <= room.host
+    device = tables / number + plan.dense_bytes + plan.plain_bytes - plan.gathered_bytes
+    return host <= room.host and (room.device is None or device <= room.device)
 
 
 @dataclass(frozen=True)
-class _Change:
-    """Of the settings, so that less memory is needed."""
+class Change:
+    """Of the settings, so that less memory is needed in one place or the other."""
 
     name: str
     made: Callable[[TrainingSettings], TrainingSettings]
 
 
-def _with(**values: Any) -> Callable[[TrainingSettings], TrainingSettings]:
-    return lambda settings: settings.model_copy(update=values)
+def _changed(settings: TrainingSettings, way: Sequence[Change]) -> TrainingSettings:
+    for change in way:
+        settings = change.made(settings)
+    return settings
+
+
+def _set(**value: Any) -> Change:
+    """A change of one setting of `training`."""
+    ((key, new),) = value.items()
+    written = "null" if new is None else new
+    return Change(f"training.{key}: {written}", lambda settings: settings.model_copy(update=value))
 
 
 def _with_sums_a_row(settings: TrainingSettings) -> TrainingSettings:
@@ -125,28 +153,27 @@ def _with_sums_a_row(settings: TrainingSettings) -> TrainingSettings:
         optimizer = part.optimizer.model_copy(update={"tables": "rowwise_adagrad"})
         return part.model_copy(update={"optimizer": optimizer})
 
-    return _with(retriever=changed(settings.retriever), ranker=changed(settings.ranker))(settings)
+    return settings.model_copy(
+        update={"retriever": changed(settings.retriever), "ranker": changed(settings.ranker)}
+    )
 
 
-ONCE = _Change("training.replicas: 1", _with(replicas=1))
-CACHE = _Change(f"training.table_cache: {CACHED}", _with(table_cache=CACHED))
-SUMS_A_ROW = _Change("optimizer.tables: rowwise_adagrad", _with_sums_a_row)
-HALF = _Change("training.table_precision: fp16", _with(table_precision="fp16"))
-WAYS = ((), (CACHE,), (SUMS_A_ROW,), (SUMS_A_ROW, HALF), (CACHE, SUMS_A_ROW, HALF))
-"""Changes to try, those first that leave what is learnt as it is."""
+PLAIN_ON_HOST = "training.plain_tables: host"
+CACHES = tuple(_set(table_cache=share) for share in (None, 0.2, 0.05))
+"""Leave what is learnt as it is. TorchRec's own share, and a small one."""
+ONCE = _set(replicas=1)
+SUMS_A_ROW = Change("optimizer.tables: rowwise_adagrad", _with_sums_a_row)
+HALF = _set(table_precision="fp16")
 
 
-def _ways(settings: TrainingSettings, device: str) -> Iterator[tuple[TrainingSettings, list[str]]]:
-    """The settings to try, each with what is other in words; first as they are."""
-    ways = WAYS if settings.replicas == 1 else ((), *((ONCE, *way) for way in WAYS))
-    seen: list[TrainingSettings] = []
-    for way in ways:
-        tried, changes = settings, []
-        for change in way:
-            if change is CACHE and (device == "cpu" or settings.table_cache is not None):
-                continue
-            before, tried = tried, change.made(tried)
-            changes += [change.name] if tried != before else []
-        if tried not in seen:
-            seen.append(tried)
-            yield tried, changes
+def _ways(settings: TrainingSettings, device: str) -> Iterator[tuple[Change, ...]]:
+    """The changes to try together: first none, and first those with the fewest that change what is learnt."""
+
+    def differs(change: Change) -> bool:
+        return change.made(settings) != settings
+
+    caches = [(), *((cache,) for cache in CACHES if device != "cpu" and differs(cache))]
+    learnt = [change for change in (ONCE, SUMS_A_ROW, HALF) if differs(change)]
+    for number in range(len(learnt) + 1):
+        for some in combinations(learnt, number):
+            yield from ((*some, *cache) for cache in caches)

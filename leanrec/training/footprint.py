@@ -17,7 +17,7 @@ here none is taken to repeat beyond its table's rows. On CPUs all of it lies in 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -38,12 +38,9 @@ from leanrec.training.sharding import Placed, refuse_unknown_tables, sharding_of
 
 COPIES = 4
 """Of a dense weight: itself, its gradient, Adam's two averages."""
-KEPT = 4
-"""Of each weight of a process's tables, on the host: itself and its sum at the best; while a checkpoint is
-written the sums of now, one for each weight, and the file in memory."""
 Settings = RetrieverSettings | RankerSettings
 
-NO_PART = Part(0, 0, 0, 0)
+NO_PART = Part(0, 0, 0, 0, 0)
 GPUS_A_HOST = 8
 """What a plan for more GPUs takes a host to have."""
 
@@ -69,8 +66,8 @@ class PlannedTable:
         return self.sharding == DATA_PARALLEL
 
     def kept_by(self, rank: int, group: int) -> int:
-        """Weights that `rank` copies as the best; the first `group` ranks do it for all of sharded tables."""
-        return self.part_of(rank).weights if rank < group or self.is_everywhere else 0
+        """Bytes that `rank` keeps beside; the first `group` ranks do it for all of sharded tables."""
+        return self.part_of(rank).kept if rank < group or self.is_everywhere else 0
 
     def part_of(self, rank: int) -> Part:
         """What `rank` holds."""
@@ -85,7 +82,7 @@ class TrainingPlan:
     device: str
     tables: tuple[PlannedTable, ...]
     table_bytes: tuple[int, ...]
-    """Of each rank on its device, of the larger model: one is trained after the other."""
+    """Of each rank on its device, of the model that takes more there: one is trained after the other."""
     behind_cache_bytes: tuple[int, ...]
     """Of each rank on its host: tables and sums of which its device has a cache (training.table_cache)."""
     dense_bytes: int
@@ -116,7 +113,7 @@ class TrainingPlan:
     @property
     def on_host(self) -> int:
         """Bytes that all processes of one host need on it; a host has all CPU processes, or eight GPUs."""
-        here = _a_host(self.num_processes, self.device)
+        here = on_a_host(self.num_processes, self.device)
         a_rank = list(map(sum, zip(self.kept_bytes, self.behind_cache_bytes, strict=True)))
         kept = max(sum(a_rank[i : i + here]) for i in range(0, self.num_processes, here))
         everywhere = here * self.plain_bytes + kept + self.gathered_bytes
@@ -156,7 +153,7 @@ def plan_training(
         ranks = range(num_processes)
         held.append([sum(t.part_of(rank).on_device for t in planned) for rank in ranks])
         behind.append([sum(t.part_of(rank).on_host for t in planned) for rank in ranks])
-        kept.append([KEPT * FLOAT * sum(t.kept_by(rank, group) for t in planned) for rank in ranks])
+        kept.append([sum(t.kept_by(rank, group) for t in planned) for rank in ranks])
         weights = sum(p.numel() for p in model.parameters()) - _table_weights(model)
         dense.append(weights * FLOAT * COPIES)
         exchange = settings.exchange if group > 1 else "fp32"  # one sends nothing
@@ -173,16 +170,21 @@ def plan_training(
         num_processes=num_processes,
         device=device,
         tables=tuple(tables),
-        table_bytes=tuple(max(held, key=max)),
-        behind_cache_bytes=tuple(max(behind, key=max)),
+        table_bytes=_of_the_larger(held),
+        behind_cache_bytes=_of_the_larger(behind),
         dense_bytes=max(dense),
         plain_bytes=FLOAT * sum(p.numel() for p in recommender.parameters()),
         plain_on_host=settings.plain_tables == "host",
-        kept_bytes=tuple(max(kept, key=max)),
+        kept_bytes=_of_the_larger(kept),
         gathered_bytes=FLOAT * sum(_table_weights(model) for model in models.values()),
         sent_bytes=max(sent),
         averaged_bytes=max(synced),
     )
+
+
+def _of_the_larger(models: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Of each rank the most that one of `models` takes."""
+    return tuple(max(a_rank) for a_rank in zip(*models, strict=True))
 
 
 def _tables_of(
@@ -199,7 +201,7 @@ def _tables_of(
         model.sparse.num_rows,
         layout,
         world_size=group,
-        local_world_size=min(group, _a_host(num_processes, device)),
+        local_world_size=min(group, on_a_host(num_processes, device)),
         device=device,
         table_optimizer=optimizer,
         table_learning_rate=settings.table_learning_rate,
@@ -231,7 +233,7 @@ def _in_each_group(of_first: dict[int, Part], firsts: Iterable[int]) -> dict[int
     return {first + rank: part for first in firsts for rank, part in of_first.items()}
 
 
-def _a_host(num_processes: int, device: str) -> int:
+def on_a_host(num_processes: int, device: str) -> int:
     """Processes of one host."""
     return GPUS_A_HOST if device == "cuda" and num_processes % GPUS_A_HOST == 0 else num_processes
 

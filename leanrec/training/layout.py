@@ -25,6 +25,9 @@ class Part:
     weights: int
     held: int
     """Bytes of the weights, of Adagrad's sums, and of gradients where each process has all of the table."""
+    kept: int
+    """Bytes on its host beside: weights and sums at the best; while a checkpoint is written sums of now, one
+    for each weight, and the file in memory."""
     on_device: int
     """Bytes on its device: all that is held, or a cache of it and what is not cached."""
     on_host: int
@@ -63,23 +66,32 @@ class Layout:
         """The share of rows that `device` ("cpu", "cuda") caches; a CPU's tables are on the host anyway."""
         return self.cache if device != "cpu" else None
 
-    def part(self, rows: int, columns: int, *, optimizer: str, device: str) -> Part:
-        """What `rows` x `columns` of a sharded table take with Adagrad ("adagrad", "rowwise_adagrad")."""
-        table, sums = rows * columns * WIDTHS[self.precision], _sums(rows, columns, optimizer)
+    def part(
+        self, rows: int, columns: int, *, optimizer: str, device: str, rows_a_set: int = ROWS_A_SET
+    ) -> Part:
+        """What `rows` x `columns` of a sharded table take with Adagrad ("adagrad", "rowwise_adagrad").
+
+        A cache has whole sets of rows, one at least, of `rows_a_set`.
+        """
+        weights, width = rows * columns, WIDTHS[self.precision]
+        sums = _sums(rows, columns, optimizer)
+        held = weights * width + sums
+        kept = weights * (width + 3 * FLOAT)
         share = self.cache_of(device)
-        if share is None:
-            return Part(rows * columns, table + sums, table + sums, 0)
-        cached_rows = ROWS_A_SET * max(1, math.ceil(int(rows * share) / ROWS_A_SET))
+        if share is None or not rows:
+            return Part(weights, held, kept, held, 0)
+        cached_rows = rows_a_set * max(1, math.ceil(int(rows * share) / rows_a_set))
         # Of each row in the cache, which it is and when it was last asked for.
-        cache = cached_rows * (columns * WIDTHS[self.precision] + 2 * INDEX) + rows * TABLE_OF_A_ROW
+        cache = cached_rows * (columns * width + 2 * INDEX) + rows * TABLE_OF_A_ROW
         beside = sums if optimizer == "rowwise_adagrad" else 0
-        return Part(rows * columns, table + sums, cache + beside, table + sums - beside)
+        return Part(weights, held, kept, cache + beside, held - beside)
 
 
 def whole_part(rows: int, columns: int, *, optimizer: str) -> Part:
     """What a table takes that each process has whole: DDP keeps a gradient of all of it."""
-    bytes_held = 2 * rows * columns * FLOAT + _sums(rows, columns, optimizer)
-    return Part(rows * columns, bytes_held, bytes_held, 0)
+    weights = rows * columns
+    held = 2 * weights * FLOAT + _sums(rows, columns, optimizer)
+    return Part(weights, held, weights * 4 * FLOAT, held, 0)
 
 
 def _sums(rows: int, columns: int, optimizer: str) -> int:

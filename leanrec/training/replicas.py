@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -23,6 +24,7 @@ from torchrec.distributed.sharding_plan import placement
 from torchrec.distributed.types import ShardingEnv, ShardingEnv2D, ShardingPlan
 
 from leanrec.errors import ConfigError
+from leanrec.training.sparse import pieces_of
 
 
 def group_size(num_processes: int, replicas: int) -> int:
@@ -92,18 +94,20 @@ class Replicas:
         return plan
 
     def average(self, parts: Iterable[Tensor]) -> None:
-        """Make each of `parts` the mean of what the groups hold of it, in place."""
+        """Make each of `parts` the mean of what the groups hold of it, in place; added up in float32."""
         for part in parts:
-            mean = part.contiguous()
-            dist.all_reduce(mean, group=self._across())
-            part.copy_(mean.div_(self.num))
+            for piece in pieces_of(part):
+                mean = piece.to(torch.float32, copy=True)
+                dist.all_reduce(mean, group=self._across())
+                piece.copy_(mean.div_(self.num))
 
     def spread(self, parts: Iterable[Tensor]) -> None:
         """Make each of `parts` what the first group holds, in place."""
         for part in parts:
-            sent = part.contiguous()
-            dist.broadcast(sent, src=dist.get_rank() % self.group_size, group=self._across())
-            part.copy_(sent)
+            for piece in pieces_of(part):
+                sent = piece.clone()
+                dist.broadcast(sent, src=dist.get_rank() % self.group_size, group=self._across())
+                piece.copy_(sent)
 
     def _across(self) -> dist.ProcessGroup:
         assert isinstance(self.env, ShardingEnv2D)

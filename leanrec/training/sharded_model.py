@@ -34,6 +34,7 @@ from leanrec.training.sparse import (
     hold,
     parts_of,
     parts_within,
+    refuse_beyond,
     take_back,
     take_over,
 )
@@ -188,13 +189,19 @@ class ShardedModel:
         return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
     def load(self, weights: dict[str, Tensor]) -> None:
-        """Take over the plain model's weights; each process keeps its share of the tables."""
+        """Take over the plain model's weights; each process keeps its share of the tables.
+
+        Raises a TrainingError for a table that has numbers beyond those that it is to be kept in.
+        """
+        # Before any is written: to look for them writes back what is cached.
+        tables, dense = self._tables(), self._dense_weights()
         with torch.no_grad():
-            for table, own in self._tables().items():
+            for table, own in tables.items():
+                refuse_beyond(table, weights[_plain_table(table)], own.dtype)
                 take_over(weights[_plain_table(table)], parts_of(own))
             for table, whole in self._sparse.whole.items():
                 whole.copy_(weights[_plain_table(table)])
-            for name, weight in self._dense_weights().items():
+            for name, weight in dense.items():
                 weight.copy_(weights[name])
         self._sparse.forget_cached()
 
@@ -250,10 +257,11 @@ class ShardedModel:
 
         For weights that were written into the first replica's memory from outside.
         """
+        self._sparse.forget_cached()  # before `_parts` writes what is cached over them
         if self._replicas.num > 1:
             with torch.no_grad():
                 self._replicas.spread(self._parts())
-        self._sparse.forget_cached()
+            self._sparse.forget_cached()
 
     def _parts(self) -> list[Tensor]:
         """The memory of this process's parts of tables and sums."""

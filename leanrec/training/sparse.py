@@ -7,7 +7,7 @@ not the table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -24,6 +24,7 @@ from torch.nn import functional
 from torchrec import EmbeddingCollection, EmbeddingConfig, JaggedTensor, KeyedJaggedTensor
 from torchrec.modules.embedding_configs import DataType
 
+from leanrec.errors import TrainingError
 from leanrec.models.inputs import known_index
 from leanrec.models.layers import SparseArch
 from leanrec.training.grid import Block, Cut
@@ -253,6 +254,16 @@ def copied(held: Held) -> Held:
     return {name: copy(value) for name, value in held.items()}
 
 
+def refuse_beyond(table: str, weights: Tensor, dtype: torch.dtype) -> None:
+    """A TrainingError where `dtype` has no numbers as large as the largest of `weights`."""
+    largest = max((float(edge) for edge in weights.aminmax()), key=abs)
+    if abs(largest) >= torch.finfo(dtype).max:
+        raise TrainingError(
+            f"the table {table!r} has a weight {largest:g}, and what it is to be kept in ends at "
+            f"{torch.finfo(dtype).max:g}; set training.table_precision: fp32"
+        )
+
+
 def take_over(full: Tensor, parts: Parts) -> None:
     """Copy from `full` into `parts`, in place; a value a row is the mean of the row."""
     for place, part in parts:
@@ -286,7 +297,7 @@ def gather(held: Tensor, full: Tensor | None) -> None:
             num_rows = min(at_once, rows - first)
             piece = part[first : first + num_rows] if part is not None else None
             if owner != 0 and piece is not None:
-                dist.send(piece.contiguous().to(collective_device()), dst=0)
+                dist.send(piece.clone().to(collective_device()), dst=0)
             if full is None:
                 continue
             if piece is None:
@@ -294,6 +305,11 @@ def gather(held: Tensor, full: Tensor | None) -> None:
                 dist.recv(piece, src=owner)
             place = slice(row + first, row + first + num_rows), slice(column, column + columns)
             full[place] = piece.to(full.device)
+
+
+def pieces_of(part: Tensor) -> Iterator[Tensor]:
+    """`part` [rows, columns], or [rows], some rows at a time: views of it."""
+    yield from part.split(max(1, PIECE // (part.shape[1] if part.dim() > 1 else 1)))
 
 
 def in_full(held: Held) -> dict[str, Tensor]:

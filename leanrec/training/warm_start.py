@@ -1,10 +1,11 @@
 """Training that goes on from a release: its weights, grown where the vocabularies have grown.
 
-Vocabularies are append-only, so row i of a table means what it meant: old rows go on bit for bit. A new row
-starts as the mean of the rows known so far (the unknown row 0 is not among them, for it is hardly ever
-trained). The tables' optimizer goes on too: Adagrad's sums of squared gradients (Duchi et al. 2011) keep
-well-known rows almost where they are, while a new row, whose sum is 0, learns at the full rate. The dense
-part's Adam starts afresh, for its averages forget within some hundred steps.
+Vocabularies are append-only, so row i of a table means what it meant: old rows go on bit for bit, or rounded
+where training.table_precision is fp16. A new row starts as the mean of the rows known so far (the unknown row
+0 is not among them, for it is hardly ever trained). The tables' optimizer goes on too: Adagrad's sums of
+squared gradients (Duchi et al. 2011) keep well-known rows almost where they are, while a new row, whose sum
+is 0, learns at the full rate. The dense part's Adam starts afresh, for its averages forget within a hundred
+steps or so.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ from leanrec.files import read_json
 from leanrec.models.inputs import ItemInputs, read_item_inputs
 from leanrec.models.recommender import Recommender
 from leanrec.schema import ModelSpec
-from leanrec.training.fits import Room, misfit, nearest_that_fits
+from leanrec.training import fits
+from leanrec.training.fits import Room, may_fit, misfit, nearest_that_fits
 from leanrec.training.footprint import PlannedTable, TrainingPlan, plan_training
 from leanrec.training.layout import Layout
 from leanrec.training.sharding import FUSED, sharding_of
@@ -207,19 +208,112 @@ def test_what_does_not_fit_is_said_with_what_would(world: World) -> None:
         (0.6, "optimizer.tables: rowwise_adagrad and training.table_precision: fp16"),
     ],
 )
-@pytest.mark.parametrize("processes", [1, 2])
 def test_on_a_cpu_a_sum_a_row_is_proposed_before_half_precision(
-    world: World, processes: int, taken_off: float, changes: str
+    world: World, taken_off: float, changes: str
 ) -> None:
     retriever = SMALL.retriever.model_copy(update={"dim": 256, "hidden": (4,)})
     settings = SMALL.model_copy(update={"retriever": retriever})
-    plan = plan_training(settings, *world, num_processes=processes, device="cpu")
-    room = Room(device=None, host=plan.on_host - round(sum(plan.table_bytes) * taken_off), most=processes)
-    nearest = nearest_that_fits(plan, settings, *world, room)
-    if processes == 1:
-        assert nearest == f"training.num_processes: 1 with {changes} fits"
-    else:  # one of them alone has fewer plain models to keep
-        assert nearest == "training.num_processes: 1 fits"
+    plan = plan_training(settings, *world, num_processes=1, device="cpu")
+    room = Room(device=None, host=plan.on_host - round(plan.table_bytes[0] * taken_off))
+    assert nearest_that_fits(plan, settings, *world, room) == f"training.num_processes: 1 with {changes} fits"
+
+
+SUMS_A_ROW = {"optimizer": {"tables": "rowwise_adagrad"}}
+"""Of either model."""
+
+
+@pytest.fixture(scope="module")
+def large(world: World) -> World:
+    """The same with a hundred million users."""
+    return dataclasses.replace(world[0], num_users=10**8), world[1]
+
+
+def settings_with(
+    retriever: dict[str, object] | None = None, ranker: dict[str, object] | None = None, **training: object
+) -> TrainingSettings:
+    models = {
+        name: {**getattr(SMALL, name).model_dump(), "dim": 64, **(changes or {})}
+        for name, changes in (("retriever", retriever), ("ranker", ranker))
+    }
+    return TrainingSettings.parse({**SMALL.model_dump(), "plain_tables": "host", **training, **models})
+
+
+BY_ROWS: dict[str, object] = {"retriever": SUMS_A_ROW, "ranker": SUMS_A_ROW}
+
+
+@pytest.mark.parametrize(
+    ("now", "enough", "processes", "proposed"),
+    [
+        ({}, {"table_cache": 0.2}, 1, "training.table_cache: 0.2"),
+        ({}, {"table_cache": 0.05}, 1, "training.table_cache: 0.05"),
+        ({}, {**BY_ROWS}, 1, "optimizer.tables: rowwise_adagrad"),
+        (
+            {},
+            {"table_cache": 0.2, **BY_ROWS},
+            1,
+            "optimizer.tables: rowwise_adagrad and training.table_cache: 0.2",
+        ),
+        (
+            {},
+            {"table_cache": 0.05, "table_precision": "fp16"},
+            1,
+            "training.table_precision: fp16 and training.table_cache: 0.05",
+        ),
+        ({"table_cache": 0.2}, {}, 1, "training.table_cache: null"),
+        (
+            {"replicas": 2, "num_processes": 2},
+            {"replicas": 2, "num_processes": 2, "table_cache": 0.2},
+            2,
+            "training.table_cache: 0.2",
+        ),
+        ({"replicas": 2, "num_processes": 2}, {}, 2, "training.replicas: 1"),
+    ],
+)
+def test_the_fewest_changes_that_fit_are_proposed(
+    large: World, now: dict[str, object], enough: dict[str, object], processes: int, proposed: str
+) -> None:
+    """The room is what those settings need, to the byte."""
+    settings = settings_with(**now)
+    plan = plan_training(settings, *large, num_processes=processes, device="cuda")
+    needed = plan_training(settings_with(**enough), *large, num_processes=processes, device="cuda")
+    room = Room(device=needed.on_device, host=needed.on_host, most=processes)
+    assert misfit(plan, room) is not None
+    said = nearest_that_fits(plan, settings, *large, room)
+    assert said == f"training.num_processes: {processes} with {proposed} fits"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_plan_that_fits_is_passed_over(world: World, device: str) -> None:
+    """Before a plan is made it is asked whether it may fit: of what does fit, and by nothing, never no."""
+    whole = {"sharding": {"category": "data_parallel"}}
+    for changes in ({}, {"table_cache": 0.3}, {"table_precision": "fp16", **whole}, {"replicas": 2}):
+        by_hand = {name: value for name, value in changes.items() if name == "sharding"}
+        found = planned(world, 2, device, **by_hand)
+        for number in (2, 4) if "replicas" in changes else (1, 2):
+            settings = TrainingSettings.parse({**SMALL.model_dump(), "num_processes": number, **changes})
+            plan = plan_training(settings, *world, num_processes=number, device=device)
+            for device_bytes in (plan.on_device if device == "cuda" else None, None):
+                room = Room(device=device_bytes, host=plan.on_host)
+                assert misfit(plan, room) is None and may_fit(found, settings, number, room)
+                assert not may_fit(found, settings, number, Room(device=device_bytes, host=1))
+
+
+def test_where_nothing_fits_that_is_said_without_a_plan(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(world, 8, "cuda")
+    monkeypatch.setattr(fits, "plan_training", pytest.fail)
+    settings = TrainingSettings.parse({**SMALL.model_dump(), "replicas": 1})
+    tried = "training.table_cache: 0.2, training.table_cache: 0.05, optimizer.tables: rowwise_adagrad"
+    for room, spared in (
+        (Room(device=plan.on_device, host=10), "training.table_precision: fp16"),
+        (Room(device=10, host=10**12), "training.table_precision: fp16, training.plain_tables: host"),
+    ):
+        *names, last = f"{tried}, {spared}".split(", ")
+        assert nearest_that_fits(plan, settings, *world, room) == (
+            f"no number of processes on one host fits, not with {', '.join(names)} and {last} either: lower "
+            "training.retriever.dim and training.ranker.dim"
+        )
 
 
 def test_a_host_holds_what_its_own_processes_hold(world: World) -> None:
@@ -228,8 +322,6 @@ def test_a_host_holds_what_its_own_processes_hold(world: World) -> None:
     settings = TrainingSettings.parse(SMALL.model_dump())
     room = Room(device=one.on_device * 10, host=one.on_host * 10, most=1)
     assert nearest_that_fits(one, settings, *world, room) == "training.num_processes: 1 fits"
-    room = Room(device=one.on_device * 10, host=10, most=1)
-    assert "rowwise_adagrad" in nearest_that_fits(one, settings, *world, room)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

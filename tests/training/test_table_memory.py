@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -11,13 +15,16 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBat
 from training_world import SMALL, write_world
 
 from leanrec.config.optimizer import OptimizerSettings
+from leanrec.errors import TrainingError
 from leanrec.files import read_json
 from leanrec.models.inputs import read_item_inputs
 from leanrec.models.recommender import Recommender
 from leanrec.schema import ModelSpec
+from leanrec.training.course import Course, refuse_no_numbers
 from leanrec.training.examples import TRAIN, Examples, read_examples
 from leanrec.training.layout import Layout
 from leanrec.training.objectives import RetrieverObjective
+from leanrec.training.replicas import Replicas
 from leanrec.training.sharded_model import ShardedModel
 from leanrec.training.sparse import in_full
 from leanrec.training.watching import Watch
@@ -94,31 +101,73 @@ def test_what_is_gathered_of_them_answers_as_they_do(made: Made) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_a_cache_is_written_back_before_weights_are_read_and_forgotten_when_they_are_written(
-    made: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Order alone: on a CPU nothing is cached. What the two calls do is fbgemm's."""
+def test_a_weight_beyond_half_precision_is_refused_before_any_is_written(made: Made) -> None:
     _, recommender, sharded = made
-    model = sharded(Layout(cache=0.2))
-    calls: list[str] = []
+    model = sharded(Layout(precision="fp16"))
+    before = in_full(model.weights())
+    weights = dict(recommender.retriever.state_dict())
+    weights["sparse.tables.item.weight"] = weights["sparse.tables.item.weight"] * 1e6
+    with pytest.raises(TrainingError, match=r"the table 'item' has a weight .*e\+0\d.*table_precision: fp32"):
+        model.load(weights)
+    after = in_full(model.weights())
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    sharded(Layout()).load(weights)  # in float32 it is no fault
+
+
+def test_rows_at_the_end_of_half_precision_end_the_training(made: Made) -> None:
+    """A CPU rounds beyond it to infinity, a GPU to the largest number there is."""
+    model = made[2](Layout(precision="fp16"))
+    course = cast(Course, SimpleNamespace(name="retriever", to_go_on="begin anew"))
+    refuse_no_numbers(course, "epoch 1", model)
+    for last in (65504.0, torch.inf):
+        model.weights()["sparse.tables.item.weight"].local_shards()[0].tensor[3, 1] = last
+        with pytest.raises(TrainingError, match="no number, or one beyond half precision, after epoch 1"):
+            refuse_no_numbers(course, "epoch 1", model)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of fbgemm's caches, and what is written, in order: on a CPU nothing is cached."""
+    told: list[str] = []
     for name in ("flush", "reset_cache_states"):
         monkeypatch.setattr(
-            SplitTableBatchedEmbeddingBagsCodegen, name, lambda _, name=name: calls.append(name)
+            SplitTableBatchedEmbeddingBagsCodegen, name, lambda _, name=name: told.append(name)
         )
-    model.weights()
-    assert set(calls) == {"flush"}
-    calls.clear()
-    fill_with = {name: weight + 1 for name, weight in recommender.retriever.state_dict().items()}
     copied = torch.Tensor.copy_
 
-    def writes(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        calls.append("write")
+    def write(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        told.append("write")
         return copied(own, other)
 
-    monkeypatch.setattr(torch.Tensor, "copy_", writes)
-    model.load(fill_with)
-    last_write = len(calls) - 1 - calls[::-1].index("write")
-    assert set(calls[last_write + 1 :]) == {"reset_cache_states"}
+    monkeypatch.setattr(torch.Tensor, "copy_", write)
+    return told
+
+
+def steps_of(calls: list[str]) -> list[str]:
+    """`calls`, each once of those that follow each other."""
+    return [name for name, _ in groupby(calls)]
+
+
+def test_a_cache_is_written_back_before_weights_are_read_and_forgotten_when_they_are_written(
+    made: Made, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, recommender, sharded = made
+    model = sharded(Layout(cache=0.2))
+    calls.clear()
+    model.weights()
+    assert steps_of(calls) == ["flush"]
+    calls.clear()
+    model.load(dict(recommender.retriever.state_dict()))
+    assert steps_of(calls) == ["flush", "write", "reset_cache_states"]
     calls.clear()
     model.spread_first_replica()  # after a checkpoint was read into the tables' own memory
-    assert set(calls) == {"reset_cache_states"}
+    assert steps_of(calls) == ["reset_cache_states"]
+    model._replicas = replace(model._replicas, num=2)
+    for name in ("spread", "average"):
+        monkeypatch.setattr(Replicas, name, lambda _, parts: calls.append("write"))
+    calls.clear()
+    model.spread_first_replica()
+    assert steps_of(calls) == ["reset_cache_states", "flush", "write", "reset_cache_states"]
+    calls.clear()
+    model.average_replicas()
+    assert steps_of(calls) == ["flush", "write", "reset_cache_states"]
