@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils._pytree import tree_map
 from torchrec.models.dlrm import InteractionArch
 
+from benchmarks.scaling_worker import ClickObjective, popular_ids
 from leanrec.config.optimizer import OptimizerSettings
 from leanrec.models.layers import MLP, SparseArch
 from leanrec.training.layout import FLOAT, Layout
@@ -64,19 +64,6 @@ class DLRM(nn.Module):
         crossed = self.interaction(self.bottom(numbers), vectors)
         logits: Tensor = self.last(self.over(crossed)).squeeze(1)
         return logits
-
-
-class ClickObjective(nn.Module):
-    """Binary cross-entropy of a click."""
-
-    def __init__(self, model: DLRM) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, indices: dict[str, Tensor], numbers: Tensor, clicked: Tensor) -> Tensor:
-        """The mean loss of a batch."""
-        logits = self.model(indices, numbers)
-        return functional.binary_cross_entropy_with_logits(logits.float(), clicked)
 
 
 def rows_of(job: dict[str, Any]) -> int:
@@ -162,13 +149,9 @@ def _time(job: dict[str, Any], sharded: ShardedModel, device: torch.device) -> d
 def draw(job: dict[str, Any]) -> Batch:
     """A batch on the host."""
     size, rows = job["batch_size"], rows_of(job)
-
-    def ids() -> Tensor:
-        """Even on a logarithmic scale: id n in proportion to log((n + 1) / n), which is nearly 1 / n."""
-        return torch.pow(rows, torch.rand(size, dtype=torch.float64)).long().clamp_(max=rows - 1)
-
     clicked = (torch.rand(size) < 0.3).float()
-    return {f"table_{i}": ids() for i in range(job["tables"])}, torch.rand(size, job["numbers"]), clicked
+    indices = {f"table_{i}": popular_ids(rows, (size,)) for i in range(job["tables"])}
+    return indices, torch.rand(size, job["numbers"]), clicked
 
 
 def _pinned(batch: Batch, device: torch.device) -> Batch:

@@ -48,20 +48,22 @@ class EmbeddingBound(nn.Module):
 
 
 class ClickObjective(nn.Module):
-    """Binary cross-entropy of a click."""
+    """Binary cross-entropy of a click. A batch is what `model` takes, and whether each sample was clicked."""
 
-    def __init__(self, model: EmbeddingBound) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.weights: tuple[float, ...] = (1.0,)
 
-    def forward(self, indices: dict[str, Tensor], clicked: Tensor) -> Tensor:
+    def forward(self, *batch: Any) -> Tensor:
         """The mean loss of a batch."""
-        return self.weights[0] * functional.binary_cross_entropy_with_logits(self.model(indices), clicked)
+        *features, clicked = batch
+        logits = self.model(*features).float()
+        return self.weights[0] * functional.binary_cross_entropy_with_logits(logits, clicked)
 
-    def divisors(self, batch: Batch) -> list[float]:
+    def divisors(self, batch: tuple[Any, ...]) -> list[float]:
         """What the sum over the samples of a batch is divided by."""
-        return [float(len(batch[1]))]
+        return [float(len(batch[-1]))]
 
 
 def main(path: str) -> None:
@@ -132,8 +134,12 @@ def _ids(job: dict[str, Any], shape: tuple[int, int]) -> Tensor:
     """Ids of 1 to rows - 1."""
     if job["ids"] == "even":
         return torch.randint(1, job["rows"], shape)
-    # Even on a logarithmic scale: id n in proportion to log((n + 1) / n), which is nearly 1 / n.
-    return torch.pow(job["rows"], torch.rand(shape, dtype=torch.float64)).long().clamp_(max=job["rows"] - 1)
+    return popular_ids(job["rows"], shape)
+
+
+def popular_ids(rows: int, shape: tuple[int, ...]) -> Tensor:
+    """Ids of 1 to rows - 1, even on a logarithmic scale: n in proportion to log((n + 1) / n), about 1 / n."""
+    return torch.pow(rows, torch.rand(shape, dtype=torch.float64)).long().clamp_(max=rows - 1)
 
 
 def _wait_as_if_slow(job: dict[str, Any], batch: Batch) -> None:

@@ -11,13 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import large_tables
 from benchmarks.large_tables_worker import (
     DLRM,
-    ClickObjective,
     bytes_moved,
     draw,
     products,
     rows_of,
     seconds_of_parts,
 )
+from benchmarks.scaling_worker import ClickObjective
 from leanrec.errors import HostError
 
 TINY = {

@@ -195,9 +195,10 @@ class ShardedModel:
         """
         # Before any is written: to look for them writes back what is cached.
         tables, dense = self._tables(), self._dense_weights()
+        for table, own in tables.items():
+            refuse_beyond(table, weights[_plain_table(table)], own.dtype)
         with torch.no_grad():
             for table, own in tables.items():
-                refuse_beyond(table, weights[_plain_table(table)], own.dtype)
                 take_over(weights[_plain_table(table)], parts_of(own))
             for table, whole in self._sparse.whole.items():
                 whole.copy_(weights[_plain_table(table)])

@@ -292,7 +292,7 @@ def gather(held: Tensor, full: Tensor | None) -> None:
         owner = shard.placement.rank()
         part = own.get(tuple(shard.shard_offsets)) if owner == dist.get_rank() else None
         (row, column), (rows, columns) = shard.shard_offsets, shard.shard_sizes
-        at_once = max(1, PIECE // columns)
+        at_once = _rows_at_once(columns)
         for first in range(0, rows, at_once):
             num_rows = min(at_once, rows - first)
             piece = part[first : first + num_rows] if part is not None else None
@@ -309,7 +309,11 @@ def gather(held: Tensor, full: Tensor | None) -> None:
 
 def pieces_of(part: Tensor) -> Iterator[Tensor]:
     """`part` [rows, columns], or [rows], some rows at a time: views of it."""
-    yield from part.split(max(1, PIECE // (part.shape[1] if part.dim() > 1 else 1)))
+    return iter(part.split(_rows_at_once(part.shape[1] if part.dim() > 1 else 1)))
+
+
+def _rows_at_once(columns: int) -> int:
+    return max(1, PIECE // columns)
 
 
 def in_full(held: Held) -> dict[str, Tensor]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from small_disk import mounted_disk
 
 from leanrec.errors import TrainingError
 from leanrec.training.checkpoint import MANIFEST_FILE, Checkpoints, Progress
 
+pytestmark = pytest.mark.usefixtures("one_process")
 WEIGHTS = "shard-00001-model-00001-of-00001.safetensors"
 """What process 0 wrote of its first group of tensors."""
 
@@ -43,13 +42,6 @@ class World:
 
     def file(self, number: int, name: str) -> Path:
         return self.folder / f"{number:06d}" / name
-
-
-@pytest.fixture(autouse=True)
-def one_process(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.fixture

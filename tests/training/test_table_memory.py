@@ -105,7 +105,7 @@ def test_a_weight_beyond_half_precision_is_refused_before_any_is_written(made: M
     _, recommender, sharded = made
     model = sharded(Layout(precision="fp16"))
     before = in_full(model.weights())
-    weights = dict(recommender.retriever.state_dict())
+    weights = {name: weight + 1 for name, weight in recommender.retriever.state_dict().items()}
     weights["sparse.tables.item.weight"] = weights["sparse.tables.item.weight"] * 1e6
     with pytest.raises(TrainingError, match=r"the table 'item' has a weight .*e\+0\d.*table_precision: fp32"):
         model.load(weights)
